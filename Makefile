@@ -1,0 +1,75 @@
+# Needs Python and GNU make. Every target sets up what it needs; `make` alone lists them.
+# The first run downloads the packages; the tests and the demo run without a network.
+
+PYTHON  ?= python3
+WORKERS ?= 2
+TORCH   ?= 2.13.0
+
+VENV   := .venv
+LOWEST := .venv-lowest
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test slow lowest format clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo "Variables: PYTHON=$(PYTHON)  WORKERS=$(WORKERS) (test processes)  TORCH=$(TORCH) (for lowest)"
+
+demo: $(VENV)/installed  ## see ELMo at work
+	$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/installed  ## lint, check types, run the quick tests
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(PYTEST) -m "not slow" -n $(WORKERS)
+
+slow: $(VENV)/installed  ## run the slow proofs
+	$(PYTEST) -m slow -n $(WORKERS)
+
+lowest: $(LOWEST)/installed  ## run the quick tests on the lowest supported versions
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" -n $(WORKERS)
+
+format: $(VENV)/installed  ## mend what ruff can mend
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+clean:  ## remove the environments, caches and builds
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is `unfinished` from its first file to its last, then `installed`; a new run begins
+# an unfinished one again. torch goes first and alone, so that nothing else chooses its version.
+define begin
+	@test ! -e $(@D)/unfinished || rm -rf $(@D)
+	@mkdir -p $(@D) && touch $(@D)/unfinished
+	$(PYTHON) -m venv $(@D)
+endef
+
+define finish
+	@mv $(@D)/unfinished $@
+endef
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs \
+	Python 3.11 or newer, this is %d.%d: name another with make PYTHON=..., or try make lowest" \
+	% sys.version_info[:2])'
+	$(begin)
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(finish)
+
+# Every `name>=version` in pyproject.toml, extras included, becomes `name==version`.
+$(LOWEST)/installed: pyproject.toml
+	$(begin)
+	@grep -oE '"[a-z0-9-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u \
+	| sed 's/^torch==.*/torch==$(TORCH)/' > $(@D)/lowest.txt
+	@cat $(@D)/lowest.txt
+	$(@D)/bin/python -m pip install --quiet -c $(@D)/lowest.txt torch
+	$(@D)/bin/python -m pip install --quiet -c $(@D)/lowest.txt -e '.[test]'
+	$(finish)

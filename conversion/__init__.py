@@ -1,0 +1,1 @@
+"""Original ELMo weights into Hub folders, and back; see `python -m conversion.convert --help`."""

@@ -1,0 +1,389 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""ELMo in PyTorch: deep contextualized word representations (Peters et al. 2018)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_elmo import ElmoConfig
+from .embeddings_elmo import ElmoEmbeddings
+from .inputs_elmo import States, check_labels, check_states, check_words, make_mask
+from .lstm_elmo import ElmoLstm
+
+
+@dataclass
+class ElmoModelOutput(ModelOutput):
+    """
+    What `ElmoModel` returns; `hidden_size` is the forward half, then the backward half.
+
+    Args:
+        last_hidden_state: `(batch, words, hidden_size)`, the top LSTM layer.
+        hidden_states: layer 0, context-free and given twice side by side, then every LSTM layer,
+            `(batch, words, hidden_size)` each; on request.
+        states: output `(layers, batch, hidden_size)` and memory `(layers, batch, directions *
+            cell_dim)` of every LSTM after the last word it read; on request.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
+    states: States | None = None
+
+
+@dataclass
+class ElmoForPreTrainingOutput(ModelOutput):
+    """
+    What `ElmoForPreTraining` returns.
+
+    Args:
+        loss: mean of the directions' cross entropies in nats per word; with labels.
+        forward_logits: `(batch, words, lm_vocab_size)`; entry t scores the word at t + 1.
+        backward_logits: the same, scoring the word at t - 1; None without a backward stack.
+        hidden_states: as in `ElmoModelOutput`.
+        states: as in `ElmoModelOutput`.
+    """
+
+    loss: torch.Tensor | None = None
+    forward_logits: torch.Tensor | None = None
+    backward_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
+    states: States | None = None
+
+
+class ElmoLayer(GradientCheckpointingLayer):
+    """
+    A forward and a backward LSTM side by side; neither sees the other's output.
+
+    Args:
+        config: the model's configuration.
+        layer_idx: place in the stack; the first layer never has a skip connection.
+    """
+
+    def __init__(self, config: ElmoConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.has_skip_connection = config.use_skip_connections and layer_idx > 0
+        self.dropout = nn.Dropout(config.dropout)
+        self.forward_lstm = ElmoLstm(config)
+        self.backward_lstm = ElmoLstm(config, reverse=True) if config.bidirectional else None
+
+    def forward(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor, states: States
+    ) -> tuple[torch.Tensor, States]:
+        """`(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out."""
+        lstms = [self.forward_lstm]
+        if self.backward_lstm is not None:
+            lstms.append(self.backward_lstm)
+        # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
+        inputs = self.dropout(hidden_states)
+        halves = zip(*(part.chunk(len(lstms), -1) for part in (inputs, *states)), strict=True)
+        results = [
+            lstm(words, mask, (hidden, cell))
+            for lstm, (words, hidden, cell) in zip(lstms, halves, strict=True)
+        ]
+        outputs = torch.cat([output for output, _ in results], -1)
+        if self.has_skip_connection:
+            outputs = outputs + inputs
+        hidden, cell = (torch.cat(part, -1) for part in zip(*(s for _, s in results), strict=True))
+        return outputs, (hidden, cell)
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading, common to all ELMo models."""
+
+    config: ElmoConfig
+    base_model_prefix = "elmo"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ElmoEmbeddings", "ElmoLayer"]
+    model_tags = ["elmo", "bilm"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw one leaf's weights as bilm-tf's training does."""
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[0])
+        elif isinstance(module, nn.Conv1d):
+            self._init_convolution(module)
+        elif isinstance(module, nn.Linear):
+            self._init_linear(module)
+
+    def _init_convolution(self, convolution: nn.Conv1d) -> None:
+        if self.config.activation == "relu":
+            init.uniform_(convolution.weight, -0.05, 0.05)
+        else:
+            fan_in = convolution.in_channels * convolution.kernel_size[0]
+            init.normal_(convolution.weight, 0.0, fan_in**-0.5)
+        init.zeros_(convolution.bias)
+
+    def _init_linear(self, linear: nn.Linear) -> None:
+        # transformers shows custom code the leaves alone, so a leaf tells what it is by a tag.
+        role = getattr(linear, "role", None)
+        if role in ("input_map", "recurrent_map"):
+            bound = (6 / (2 * linear.in_features + linear.out_features)) ** 0.5
+            init.uniform_(linear.weight, -bound, bound)  # Glorot's bound for the joint kernel
+        elif role == "output_map":
+            init.xavier_uniform_(linear.weight)
+        else:
+            init.normal_(linear.weight, 0.0, linear.in_features**-0.5)
+        if linear.bias is None:
+            return
+        init.zeros_(linear.bias)
+        if role == "gate":
+            init.constant_(linear.bias, -2.0)
+        elif role == "input_map":
+            init.copy_(linear.bias, torch.eye(4)[1].repeat_interleave(linear.out_features // 4))
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """
+    The biLM without a head: contextual word vectors, every layer of them.
+
+    Stateless by default: a sentence has the same vectors alone, padded on either side, in any
+    batch, any number of times. Pass the `states` of one call to the next for the original
+    programs' carried memory.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.embeddings = ElmoEmbeddings(config)
+        self.layers = nn.ModuleList(
+            ElmoLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
+        )
+        _tag_roles(self)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return getattr(self.embeddings, self._table)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        setattr(self.embeddings, self._table, value)
+
+    @property
+    def _table(self) -> str:
+        return "char_embeddings" if self.config.uses_characters else "word_embeddings"
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        states: States | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
+    ) -> ElmoModelOutput:
+        """
+        Compute the layers.
+
+        Args:
+            input_ids: character ids `(batch, words, max_characters_per_token)`, 0 at padding; for
+                a token-input model word ids `(batch, words)`, vocabulary index + 1.
+            attention_mask: `(batch, words)`, 0 at padding. Default: words that are not all 0.
+            inputs_embeds: instead of `input_ids`, either what `get_input_embeddings()` gives for
+                them or, where words have characters, word vectors `(batch, words,
+                projection_dim)` as in one half of layer 0.
+            word_input_ids: `(batch, words)`, vocabulary index + 1, for a model with a word table.
+            states: memory to start from, as an earlier call with `use_cache=True` returned it for
+                the same number of sentences. Gradients flow through it; detach it to cut them.
+            use_cache: return the states.
+            output_hidden_states: True for all layers, or the index or indices of some; the
+                others are None then.
+            output_attentions: accepted because generic code passes it; ELMo has no attention.
+
+        Raises:
+            ValueError: an argument has the wrong shape or range, or the words are missing.
+        """
+        shape = check_words(self.config, input_ids, word_input_ids, inputs_embeds)
+        mask = make_mask(attention_mask, input_ids, word_input_ids, inputs_embeds, shape)
+        vectors = self._embed(input_ids, word_input_ids, inputs_embeds)
+        vectors = vectors.masked_fill(~mask[..., None], 0)
+        if states is None:
+            states = self._zero_states(vectors)
+        hidden, cell = check_states(self.config, states, shape[0])
+
+        layer_output = vectors.repeat(1, 1, self.config.num_directions)
+        all_layers, new_states = [layer_output], []
+        for layer, *state in zip(self.layers, hidden, cell, strict=True):
+            layer_output, new_state = layer(layer_output, mask, tuple(state))
+            all_layers.append(layer_output)
+            new_states.append(new_state)
+
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return ElmoModelOutput(
+            last_hidden_state=layer_output,
+            hidden_states=_select(all_layers, output_hidden_states),
+            states=_stack(new_states) if use_cache else None,
+        )
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        word_input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> torch.Tensor:
+        if not self.config.uses_characters:
+            word_ids = input_ids if word_input_ids is None else word_input_ids
+            return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds)
+        if inputs_embeds is not None and inputs_embeds.ndim == 3:
+            return inputs_embeds
+        return self.embeddings(input_ids, word_input_ids, char_embeds=inputs_embeds)
+
+    def _zero_states(self, vectors: torch.Tensor) -> States:
+        config = self.config
+        rows = (config.num_hidden_layers, vectors.shape[0])
+        # Half precision would forget what a long sentence adds up in the memory.
+        precision = torch.promote_types(vectors.dtype, torch.float32)
+        return (
+            vectors.new_zeros(*rows, config.hidden_size),
+            vectors.new_zeros(*rows, config.num_directions * config.cell_dim, dtype=precision),
+        )
+
+
+class ElmoForPreTraining(ElmoPreTrainedModel):
+    """
+    The biLM with its softmax: scores of each next and each previous word.
+
+    One softmax serves both directions (Peters et al. 2018, section 3.1).
+
+    Args:
+        config: the model's configuration, with `lm_vocab_size`.
+
+    Raises:
+        ValueError: `lm_vocab_size` is 0.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        if not config.lm_vocab_size:
+            raise ValueError(
+                "lm_vocab_size is 0, so there are no words to predict; give "
+                "ElmoConfig(lm_vocab_size=...), or use ElmoModel for vectors alone"
+            )
+        self.elmo = ElmoModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lm_head = nn.Linear(config.projection_dim, config.lm_vocab_size)
+        self.post_init()
+
+    def get_output_embeddings(self) -> None:
+        """None: the softmax is over words, the input embeddings are characters."""
+        return None
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        states: States | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
+    ) -> ElmoForPreTrainingOutput:
+        """
+        Score words in both directions; arguments as in `ElmoModel.forward`, and:
+
+        Args:
+            labels: LM vocabulary ids `(batch, words)` of the words themselves, boundaries
+                included, as `tokenizer(..., return_lm_labels=True)` gives them; -100 is ignored.
+
+        Raises:
+            ValueError: an argument has the wrong shape or range.
+        """
+        outputs = self.elmo(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            word_input_ids=word_input_ids,
+            states=states,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        top = self.dropout(outputs.last_hidden_state)
+        logits = [self.lm_head(half) for half in top.chunk(self.config.num_directions, -1)]
+        loss = None
+        if labels is not None:
+            check_labels(self.config, labels, top.shape[:2])
+            mask = make_mask(attention_mask, input_ids, word_input_ids, inputs_embeds, labels.shape)
+            loss = _bilm_loss(logits, labels.masked_fill(~mask, -100), mask)
+        return ElmoForPreTrainingOutput(
+            loss=loss,
+            forward_logits=logits[0],
+            backward_logits=logits[1] if self.config.bidirectional else None,
+            hidden_states=outputs.hidden_states,
+            states=outputs.states,
+        )
+
+
+def _bilm_loss(
+    logits: list[torch.Tensor], labels: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Mean over directions of the cross entropy, each a mean over its predicted words."""
+    left, right = slice(None, -1), slice(1, None)
+    losses = []
+    for scores, source, target in zip(logits, (left, right), (right, left), strict=False):
+        # Padding predicts nothing, whichever side it stands on.
+        targets = labels[:, target].masked_fill(~mask[:, source], -100)
+        total = F.cross_entropy(
+            scores[:, source].flatten(0, 1).float(), targets.flatten(), reduction="sum"
+        )
+        losses.append(total / (targets != -100).sum().clamp(min=1))
+    return torch.stack(losses).mean()
+
+
+def _select(
+    layers: list[torch.Tensor], wanted: bool | int | Iterable[int]
+) -> tuple[torch.Tensor | None, ...] | None:
+    """All layers, none, or those at the given indices with None in the others' places."""
+    if isinstance(wanted, bool):
+        return tuple(layers) if wanted else None
+    indices = [wanted] if isinstance(wanted, int) else list(wanted)
+    unknown = [i for i in indices if not -len(layers) <= i < len(layers)]
+    if unknown:
+        raise ValueError(
+            f"output_hidden_states asks for {unknown}; this model has layers 0 to "
+            f"{len(layers) - 1}, layer 0 being the context-free vector"
+        )
+    kept = {i % len(layers) for i in indices}
+    return tuple(layer if i in kept else None for i, layer in enumerate(layers))
+
+
+def _stack(states: list[States]) -> States:
+    hidden, cell = zip(*states, strict=True)
+    return torch.stack(hidden), torch.stack(cell)
+
+
+def _tag_roles(model: ElmoModel) -> None:
+    """Mark the linear maps whose initial weights differ from other linear maps'."""
+    for name, module in model.named_modules():
+        role = name.rsplit(".", 1)[-1]
+        if role in ("gate", "input_map", "recurrent_map", "output_map"):
+            module.role = role  # type: ignore[assignment]
+
+
+__all__ = [
+    "ElmoForPreTraining",
+    "ElmoForPreTrainingOutput",
+    "ElmoModel",
+    "ElmoModelOutput",
+    "ElmoPreTrainedModel",
+]

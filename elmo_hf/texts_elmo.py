@@ -1,0 +1,143 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a tokenizer is given: checks and repairs that its Rust part does not make."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from transformers.tokenization_utils_base import BatchEncoding
+
+# Linear A, which nobody can write: letters, so that no word splitter parts them from their word.
+STAND_INS = [chr(point) for point in range(0x10600, 0x10737)]
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_texts(text: Any, is_split_into_words: bool) -> None:
+    """Raise ValueError where `text` is of a shape that would fail or be misread."""
+    if isinstance(text, str) and is_split_into_words:
+        raise ValueError(
+            f"is_split_into_words=True was given with the text {shown(text)}; expected a list of "
+            "words or a list of such lists: pass text.split(), or leave out is_split_into_words"
+        )
+    if not isinstance(text, (str, list, tuple)):
+        raise ValueError(
+            f"text is {shown(text)}, a {type(text).__name__}; expected a string, a list of "
+            "strings, or lists of words with is_split_into_words=True"
+        )
+    if not text and text != "" and not is_split_into_words:
+        raise ValueError("text is an empty batch; pass one string or more, the empty one is fine")
+    if is_split_into_words and any(map(is_list, text)) and not all(map(is_list, text)):
+        raise ValueError(
+            "with is_split_into_words=True some entries are lists of words and some are not; "
+            "expected one list of words, or a batch in which every entry is such a list"
+        )
+    if not is_split_into_words and not isinstance(text, str) and is_list(text[0]):
+        check_pairs(text)
+
+
+def check_pairs(batch: Any) -> None:
+    """Raise ValueError where a batch of lists is no batch of text pairs, but lists of words."""
+    pairs = all(is_list(entry) and len(entry) == 2 for entry in batch)
+    one_word_each = pairs and not any(
+        isinstance(entry, tuple) or " " in "".join(filter(is_text, entry)) for entry in batch
+    )
+    if not pairs or one_word_each:
+        raise ValueError(
+            f"text is a batch of lists, the first of them {shown(batch[0])}; lists of words need "
+            "is_split_into_words=True, and pairs of texts go in as tuples or as text_pair"
+        )
+
+
+def is_single(text: Any, is_split_into_words: bool) -> bool:
+    """Tell one example from a batch, as transformers does."""
+    return isinstance(text, str) or (is_split_into_words and not (text and is_list(text[0])))
+
+
+def encode_any_string(
+    encode: Callable[[Any, Any], BatchEncoding],
+    texts: Any,
+    pairs: Any,
+    is_split_into_words: bool,
+) -> tuple[BatchEncoding, str]:
+    """
+    Encode also what Rust cannot hold, an empty given word and a lone surrogate.
+
+    One character that occurs nowhere else stands in for each of them, so that no offset moves.
+
+    Returns:
+        The encoding, and the character, "" where none was needed.
+
+    Raises:
+        ValueError: something is no string.
+    """
+    failure: Exception | None = None
+    if not (is_split_into_words and has_empty_word([*texts, *(pairs or [])])):
+        try:
+            return encode(texts, pairs), ""
+        except (TypeError, ValueError) as error:
+            failure = error
+    strings = list(strings_of([texts, [] if pairs is None else pairs]))
+    if failure is not None and all(map(is_utf8, strings)):
+        raise failure
+    used = set().union(*strings)
+    stand_in = next(character for character in STAND_INS if character not in used)
+
+    def repair(value: Any) -> Any:
+        if not isinstance(value, str):
+            return type(value)(map(repair, value))
+        if not value and is_split_into_words:
+            return stand_in
+        return LONE_SURROGATE.sub(stand_in, value)
+
+    return encode(repair(texts), None if pairs is None else repair(pairs)), stand_in
+
+
+def has_empty_word(samples: Iterable[Any]) -> bool:
+    return any(
+        is_list(words) and ("" in words or (words and is_list(words[0]) and has_empty_word(words)))
+        for words in samples
+    )
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """Yield all strings in nested lists; raise ValueError at anything else."""
+    if is_list(value):
+        for part in value:
+            yield from strings_of(part)
+    else:
+        yield check_string(value)
+
+
+def check_string(value: Any) -> str:
+    """Return the string; raise ValueError if it is none."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(
+        f"found {shown(value)}, a {type(value).__name__}, where a text or a word should be; "
+        "expected strings only: pass str(value), or leave it out"
+    )
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}.."
+
+
+__all__ = ["check_texts", "encode_any_string", "is_single"]

@@ -1,0 +1,240 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""A Rust tokenizer whose tokens are whole words, and the way from them to arrays."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding
+from transformers.tokenization_utils_base import BatchEncoding, TruncationStrategy
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+from transformers.utils import PaddingStrategy
+
+from .layout_elmo import LateEncodings, as_tensor, batch_of, cut_up, lay_out, padded_lengths
+from .texts_elmo import check_texts, encode_any_string, is_list, is_single
+
+# Whoever asks for these needs more than the words and the lengths of the sentences.
+NEEDS_ENCODINGS = {
+    "return_token_type_ids",
+    "return_offsets_mapping",
+    "return_overflowing_tokens",
+    "return_length",
+    "sanitize_control_tokens",
+}
+CUTS_ONE_TEXT = {TruncationStrategy.LONGEST_FIRST, TruncationStrategy.ONLY_FIRST}
+
+
+@dataclass
+class Request:
+    """One call: texts, or lists of words, and the options that transformers passes on."""
+
+    texts: Any
+    pairs: Any
+    given_words: bool
+    single: bool
+    return_tensors: Any
+    labels: bool
+    options: dict[str, Any]
+
+    def asks_for(self, *names: str) -> bool:
+        return any(self.options.get(name) for name in names)
+
+    def pads(self) -> bool:
+        strategy = self.options.get("padding_strategy", PaddingStrategy.DO_NOT_PAD)
+        return strategy != PaddingStrategy.DO_NOT_PAD
+
+    def cuts(self) -> bool:
+        strategy = self.options.get("truncation_strategy", TruncationStrategy.DO_NOT_TRUNCATE)
+        return strategy != TruncationStrategy.DO_NOT_TRUNCATE
+
+
+class WholeWordsBackend(TokenizersBackend):
+    """
+    Gives what `_features` makes of words in the place of token ids.
+
+    Three ways lead to the same values. The plain one is the base class with `input_ids` replaced.
+    Where only ids and masks are asked for, texts go through Rust without padding, which is half of
+    the work in a batch of mixed lengths; and given words do not go through Rust at all. Their
+    encodings are made when somebody looks at them.
+    """
+
+    def _numbers(self, words: Sequence[str]) -> np.ndarray:
+        """Return a number, 1 or more, for each word, `(words,)`."""
+        raise NotImplementedError
+
+    def _features(self, numbers: np.ndarray, labels: bool = False) -> dict[str, np.ndarray]:
+        """Return `input_ids` and others `(words, ...)` of numbered words; 0 is padding."""
+        raise NotImplementedError
+
+    def _check_labels(self) -> None:
+        """Raise ValueError unless there can be labels."""
+
+    def _encode_plus(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        is_split_into_words: bool = False,
+        return_tensors: Any = None,
+        return_lm_labels: bool = False,
+        **options: Any,
+    ) -> BatchEncoding:
+        if return_lm_labels:
+            self._check_labels()
+        check_texts(text, is_split_into_words)
+        single = is_single(text, is_split_into_words)
+        options["padding_side"] = options.get("padding_side") or self.padding_side
+        request = Request(
+            texts=[text] if single else text,
+            pairs=([text_pair] if text_pair else None) if single else text_pair,
+            given_words=is_split_into_words,
+            single=single,
+            return_tensors=return_tensors,
+            labels=return_lm_labels,
+            options=options,
+        )
+        if request.asks_for(*NEEDS_ENCODINGS) or "token_type_ids" in self.model_input_names:
+            return self._encode_plainly(request)
+        if not is_split_into_words:
+            return self._encode_texts(request)
+        return self._encode_given_words(request) or self._encode_plainly(request)
+
+    # --- The three ways ---
+
+    def _encode_plainly(self, request: Request) -> BatchEncoding:
+        encoded, words = self._encode_in_rust(request)
+        encodings = encoded.encodings
+        masks = chain.from_iterable(encoding.attention_mask for encoding in encodings)
+        numbers = self._numbers(words) * np.fromiter(masks, np.int64, count=len(words))
+        lengths = list(map(len, encodings))
+        lines = self._features(numbers, request.labels)
+        data = {**encoded, **cut_up(lines, lengths, request.return_tensors)}
+        if request.return_tensors is not None and len(set(lengths)) == 1:
+            for key in encoded.keys() - lines.keys():
+                data[key] = as_tensor(np.array(data[key], np.int64), request.return_tensors)
+        single = request.single and not request.asks_for("return_overflowing_tokens")
+        return batch_of(data, encodings, request.return_tensors, single)
+
+    def _encode_texts(self, request: Request) -> BatchEncoding:
+        unpadded = {"padding_strategy": PaddingStrategy.DO_NOT_PAD, "pad_to_multiple_of": None}
+        encoded, words = self._encode_in_rust(
+            request, **unpadded, return_attention_mask=False, return_special_tokens_mask=True
+        )
+        encodings = encoded.encodings
+        lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
+        padded = padded_lengths(lengths, request.options)
+        pads, side = request.pads(), request.options["padding_side"]
+        pad_id, pad_token = self.pad_token_id, self.pad_token
+
+        def pad() -> list[Encoding]:
+            for encoding, length in zip(encodings, padded.tolist(), strict=True):
+                if pads:  # otherwise this would pad its overflow
+                    encoding.pad(length, direction=side, pad_id=pad_id, pad_token=pad_token)
+            return encodings
+
+        late = LateEncodings(len(encodings), encodings[0].n_sequences, pad)
+        special = list(chain.from_iterable(encoded["special_tokens_mask"]))
+        return self._batch(request, words, special, lengths, padded, late)
+
+    def _encode_given_words(self, request: Request) -> BatchEncoding | None:
+        """Return None where Rust might do more with the words than to put some around them."""
+        if not self._leaves_words_alone(request):
+            return None
+        # The caller may change his lists before somebody looks at the encodings.
+        texts = request.texts = [list(words) for words in request.texts]
+        before, after = (
+            self._surroundings() if request.options.get("add_special_tokens", True) else ([], [])
+        )
+        if request.cuts():
+            room = request.options["max_length"] - len(before) - len(after)
+            kept = slice(room) if self.truncation_side == "right" else slice(-room, None)
+            if room < 1:
+                return None
+            texts = [words[kept] for words in texts]
+        marks = [1] * len(before), [1] * len(after)
+        special = chain.from_iterable([*marks[0], *[0] * len(w), *marks[1]] for w in texts)
+        words = list(chain.from_iterable([*before, *words, *after] for words in texts))
+        lengths = np.array([len(before) + len(words) + len(after) for words in texts], np.int64)
+        padded = padded_lengths(lengths, request.options)
+        longest, limit = range(padded.max()), request.options.get("max_length")
+        verbose = request.options.get("verbose", True)
+        self._eventual_warn_about_too_long_sequence(longest, limit, verbose)
+        late = LateEncodings(len(texts), 1, lambda: self._encode_in_rust(request)[0].encodings)
+        return self._batch(request, words, list(special), lengths, padded, late)
+
+    def _leaves_words_alone(self, request: Request) -> bool:
+        strategy = request.options.get("truncation_strategy")
+        return (
+            request.pairs is None
+            and not any(words and is_list(words[0]) for words in request.texts)
+            and self._tokenizer.normalizer is None
+            and all(token.special for token in self.added_tokens_decoder.values())
+            and (not request.cuts() or strategy in CUTS_ONE_TEXT)
+            and not request.asks_for("stride")
+        )
+
+    def _batch(
+        self,
+        request: Request,
+        words: list[str],
+        special: list[int],
+        lengths: np.ndarray,
+        padded: np.ndarray,
+        encodings: LateEncodings,
+    ) -> BatchEncoding:
+        options = request.options
+        places = lay_out(lengths, padded, options["padding_side"])
+        numbers = np.append(self._numbers(words), 0)[places]
+        lines = self._features(numbers, request.labels)
+        masks = {}
+        if options.get("return_attention_mask") is not False:
+            masks["attention_mask"] = (places >= 0).astype(np.int64)
+        if options.get("return_special_tokens_mask"):
+            masks["special_tokens_mask"] = np.array([*special, 1], np.int64)[places]
+        lines = {"input_ids": lines["input_ids"], **masks, **lines}
+        data = cut_up(lines, padded.tolist(), request.return_tensors)
+        return batch_of(data, encodings, request.return_tensors, request.single)
+
+    # --- Rust ---
+
+    def _encode_in_rust(self, request: Request, **changed: Any) -> tuple[BatchEncoding, list[str]]:
+        """Return what the base class does, and the words at all its places."""
+        options = {**request.options, **changed, "is_split_into_words": request.given_words}
+        if request.given_words:
+            options["split_special_tokens"] = True  # a given "a<S>b" is one word
+        encode = partial(super()._encode_plus, **options)
+        with self._given_words_kept(request.given_words):
+            encoded, stand_in = encode_any_string(
+                encode, request.texts, request.pairs, request.given_words
+            )
+        words = [word for encoding in encoded.encodings for word in encoding.tokens]
+        if stand_in:
+            words = [word.replace(stand_in, "") for word in words]
+        return encoded, words
+
+    @contextmanager
+    def _given_words_kept(self, given_words: bool = True) -> Iterator[None]:
+        """Without a pre-tokenizer Rust takes a given word as it is, spaces and all."""
+        splitter = self._tokenizer.pre_tokenizer
+        if given_words:
+            self._tokenizer.pre_tokenizer = None
+        try:
+            yield
+        finally:
+            self._tokenizer.pre_tokenizer = splitter
+
+    def _surroundings(self) -> tuple[list[str], list[str]]:
+        """Return the words that are put before and after each sentence."""
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        with self._given_words_kept():
+            words = self._tokenizer.encode(["x"], is_pretokenized=True).tokens
+        place = words.index("x")
+        return words[:place], words[place + 1 :]
+
+
+__all__ = ["WholeWordsBackend"]

@@ -1,0 +1,59 @@
+"""The house rules that a machine can check: imports point one way, Hub files stand alone."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A module may import what stands below it.
+LAYERS = [
+    {"configuration_elmo", "word_splitter_elmo", "texts_elmo"},
+    {"lstm_elmo", "embeddings_elmo", "inputs_elmo", "vocabulary_elmo"},
+    {"spelling_elmo", "modeling_elmo", "hdf5"},
+    {"tokenization_elmo", "options"},
+    {"__init__"},
+]
+HUB_PACKAGES = {"torch", "numpy", "transformers", "huggingface_hub", "tokenizers"}
+MODULES = sorted(path.stem for path in (ROOT / "elmo_hf").glob("*.py"))
+
+
+def imports(path):
+    """Full names of what a file imports, relative ones with a leading dot."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def level(module):
+    return next(i for i, names in enumerate(LAYERS) if module in names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    for name in imports(ROOT / "elmo_hf" / f"{module}.py"):
+        assert not name.startswith(("conversion", "elmo_hf")), name
+        if name.startswith("."):
+            assert level(name[1:]) < level(module), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.endswith("_elmo")])
+def test_hub_files_import_the_stack_and_each_other_only(module):
+    for name in imports(ROOT / "elmo_hf" / f"{module}.py"):
+        package = name.split(".")[0]
+        known = package in HUB_PACKAGES or package in sys.stdlib_module_names
+        assert known or (name.startswith(".") and name.endswith("_elmo")), name
+
+
+def test_files_and_functions_stay_readable():
+    for path in (*ROOT.glob("elmo_hf/*.py"), *ROOT.glob("conversion/*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 500, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                doc = (ast.get_docstring(node, clean=False) or "").count("\n")
+                assert lines - doc <= 60, f"{path.name}: {node.name}"

@@ -1,0 +1,63 @@
+"""ElmoConfig: saved, loaded, and strict about contradictions."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from elmo_hf import ElmoConfig
+
+
+def test_the_default_is_the_published_original():
+    config = ElmoConfig()
+    assert (config.hidden_size, config.num_filters, config.vocab_size) == (1024, 2048, 262)
+    assert config.has_embedding_projection and config.has_lstm_projection
+
+
+def test_saved_settings_come_back(tmp_path):
+    config = ElmoConfig(cell_dim=64, projection_dim=64, cell_clip=None, filters=[[1, 4]])
+    config.save_pretrained(tmp_path)
+    assert ElmoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_a_saved_config_brings_the_code_that_its_auto_map_names(tmp_path):
+    config = ElmoConfig()
+    config.save_pretrained(tmp_path)
+    for reference in config.auto_map.values():
+        module, class_name = reference.split(".")
+        assert f"class {class_name}" in (tmp_path / f"{module}.py").read_text()
+
+
+def test_hidden_size_follows_the_directions_and_cannot_be_set():
+    assert ElmoConfig(projection_dim=8, bidirectional=False).hidden_size == 8
+    assert ElmoConfig(projection_dim=8, hidden_size=3).hidden_size == 16
+    with pytest.raises(AttributeError):
+        ElmoConfig().hidden_size = 3
+
+
+def test_projections_stand_where_widths_differ_unless_said_otherwise():
+    equal = {"cell_dim": 8, "projection_dim": 8, "filters": [[1, 8]]}
+    assert not ElmoConfig(**equal).has_lstm_projection
+    assert not ElmoConfig(**equal).has_embedding_projection
+    assert ElmoConfig(**equal, lstm_projection=True).has_lstm_projection
+    assert ElmoConfig(**equal, embedding_projection=True).has_embedding_projection
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"filters": []}, "no vector at all"),
+        ({"filters": [[1, 2, 3]]}, "expected \\[width, count\\]"),
+        ({"filters": [[7, 8]], "max_characters_per_token": 5}, "at least 7"),
+        ({"cell_clip": 0}, "expected a positive bound, or None"),
+        ({"dropout": 1.5}, "expected a probability"),
+        ({"cell_dim": 0}, "cell_dim is 0; expected at least 1"),
+        ({"cell_dim": "4096"}, "expected int, got str"),
+        ({"num_highway_layers": -1}, "expected 0 or more"),
+        ({"activation": "gelu"}, "relu"),
+        ({"lstm_projection": False}, "cell_dim equal to projection_dim"),
+        ({"embedding_projection": False}, "projection_dim=512, but theirs is 2048"),
+        ({"word_vocab_size": 5}, "word_embedding_dim is 0"),
+    ],
+)
+def test_contradictions_are_named(fields, complaint):
+    with pytest.raises(StrictDataclassError, match=complaint):
+        ElmoConfig(**fields)

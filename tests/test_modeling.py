@@ -1,0 +1,327 @@
+"""ElmoModel and ElmoForPreTraining: what they promise beside the original programs' numbers."""
+
+import copy
+
+import pytest
+import torch
+from accelerate import dispatch_model
+
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel
+
+TINY = {
+    "cell_dim": 24,
+    "projection_dim": 12,
+    "filters": [[1, 4], [2, 5], [3, 6]],
+    "char_embedding_dim": 4,
+    "cell_clip": 0.3,
+    "projection_clip": 0.2,
+}
+
+
+def make(model_class=ElmoModel, seed=0, **changes):
+    torch.manual_seed(seed)
+    model = model_class(ElmoConfig(**{**TINY, **changes})).eval()
+    for name, parameter in model.named_parameters():  # initial weights would not reach the clips
+        if "input_map" in name or "projection" in name:
+            parameter.data *= 10
+    return model
+
+
+def words(*lengths, seed=0):
+    """Random character ids of sentences of the given lengths, padded on the right."""
+    torch.manual_seed(seed)
+    ids = torch.randint(1, 262, (len(lengths), max(lengths), 50))
+    for row, length in zip(ids, lengths, strict=True):
+        row[length:] = 0
+    return ids
+
+
+def layers(model, *args, **kwargs):
+    with torch.no_grad():
+        return torch.stack(model(*args, output_hidden_states=True, **kwargs).hidden_states)
+
+
+def test_parameter_counts_are_the_published_ones():
+    # 16 more than published: the row of zeros that stands for padding.
+    sizes = {(4096, 512, 2): 93_600_848, (1024, 128, 1): 13_593_296, (2048, 256, 1): 28_027_728}
+    for (cell_dim, projection_dim, highways), published in sizes.items():
+        config = ElmoConfig(
+            cell_dim=cell_dim, projection_dim=projection_dim, num_highway_layers=highways
+        )
+        with torch.device("meta"):
+            assert ElmoModel(config).num_parameters() == published + 16
+
+
+def test_a_sentence_has_the_same_vectors_alone_and_in_a_padded_batch():
+    model, ids = make(), words(7, 3, 1)
+    batch = layers(model, ids)
+    for row, length in enumerate((7, 3, 1)):
+        alone = layers(model, ids[row : row + 1, :length])
+        torch.testing.assert_close(batch[:, row : row + 1, :length], alone, atol=1e-6, rtol=0)
+        assert not batch[:, row, length:].any()
+
+
+def test_padding_may_stand_on_either_side():
+    model, ids = make(), words(6, 4)
+    left = torch.stack([ids[0], ids[1].roll(2, 0)])
+    right, moved = layers(model, ids), layers(model, left)
+    torch.testing.assert_close(moved[:, 1, 2:], right[:, 1, :4], atol=1e-6, rtol=0)
+
+
+def test_calls_do_not_depend_on_earlier_calls():
+    model, ids = make(), words(5, 2)
+    first = layers(model, ids)
+    layers(model, words(9, 9, seed=1))
+    assert torch.equal(first, layers(model, ids))
+
+
+def test_the_mask_defaults_to_the_words_that_are_not_padding():
+    model, ids = make(), words(5, 2)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    assert torch.equal(layers(model, ids), layers(model, ids, attention_mask=mask))
+
+
+def test_rows_of_padding_and_sentences_without_words_give_zeros():
+    model = make()
+    assert not layers(model, torch.zeros(2, 3, 50, dtype=torch.long)).any()
+    assert layers(model, torch.zeros(2, 0, 50, dtype=torch.long)).shape == (3, 2, 0, 24)
+    assert layers(model, torch.zeros(0, 4, 50, dtype=torch.long)).shape == (3, 0, 4, 24)
+
+
+def test_a_sentence_of_3000_words_goes_through():
+    assert layers(make(), words(3000)).isfinite().all()
+
+
+def test_states_continue_a_sentence_in_the_forward_direction():
+    model, ids = make(), words(8)
+    whole = layers(model, ids)
+    first = model(ids[:, :3], use_cache=True)
+    rest = layers(model, ids[:, 3:], states=first.states)
+    torch.testing.assert_close(rest[..., :12], whole[:, :, 3:, :12], atol=1e-6, rtol=0)
+
+
+def test_padding_leaves_the_states_as_they_were():
+    model, ids = make(), words(6, 4)
+    together = model(ids, use_cache=True).states
+    alone = model(ids[1:, :4], use_cache=True).states
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[:, 1:], b, atol=1e-6, rtol=0)
+
+
+def test_layer_zero_is_the_word_vector_twice_and_last_hidden_state_the_top_layer():
+    model, ids = make(), words(4)
+    output = model(ids, output_hidden_states=True)
+    assert torch.equal(output.hidden_states[0][..., :12], output.hidden_states[0][..., 12:])
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [(True, [0, 1, 2]), (False, None), (1, [1]), (-1, [2]), ([0, -1], [0, 2]), ([], [])],
+)
+def test_hidden_states_can_be_asked_for_one_by_one(wanted, kept):
+    found = make()(words(3), output_hidden_states=wanted).hidden_states
+    if kept is None:
+        assert found is None
+    else:
+        assert [i for i, layer in enumerate(found) if layer is not None] == kept
+
+
+def test_the_config_can_ask_for_hidden_states_and_tuples():
+    model = make(output_hidden_states=True)
+    assert len(model(words(3)).hidden_states) == 3
+    top, hidden_states = model(words(3), return_dict=False)
+    assert torch.equal(top, hidden_states[-1])
+
+
+def test_embedded_characters_and_word_vectors_can_be_given_instead_of_ids():
+    model, ids = make(), words(5, 3)
+    mask = ids.any(-1)
+    expected = layers(model, ids)
+    characters = model.get_input_embeddings()(ids)
+    by_characters = layers(model, inputs_embeds=characters, attention_mask=mask)
+    by_words = layers(model, inputs_embeds=expected[0][..., :12], attention_mask=mask)
+    torch.testing.assert_close(by_characters, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(by_words, expected, atol=1e-6, rtol=0)
+
+
+def test_both_clips_are_at_work_in_these_tests():
+    output = make()(words(30), use_cache=True)
+    hidden, cell = (state.abs().max().item() for state in output.states)
+    assert (hidden, cell) == (pytest.approx(0.2), pytest.approx(0.3))
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    model, ids = make(dropout=0.0).train(), words(5, 3)
+    expected = torch.autograd.grad(model(ids)[0].square().sum(), list(model.parameters()))
+    again = copy.deepcopy(model)
+    enable = "activation_checkpointing_enable"  # transformers before 5.23 has the older name
+    getattr(again, enable, again.gradient_checkpointing_enable)()
+    found = torch.autograd.grad(again(ids)[0].square().sum(), list(again.parameters()))
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_padding_row_never_learns():
+    model, ids = make(), words(5, 3)
+    model(ids).last_hidden_state.square().sum().backward()
+    assert not model.get_input_embeddings().weight.grad[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_single_precision(tmp_path, dtype):
+    model, ids = make(), words(9, 5)
+    model.save_pretrained(tmp_path)
+    half = ElmoModel.from_pretrained(tmp_path, dtype=dtype)
+    output = half(ids, use_cache=True)
+    assert output.last_hidden_state.dtype == dtype
+    assert output.states[1].dtype == torch.float32
+    expected = model(ids).last_hidden_state
+    error = (output.last_hidden_state.float() - expected).norm() / expected.norm()
+    assert error < (0.05 if dtype == torch.bfloat16 else 0.01)
+
+
+def test_layers_on_disk_give_the_same_vectors(tmp_path):
+    model, ids = make(), words(5, 3)
+    expected = layers(model, ids)
+    places = {"embeddings": "cpu", "layers.0": "cpu", "layers.1": "disk"}
+    offloaded = dispatch_model(
+        copy.deepcopy(model), places, main_device="cpu", offload_dir=str(tmp_path)
+    )
+    assert torch.equal(layers(offloaded, ids), expected)
+
+
+def test_saved_weights_come_back_bit_for_bit(tmp_path):
+    model = make(ElmoForPreTraining, lm_vocab_size=11)
+    model.save_pretrained(tmp_path)
+    again = ElmoForPreTraining.from_pretrained(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    base = ElmoModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(base(words(4))[0], model.elmo(words(4))[0])
+
+
+def test_initial_weights_are_those_of_bilm_tf():
+    model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=500))
+    lstm = model.elmo.layers[1].backward_lstm
+    assert lstm.input_map.bias.view(4, -1).mean(1).tolist() == [0, 1, 0, 0]
+    bound = (6 / (2 * 12 + 4 * 24)) ** 0.5
+    assert 0.9 * bound < lstm.recurrent_map.weight.abs().max() <= bound
+    assert (model.elmo.embeddings.highways[0].gate.bias == -2).all()
+    characters = model.elmo.embeddings.char_embeddings.weight
+    assert not characters[0].any() and 0.9 < characters.abs().max() <= 1
+    assert model.lm_head.weight.std().item() == pytest.approx(12**-0.5, rel=0.05)
+
+
+def test_the_loss_is_the_mean_of_both_directions():
+    model, ids = make(ElmoForPreTraining, lm_vocab_size=9), words(5, 3)
+    labels = torch.randint(0, 9, (2, 5))
+    output = model(ids, labels=labels)  # padding has labels here: they must not count
+    pairs = [(0, t) for t in range(4)] + [(1, t) for t in range(2)]
+    forward = [-output.forward_logits[b, t].log_softmax(-1)[labels[b, t + 1]] for b, t in pairs]
+    backward = [-output.backward_logits[b, t + 1].log_softmax(-1)[labels[b, t]] for b, t in pairs]
+    expected = (torch.stack(forward).mean() + torch.stack(backward).mean()) / 2
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_ignored_labels_do_not_count_and_none_left_gives_zero():
+    model, ids = make(ElmoForPreTraining, lm_vocab_size=9), words(5)
+    labels = torch.full((1, 5), -100)
+    assert model(ids, labels=labels).loss == 0
+    labels[0, 2] = 4
+    output = model(ids, labels=labels)
+    scores = output.forward_logits[0, 1], output.backward_logits[0, 3]
+    expected = sum(-s.log_softmax(-1)[4] for s in scores) / 2
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_left_padding_gives_the_same_loss():
+    model, ids = make(ElmoForPreTraining, lm_vocab_size=9), words(5, 3)
+    labels = torch.randint(0, 9, (2, 5)).masked_fill(~ids.any(-1), -100)
+    moved = [torch.stack([x[0], x[1].roll(2, 0)]) for x in (ids, labels)]
+    expected = model(ids, labels=labels).loss
+    torch.testing.assert_close(model(moved[0], labels=moved[1]).loss, expected)
+
+
+def test_one_direction_has_no_backward_logits():
+    output = make(ElmoForPreTraining, lm_vocab_size=9, bidirectional=False)(
+        words(5), labels=torch.zeros(1, 5, dtype=torch.long)
+    )
+    assert output.backward_logits is None and output.loss > 0
+
+
+def test_a_word_table_beside_characters_needs_both_inputs():
+    model = make(word_vocab_size=7, word_embedding_dim=3)
+    ids, word_ids = words(4), torch.tensor([[1, 2, 6, 0]])
+    assert layers(model, ids, word_input_ids=word_ids).shape == (3, 1, 4, 24)
+    with pytest.raises(ValueError, match="needs word_input_ids"):
+        model(ids)
+
+
+def test_token_input_takes_word_ids_under_either_name():
+    model = make(filters=[], word_vocab_size=7, word_embedding_dim=3, num_highway_layers=0)
+    word_ids = torch.tensor([[1, 2, 6], [3, 0, 0]])
+    expected = layers(model, word_ids)
+    assert torch.equal(layers(model, word_input_ids=word_ids), expected)
+    by_vectors = layers(
+        model,
+        inputs_embeds=model.get_input_embeddings()(word_ids),
+        attention_mask=word_ids.ne(0),
+    )
+    assert torch.equal(by_vectors, expected)
+
+
+IDS = words(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "got nothing; expected exactly one of input_ids, inputs_embeds"),
+        ({"input_ids": IDS, "inputs_embeds": torch.zeros(2, 4, 12)}, "expected exactly one"),
+        ({"input_ids": IDS[0]}, r"\(4, 50\); expected character ids \(batch, words, 50\)"),
+        ({"input_ids": IDS[..., :9]}, "max_characters_per_token=50"),
+        ({"input_ids": IDS.float()}, "torch.float32; expected integers"),
+        ({"input_ids": IDS - 1}, "range from -1 to 260; expected 0 to 261"),
+        ({"input_ids": IDS + 9}, "expected 0 to 261"),
+        (
+            {"input_ids": IDS, "attention_mask": torch.ones(2, 5)},
+            r"attention_mask has shape \(2, 5",
+        ),
+        ({"input_ids": IDS, "word_input_ids": torch.ones(2, 4)}, "has no word table"),
+        (
+            {"inputs_embeds": torch.zeros(2, 4, 13)},
+            r"\(batch, words, 50, 4\) or \(batch, words, 12",
+        ),
+        ({"input_ids": IDS, "output_hidden_states": [3]}, r"asks for \[3\].* layers 0 to 2"),
+        (
+            {"input_ids": IDS, "states": (torch.zeros(2, 3, 24), torch.zeros(2, 3, 48))},
+            "a batch of 2 need",
+        ),
+    ],
+)
+def test_bad_input_is_named_with_what_was_expected(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()(**given)
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        (torch.zeros(2, 3, dtype=torch.long), "return_lm_labels=True"),
+        (torch.full((2, 4), 9), "expected 0 to 8"),
+    ],
+)
+def test_bad_labels_are_named(labels, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make(ElmoForPreTraining, lm_vocab_size=9)(IDS, labels=labels)
+
+
+def test_a_language_model_needs_a_vocabulary():
+    with pytest.raises(ValueError, match="lm_vocab_size is 0"):
+        make(ElmoForPreTraining)
+
+
+def test_unknown_arguments_are_not_swallowed():
+    with pytest.raises(TypeError, match="token_type_ids"):
+        make()(IDS, token_type_ids=None)
