@@ -6,14 +6,9 @@ TEXT holds one sentence a line, plain or .xz. Words are the words that come out,
 and padding, so that splitters can be compared by the time a text takes as well.
 """
 
-import os
-
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-    os.environ[name] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 import argparse
 import lzma
+import os
 import platform
 import statistics
 import time
@@ -33,6 +28,7 @@ BATCH = 256  # sentences
 
 
 def main() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     options = read_options()
     sentences = read_sentences(options.text, options.sentences)
@@ -90,14 +86,7 @@ def measured(name: str, data: list, run: Callable, runs: int) -> str:
 def count_words(output: object, batch: list) -> int:
     if isinstance(output, np.ndarray):
         return len(output)
-    return sum(
-        map(
-            sum,
-            output["attention_mask"].tolist()
-            if hasattr(output["attention_mask"], "tolist")
-            else output["attention_mask"],
-        )
-    ) - 2 * len(batch)
+    return sum(int(sum(mask)) for mask in output["attention_mask"]) - 2 * len(batch)
 
 
 def heading(options: argparse.Namespace, sentences: list[str]) -> str:
@@ -107,8 +96,10 @@ def heading(options: argparse.Namespace, sentences: list[str]) -> str:
     )
     return f"""# Tokenizer speed
 
-Words a second on one thread, {len(sentences):,} sentences of {options.text.name} in batches of {BATCH} in the order of
-the text, median of {options.runs} runs. Written by `python benchmarks/tokenizer_speed.py`.
+Words a second on one thread, {len(sentences):,} sentences of {options.text.name}
+in batches of {BATCH} in the order of the text, median of {options.runs} runs.
+Written by `python benchmarks/tokenizer_speed.py`.
+
 {processor()}, Python {platform.python_version()}, {versions}.
 
 | way | words/s | slowest to fastest | words |

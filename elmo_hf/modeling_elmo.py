@@ -377,7 +377,7 @@ def _tag_roles(model: ElmoModel) -> None:
     for name, module in model.named_modules():
         role = name.rsplit(".", 1)[-1]
         if role in ("gate", "input_map", "recurrent_map", "output_map"):
-            module.role = role  # type: ignore[assignment]
+            module.role = role
 
 
 __all__ = [

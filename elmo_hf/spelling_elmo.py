@@ -140,7 +140,7 @@ class Spelling:
         if not any(row):
             return None
         for token, symbol in self.boundaries.items():
-            if symbol in row[1:2]:
+            if row[1] == symbol:
                 return token
         return self.text(list(row[1 : row.index(self.end)] if self.end in row else row[1:]))
 
@@ -200,7 +200,7 @@ class CharacterSpelling(Spelling):
         return "".join(self.character_of.get(i, "\ufffd") for i in letters)
 
     def cut(self, word: str, width: int) -> str:
-        return word[: width - 2]
+        return word if word in self.boundaries else word[: width - 2]
 
 
 def make_spelling(symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> Spelling:

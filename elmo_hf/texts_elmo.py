@@ -39,8 +39,9 @@ def check_texts(text: Any, is_split_into_words: bool) -> None:
 def check_pairs(batch: Any) -> None:
     """Raise ValueError where a batch of lists is no batch of text pairs, but lists of words."""
     pairs = all(is_list(entry) and len(entry) == 2 for entry in batch)
-    one_word_each = pairs and not any(
-        isinstance(entry, tuple) or " " in "".join(filter(is_text, entry)) for entry in batch
+    # Lists of two texts are pairs to transformers; two words of English are more likely words.
+    one_word_each = pairs and all(
+        isinstance(entry, list) and all(map(is_word, entry)) for entry in batch
     )
     if not pairs or one_word_each:
         raise ValueError(
@@ -85,7 +86,9 @@ def encode_any_string(
 
     def repair(value: Any) -> Any:
         if not isinstance(value, str):
-            return type(value)(map(repair, value))
+            return (
+                tuple(map(repair, value)) if isinstance(value, tuple) else list(map(repair, value))
+            )
         if not value and is_split_into_words:
             return stand_in
         return LONE_SURROGATE.sub(stand_in, value)
@@ -123,8 +126,9 @@ def is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
-def is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def is_word(value: Any) -> bool:
+    """Tell ASCII text without a space; scripts that have no spaces do not show what is a word."""
+    return isinstance(value, str) and value.isascii() and " " not in value
 
 
 def is_utf8(text: str) -> bool:

@@ -90,12 +90,16 @@ class ElmoTokenizer(WholeWordsBackend):
         word_unk_token: str = "<UNK>",
         **kwargs: Any,
     ) -> None:
-        # Loading hands over every argument called `.._token` inside this one.
-        named = dict(kwargs.pop("model_specific_special_tokens", None) or {})
-        word_unk_token = str(named.pop("word_unk_token", word_unk_token))
+        # Loading takes every argument called `.._token` for a special token of the model.
+        for name in ("model_specific_special_tokens", "extra_special_tokens"):
+            if isinstance(named := kwargs.get(name), dict) and "word_unk_token" in named:
+                word_unk_token = named["word_unk_token"]
+                kwargs[name] = {key: named[key] for key in named if key != "word_unk_token"}
+                if not kwargs[name]:
+                    del kwargs[name]
         self.max_characters_per_token = max_characters_per_token
         self.use_characters, self.use_word_ids = use_characters, use_word_ids
-        self.word_unk_token = word_unk_token
+        self.word_unk_token = str(word_unk_token)
         self._table: WordTable | None = None
         self._table_made_for: tuple[Any, ...] = ()
         self._vocabulary = load_vocabulary(lm_vocab_file, lm_vocab)
@@ -109,8 +113,6 @@ class ElmoTokenizer(WholeWordsBackend):
         if backend.post_processor is None or kwargs.keys() & {"add_bos_token", "add_eos_token"}:
             kwargs.setdefault("add_bos_token", bos_token is not None)
             kwargs.setdefault("add_eos_token", eos_token is not None)
-        if named:
-            kwargs["model_specific_special_tokens"] = named
         kwargs.setdefault("split_special_tokens", True)  # "a<S>b" in a text is one word
         super().__init__(
             pad_token=pad_token,
@@ -144,7 +146,7 @@ class ElmoTokenizer(WholeWordsBackend):
             for name, default in (("pad", "<PAD>"), ("bos", "<S>"), ("eos", "</S>"))
         )
         backend = unigram(character_symbols(characters, pad, bos, eos), BEGIN_OF_WORD)
-        backend.pre_tokenizer = make_word_splitter(kwargs.get("word_splitter", "treebank"))
+        backend.pre_tokenizer = make_word_splitter(kwargs.get("word_splitter") or "treebank")
         return cls(tokenizer_object=backend, **kwargs)
 
     # --- Making ---
@@ -368,9 +370,10 @@ class ElmoTokenizer(WholeWordsBackend):
         words = self.convert_ids_to_tokens(ids if depth(ids) else [ids], skip_special_tokens)
         text = " ".join(word for word in words if word is not None)
         clean_up = kwargs.get("clean_up_tokenization_spaces")
-        if clean_up or (clean_up is None and self.clean_up_tokenization_spaces):
-            return self.clean_up_tokenization(text)
-        return text
+        clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
+        # transformers 5.0 has no such method.
+        method = getattr(self, "clean_up_tokenization", None)
+        return method(text) if clean_up and method is not None else text
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Return the words of rows `(words, max_characters_per_token)`, or the names of symbols."""

@@ -24,7 +24,6 @@ NEEDS_ENCODINGS = {
     "return_offsets_mapping",
     "return_overflowing_tokens",
     "return_length",
-    "sanitize_control_tokens",
 }
 CUTS_ONE_TEXT = {TruncationStrategy.LONGEST_FIRST, TruncationStrategy.ONLY_FIRST}
 
@@ -85,6 +84,11 @@ class WholeWordsBackend(TokenizersBackend):
     ) -> BatchEncoding:
         if return_lm_labels:
             self._check_labels()
+        if options.get("sanitize_control_tokens"):
+            raise NotImplementedError(
+                "sanitize_control_tokens=True is for chat models; ELMo reads words and has no "
+                "control tokens: leave it out"
+            )
         check_texts(text, is_split_into_words)
         single = is_single(text, is_split_into_words)
         options["padding_side"] = options.get("padding_side") or self.padding_side
@@ -128,12 +132,16 @@ class WholeWordsBackend(TokenizersBackend):
         lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
         padded = padded_lengths(lengths, request.options)
         pads, side = request.pads(), request.options["padding_side"]
-        pad_id, pad_token = self.pad_token_id, self.pad_token
+        filling = {
+            "pad_id": self.pad_token_id,
+            "pad_token": self.pad_token,
+            "pad_type_id": self.pad_token_type_id,
+        }
 
         def pad() -> list[Encoding]:
             for encoding, length in zip(encodings, padded.tolist(), strict=True):
                 if pads:  # otherwise this would pad its overflow
-                    encoding.pad(length, direction=side, pad_id=pad_id, pad_token=pad_token)
+                    encoding.pad(length, direction=side, **filling)
             return encodings
 
         late = LateEncodings(len(encodings), encodings[0].n_sequences, pad)
@@ -146,25 +154,24 @@ class WholeWordsBackend(TokenizersBackend):
             return None
         # The caller may change his lists before somebody looks at the encodings.
         texts = request.texts = [list(words) for words in request.texts]
-        before, after = (
-            self._surroundings() if request.options.get("add_special_tokens", True) else ([], [])
-        )
+        bare = not request.options.get("add_special_tokens", True)
+        before, after = ([], []) if bare else self._surroundings()
+        limit: Any = request.options.get("max_length")
         if request.cuts():
-            room = request.options["max_length"] - len(before) - len(after)
-            kept = slice(room) if self.truncation_side == "right" else slice(-room, None)
+            room = limit - len(before) - len(after)
             if room < 1:
                 return None
+            kept = slice(room) if self.truncation_side == "right" else slice(-room, None)
             texts = [words[kept] for words in texts]
-        marks = [1] * len(before), [1] * len(after)
-        special = chain.from_iterable([*marks[0], *[0] * len(w), *marks[1]] for w in texts)
         words = list(chain.from_iterable([*before, *words, *after] for words in texts))
+        first, last = [1] * len(before), [1] * len(after)
+        special = list(chain.from_iterable([*first, *[0] * len(w), *last] for w in texts))
         lengths = np.array([len(before) + len(words) + len(after) for words in texts], np.int64)
         padded = padded_lengths(lengths, request.options)
-        longest, limit = range(padded.max()), request.options.get("max_length")
         verbose = request.options.get("verbose", True)
-        self._eventual_warn_about_too_long_sequence(longest, limit, verbose)
+        self._eventual_warn_about_too_long_sequence(range(padded.max()), limit, verbose)
         late = LateEncodings(len(texts), 1, lambda: self._encode_in_rust(request)[0].encodings)
-        return self._batch(request, words, list(special), lengths, padded, late)
+        return self._batch(request, words, special, lengths, padded, late)
 
     def _leaves_words_alone(self, request: Request) -> bool:
         strategy = request.options.get("truncation_strategy")
@@ -232,9 +239,9 @@ class WholeWordsBackend(TokenizersBackend):
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         with self._given_words_kept():
-            words = self._tokenizer.encode(["x"], is_pretokenized=True).tokens
-        place = words.index("x")
-        return words[:place], words[place + 1 :]
+            encoding = self._tokenizer.encode(["x"], is_pretokenized=True)
+        place = encoding.special_tokens_mask.index(0)
+        return encoding.tokens[:place], encoding.tokens[place + 1 :]
 
 
 __all__ = ["WholeWordsBackend"]

@@ -1,3 +1,5 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
 """Raw text into words, as in ELMo's training text: a pre-tokenizer that tokenizer.json can hold.
 
 The 1 Billion Word Benchmark follows the Penn Treebank: punctuation stands apart and contractions
@@ -149,7 +151,7 @@ ABBREVIATED = listed(
     "Ala Ariz Calif Colo Conn Fla Ga Kan Ky La Md Mich Minn Mont Neb Nev Okla Pa Penn Tenn Tex",
     "Va Vt Wis Wyo Que Ont",
     "Vs vs Etc etc al Cf cf Approx approx Est est Figs? figs? Vols? vols? Esp esp Ext ext Eg eg",
-    "Ie ie Attn attn Arrv arrv pp ca lbs? oz yrs mins hrs Conf Sec Ph Ph\\.D",
+    "Ie ie Attn attn Arrv arrv pp ca lbs? oz yrs mins hrs Conf Sec Ph\\.D Ph",
 )
 # The period of an ellipsis or of the text's end is not theirs.
 ABBREVIATION_PERIOD = rf"\.(?!\.\.|{TEXT_END})"
@@ -219,9 +221,9 @@ PICTURE = rf"\p{{Extended_Pictographic}}{SKIN_OR_STYLE}"
 EMOJI = one_of(rf"{PICTURE}(?:\u200d{PICTURE})*+", r"[\x{1f1e6}-\x{1f1ff}]{2}")
 ANY_SIGN = r"\S\p{M}*+"
 
-# --- All together -----------------------------------------------------------------------------
+# --- All together, by the first character and the sign behind the word -------------------------
 
-BEHIND_LETTERS = one_of(
+FROM_LETTER = one_of(
     WORD_BEFORE_PERIOD,
     before(r"\w++\.") + one_of(ABBREVIATION, INITIALS, INITIAL, WORD_BEFORE_STOP),
     before(r"\w++['’`´]")
@@ -236,7 +238,7 @@ BEHIND_LETTERS = one_of(
     UNDERLINED_WORD,
     WORD,
 )
-BEHIND_DIGITS = one_of(
+FROM_DIGIT = one_of(
     before(r"(?>[\w.%~-]{1,64})(?:@|(?<=\p{L}))") + one_of(MAIL, DOMAIN, FILE),
     before(r"\d++[-/]") + one_of(DATE + WORD_END, MONTH_AND_DAY, PHONE + WORD_END),
     NUMBER_BEFORE_UNIT,
@@ -245,8 +247,8 @@ BEHIND_DIGITS = one_of(
 TREEBANK_WORD = r"(?!\s)" + one_of(
     PLAIN_WORD,
     SINGLE_SIGN,
-    r"(?=\p{L})" + BEHIND_LETTERS,
-    r"(?=\d)" + BEHIND_DIGITS,
+    r"(?=\p{L})" + FROM_LETTER,
+    r"(?=\d)" + FROM_DIGIT,
     r"(?=['’`´])" + one_of(ATTACHED_CLITIC, SHORT_FORM, r".(?=\p{L})"),
     *(UNDERLINED_WORD, WORD),
     *(DECIMAL, BARE_ENDING, DIAL_PREFIX, MENTION, HASHTAG),

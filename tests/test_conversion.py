@@ -75,7 +75,7 @@ def test_the_verification_would_see_a_wrong_weight(tmp_path, original):
     arrays = read_arrays(original)
     differences = verification.verify(options(), arrays, folder)
     assert [d.passed for d in differences] == [True, True, False]
-    with pytest.raises(WeightsError, match="layer 2: largest difference .* TOO LARGE"):
+    with pytest.raises(WeightsError, match=r"layer 2: largest difference .* TOO LARGE"):
         verification.report(differences)
 
 

@@ -234,11 +234,10 @@ def test_all_options_give_what_the_base_class_gives(given, side):
         options = {**how, **padding, **keys}
         if "stride" in keys and "max_length" not in padding:
             continue
-        if options.get("truncation") == "only_first" and "text_pair" in how:
+        paired = "pair" in given or given == "tuples"
+        if paired and options.get("truncation") == "only_first":
             continue  # cannot always be met
-        if options.get("max_length") == 2 and (
-            "stride" in keys or "pair" in given or given == "tuples"
-        ):
+        if options.get("max_length") == 2 and (paired or "stride" in keys):
             continue  # less room than the boundaries take
         try:
             expected = base(text, return_tensors=kind, **options)
@@ -258,6 +257,15 @@ def test_a_normalizer_set_by_the_user_counts_for_given_words(tokenizer):
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     for text, how in ((["The", "CAT"], {"is_split_into_words": True}), ("The CAT", {})):
         assert tokenizer(text, **how)["input_ids"] == rows(["<S>", "the", "cat", "</S>"])
+
+
+def test_a_normalizer_that_adds_to_words_does_not_confuse_the_boundaries(tokenizer, tmp_path):
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("+")
+    tokenizer.save_pretrained(tmp_path)
+    loaded = ElmoTokenizer.from_pretrained(tmp_path)
+    assert (loaded.add_bos_token, loaded.add_eos_token) == (True, True)
+    ids = loaded(["a"], is_split_into_words=True)["input_ids"]
+    assert ids == rows(["<S>", "+a", "</S>"])
 
 
 def test_encodings_of_given_words_are_made_when_asked_for(tokenizer):
@@ -536,14 +544,17 @@ def test_rows_decode_to_the_words_they_were(tokenizer):
         tokenizer.decode(tokenizer("x" + "é" * 30)["input_ids"][1:-1]) == "x" + "é" * 23 + "\ufffd"
     )
     assert tokenizer.decode(batch) == tokenizer.decode(batch["input_ids"])
-    clean = tokenizer.decode(
-        tokenizer("I don't.")["input_ids"], True, clean_up_tokenization_spaces=True
-    )
-    assert clean == "I don't."
     assert tokenizer.encode("a") == rows(["<S>", "a", "</S>"])
     assert tokenizer.decode([]) == "" and tokenizer.decode(257) == "<S>"
     assert tokenizer.convert_ids_to_tokens([0, 98, 258]) == ["<PAD>", "<0x61>", "</S>"]
     assert tokenizer.convert_tokens_to_ids("</S>") == 258
+
+
+def test_decoding_can_take_spaces_away_where_transformers_can(tokenizer):
+    if not hasattr(tokenizer, "clean_up_tokenization"):
+        pytest.skip("this transformers has no clean_up_tokenization")
+    ids = tokenizer("I don't.")["input_ids"]
+    assert tokenizer.decode(ids, True, clean_up_tokenization_spaces=True) == "I don't."
 
 
 def test_special_rows_are_known_by_their_ids(tokenizer):
@@ -607,7 +618,7 @@ def test_arguments_named_at_loading_win(tmp_path):
         2,
     ]
     with pytest.raises(ValueError, match="symbol ids"):
-        ElmoTokenizer.from_pretrained(tmp_path, bos_token="the")
+        ElmoTokenizer(tokenizer_file=str(tmp_path / "tokenizer.json"), bos_token="the")
 
 
 def test_a_pre_tokenizer_of_the_users_own_survives(tokenizer, tmp_path):
@@ -717,10 +728,11 @@ def test_a_failure_while_spelling_leaves_no_wrong_rows(monkeypatch):
         ([], {}, "empty batch"),
         ("a", {"return_lm_labels": True}, "needs a vocabulary"),
         (["a"], {"text_pair": ["a", "b"]}, "does not match"),
+        ("a", {"sanitize_control_tokens": True}, "no control tokens"),
     ],
 )
 def test_input_that_cannot_be_meant_gets_one_clear_error(tokenizer, text, how, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError, NotImplementedError), match=message):
         tokenizer(text, **how)
     assert tokenizer("a")["input_ids"] == rows(["<S>", "a", "</S>"])  # nothing is left behind
     assert tokenizer.word_splitter == "treebank"
@@ -730,6 +742,7 @@ def test_lists_of_two_texts_are_pairs_as_zero_shot_pipelines_give_them(tokenizer
     batch = tokenizer([["a b", "It is c."], ["d", "It is e."]])
     assert batch.sequence_ids(0).count(1) == 4
     assert tokenizer([("a", "b")]).sequence_ids(0) == [None, 0, None, None, 1, None]
+    assert tokenizer([["今天", "这是天"]]).sequence_ids(0).count(1) == 1
 
 
 @pytest.mark.parametrize(
