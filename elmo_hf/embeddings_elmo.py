@@ -2,10 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Context-free word vectors: characters through convolutions and highways, or a word table."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from .character_engine_elmo import (
+    PreparedWeights,
+    Snapshot,
+    can_prepare,
+    cut_padding,
+    distinct_rows,
+    is_concrete,
+    is_plain,
+    pool_characters,
+)
 from .configuration_elmo import ElmoConfig
+from .engines_elmo import forced_engine
 
 # Bounds what the widest convolution holds at once: 512 words x 1024 filters x 50 positions.
 WORDS_PER_CONVOLUTION = 512
@@ -19,6 +34,10 @@ class ElmoEmbeddings(nn.Module):
     as in bilm-tf, and keeps its largest value. With a word table beside the characters the
     word's row stands before them (ELMoForManyLangs).
 
+    Every spelling is encoded once per batch, and only as far as it reaches. `encode_plainly` is
+    the same without these savings: it runs where a graph is recorded, and on it the others are
+    tested. Modules that were replaced or hooked are always called.
+
     Args:
         config: the model's configuration.
     """
@@ -26,6 +45,7 @@ class ElmoEmbeddings(nn.Module):
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__()
         self.num_filters = config.num_filters
+        self.widest = max((width for width, _ in config.filters), default=0)
         self.activation = torch.relu if config.activation == "relu" else torch.tanh
         if config.uses_characters:
             width = config.char_embedding_dim
@@ -45,6 +65,7 @@ class ElmoEmbeddings(nn.Module):
             if config.has_embedding_projection
             else None
         )
+        self._prepared = PreparedWeights()
 
     def forward(
         self,
@@ -62,41 +83,130 @@ class ElmoEmbeddings(nn.Module):
             word_ids: `(batch, words)` rows of the word table, or
             word_embeds: the same looked up, `(batch, words, word_embedding_dim)`.
         """
-        parts = []
+        plain = forced_engine() == "plain" or word_embeds is not None
+        if plain or char_ids is None or not is_concrete(char_ids):
+            return self.encode_plainly(char_ids, word_ids, char_embeds, word_embeds)
+        vectors, places = self.encode_distinct(char_ids, word_ids)
+        return F.embedding(places, vectors)
+
+    def encode_distinct(
+        self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Encode each different word once.
+
+        Args:
+            char_ids: `(batch, words, max_characters_per_token)`.
+            word_ids: `(batch, words)`; for a model with a word table.
+
+        Returns:
+            Vectors `(distinct, projection_dim)`, and for each word its row `(batch, words)`.
+        """
+        if char_ids is None:
+            assert word_ids is not None
+            distinct, places = torch.unique(word_ids, return_inverse=True)
+            return self.encode_plainly(word_ids=distinct[None])[0], places
+        rows = char_ids.flatten(0, 1).long()  # (batch * words, characters)
+        if word_ids is not None:
+            rows = torch.cat([rows, word_ids.flatten()[:, None]], 1)
+        if not is_concrete(char_ids) or not len(rows):  # how many are distinct is data
+            places = torch.arange(len(rows), device=rows.device)
+        else:
+            rows, places = distinct_rows(rows)
+        return self._encode(rows, word_ids is not None), places.view(char_ids.shape[:2])
+
+    @contextmanager
+    def word_cache(self, size: int = 100_000) -> Iterator[None]:
+        """
+        Keep the vectors of up to `size` words from call to call while the block runs.
+
+        Serves inference on a CPU. A change of a weight drops them all, as do more words.
+        """
+        before, self._prepared.cache_size = self._prepared.cache_size, size
+        try:
+            yield
+        finally:
+            self._prepared.cache_size = before
+            self._prepared.clear()
+
+    def encode_plainly(
+        self,
+        char_ids: torch.Tensor | None = None,
+        word_ids: torch.Tensor | None = None,
+        char_embeds: torch.Tensor | None = None,
+        word_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Do what `forward` does, every word of it and every position, module by module."""
+        if char_ids is not None:
+            char_embeds = self.char_embeddings(char_ids)
         if word_ids is not None:
             word_embeds = self.word_embeddings(word_ids)
-        if word_embeds is not None:
-            parts.append(word_embeds)
-        if char_ids is not None:
-            parts.append(self.encode_characters(char_ids))
-        elif char_embeds is not None:
-            words = char_embeds.flatten(0, 1)
-            parts.append(self.convolve(words).unflatten(0, char_embeds.shape[:2]))
+        parts = [] if word_embeds is None else [word_embeds]
+        if char_embeds is not None:
+            vectors = self._pool(char_embeds.flatten(0, 1))
+            for highway in self.highways:
+                vectors = highway(vectors)
+            parts.append(vectors.unflatten(0, char_embeds.shape[:2]))
         vectors = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return vectors if self.projection is None else self.projection(vectors)
 
-    def encode_characters(self, char_ids: torch.Tensor) -> torch.Tensor:
-        """`(batch, words, characters)` ids to `(batch, words, num_filters)`, once per spelling."""
-        rows = char_ids.flatten(0, 1)  # (batch * words, characters)
-        # How many distinct words there are is data: a compiled or exported graph can't ask.
-        if torch.compiler.is_compiling() or not len(rows):
-            return self.convolve(self.char_embeddings(rows)).unflatten(0, char_ids.shape[:2])
-        distinct, places = torch.unique(rows, dim=0, return_inverse=True)
-        return self.convolve(self.char_embeddings(distinct))[places.view(char_ids.shape[:2])]
-
-    def convolve(self, words: torch.Tensor) -> torch.Tensor:
+    def _pool(self, words: torch.Tensor) -> torch.Tensor:
         """`(words, characters, char_embedding_dim)` to `(words, num_filters)`."""
-        vectors = torch.cat([self._convolve(part) for part in words.split(WORDS_PER_CONVOLUTION)])
-        for highway in self.highways:
-            vectors = highway(vectors)
-        return vectors
-
-    def _convolve(self, words: torch.Tensor) -> torch.Tensor:
+        if not is_concrete(words):  # how many parts there are is data
+            return self._pool_part(words)
         if not len(words):  # max-pooling refuses an empty batch
             return words.new_zeros(0, self.num_filters)
+        return torch.cat([self._pool_part(part) for part in words.split(WORDS_PER_CONVOLUTION)])
+
+    def _pool_part(self, words: torch.Tensor) -> torch.Tensor:
         channels = words.transpose(1, 2)  # (words, char_embedding_dim, characters)
         pooled = [convolution(channels).amax(-1) for convolution in self.convolutions]
         return self.activation(torch.cat(pooled, -1))
+
+    def _encode(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
+        """Rows `(words, characters)`, a word id behind them or not, to vectors."""
+        char_ids, word_ids = (rows[:, :-1], rows[:, -1]) if has_word_ids else (rows, None)
+        plain = len(rows) and is_concrete(rows) and is_plain(self, (nn.ModuleList, ElmoHighway))
+        if plain and rows.device.type == "cpu":
+            return self._encode_on_cpu(rows, has_word_ids)
+        if plain:
+            char_ids = cut_padding(char_ids, self.widest)
+        return self.encode_plainly(char_ids[None], None if word_ids is None else word_ids[None])[0]
+
+    def _encode_on_cpu(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
+        parameters = list(self.parameters())
+        prepared = self._prepared.of(parameters) if can_prepare(parameters) else None
+
+        def encode(rows: torch.Tensor) -> torch.Tensor:
+            char_ids = rows[:, :-1] if has_word_ids else rows
+            pooled = pool_characters(self.char_embeddings, self.convolutions, char_ids)
+            vectors = self.activation(pooled).to(self.char_embeddings.weight.dtype)
+            words = self.word_embeddings(rows[:, -1]) if has_word_ids else None
+            return self._map(vectors, words, prepared)
+
+        if prepared is None or not self._prepared.cache_size:
+            return encode(rows)
+        return prepared.recall(rows, encode, self._prepared.cache_size)
+
+    def _map(
+        self, vectors: torch.Tensor, words: torch.Tensor | None, prepared: Snapshot | None
+    ) -> torch.Tensor:
+        """Through highways and projection, the word table's vectors set before the latter."""
+        for highway in self.highways:
+            if prepared is None:
+                vectors = highway(vectors)
+            else:
+                assert isinstance(highway, ElmoHighway)
+                transformed = prepared.linear(highway.transform, vectors, "relu")
+                gate = prepared.linear(highway.gate, vectors, "sigmoid")
+                vectors = torch.lerp(vectors, transformed, gate)
+        if words is not None:
+            vectors = torch.cat([words, vectors], -1)
+        if self.projection is None:
+            return vectors
+        if prepared is None:
+            return self.projection(vectors)
+        return prepared.linear(self.projection, vectors)
 
 
 class ElmoHighway(nn.Module):
@@ -117,7 +227,8 @@ class ElmoHighway(nn.Module):
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         transformed = self.transform(vectors).relu()
-        return torch.lerp(vectors, transformed, self.gate(vectors).sigmoid())
+        gate = self.gate(vectors).sigmoid()
+        return torch.lerp(vectors.to(gate.dtype), transformed, gate)  # types differ in autocast
 
 
 __all__ = ["ElmoEmbeddings", "ElmoHighway"]

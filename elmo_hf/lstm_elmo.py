@@ -6,6 +6,10 @@ import torch
 from torch import nn
 
 from .configuration_elmo import ElmoConfig
+from .engines_elmo import forced_engine
+from .inference_elmo import LstmSettings, LstmWeights, PreparedCache, find_obstacle
+from .inputs_elmo import States
+from .training_elmo import clipped_lstm
 
 
 class ElmoLstm(nn.Module):
@@ -17,6 +21,8 @@ class ElmoLstm(nn.Module):
     not clipped. These are the rules of TensorFlow's `LSTMCell` and of AllenNLP's
     `LstmCellWithProjection`. A padding word leaves the state as it was, wherever it stands, so
     that a sentence gives the same vectors alone, padded left, or padded right.
+
+    `run_plain` is the definition; `choose_engine` picks the fastest engine that can serve.
 
     Args:
         config: the model's configuration.
@@ -34,10 +40,15 @@ class ElmoLstm(nn.Module):
         self.output_map = (
             nn.Linear(config.cell_dim, width, bias=False) if config.has_lstm_projection else None
         )
+        self._prepared = PreparedCache()
 
     def forward(
-        self, inputs: torch.Tensor, mask: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        self,
+        inputs: torch.Tensor,
+        mask: torch.Tensor,
+        state: States,
+        distinct: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, States]:
         """
         Run over a batch of sentences.
 
@@ -45,39 +56,118 @@ class ElmoLstm(nn.Module):
             inputs: `(batch, words, projection_dim)`.
             mask: bool `(batch, words)`, False at padding.
             state: output `(batch, projection_dim)` and memory `(batch, cell_dim)` to start from.
+            distinct: the same as `inputs`, said with less: vectors `(vectors, projection_dim)`
+                and each word's place among them `(batch, words)`.
 
         Returns:
             Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
             sentence's last word read.
         """
+        engine, _ = self.choose_engine(inputs, state)
+        if engine == "prepared":
+            settings = LstmSettings(self.cell_clip, self.projection_clip, self.reverse)
+            prepared = self._prepared.get(self._weights(), settings)
+            return prepared.run(inputs, mask, *state, distinct=distinct)
+        if engine == "autograd":
+            return clipped_lstm(
+                inputs,
+                mask,
+                *state,
+                **self._weights()._asdict(),
+                cell_clip=self.cell_clip,
+                projection_clip=self.projection_clip,
+                reverse=self.reverse,
+            )
+        return (self.run_scan if engine == "scan" else self.run_plain)(inputs, mask, state)
+
+    def choose_engine(self, inputs: torch.Tensor, state: States) -> tuple[str, str]:
+        """The engine for these arguments, and why it is that one."""
+        if (forced := forced_engine()) is not None:
+            return forced, "use_engine asks for it"
+        if torch.compiler.is_compiling():
+            return "scan", "the model is being compiled or exported"
+        maps = [self.input_map, self.recurrent_map, self.output_map]
+        if any(not _is_plain(linear) for linear in maps if linear is not None):
+            return "plain", "a map has a hook or is no plain nn.Linear"
+        obstacle = find_obstacle((inputs, *state), self._weights())
+        if obstacle is None:
+            return "prepared", "no gradients are wanted on the CPU"
+        if torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
+            tensors = (inputs, *state, *self.parameters())
+            if any(tensor.requires_grad for tensor in tensors):
+                return "autograd", "gradients are wanted"
+        return "plain", obstacle
+
+    def run_plain(
+        self, inputs: torch.Tensor, mask: torch.Tensor, state: States
+    ) -> tuple[torch.Tensor, States]:
+        """`forward` as it is defined: word after word, padding included."""
         hidden, cell = state
         gates = self.input_map(inputs)  # (batch, words, 4 * cell_dim)
         words = inputs.shape[1]
         outputs = [inputs] * words
         for t in reversed(range(words)) if self.reverse else range(words):
-            valid = mask[:, t, None]  # (batch, 1)
-            new_hidden, new_cell = self.step(gates[:, t], hidden, cell)
-            hidden = torch.where(valid, new_hidden, hidden)
-            cell = torch.where(valid, new_cell, cell)
-            outputs[t] = hidden.masked_fill(~valid, 0)
+            hidden, cell, outputs[t] = self.step(gates[:, t], mask[:, t, None], hidden, cell)
         return torch.stack(outputs, 1) if words else inputs, (hidden, cell)
 
+    def run_scan(
+        self, inputs: torch.Tensor, mask: torch.Tensor, state: States
+    ) -> tuple[torch.Tensor, States]:
+        """`forward` as one operator of a graph, so that a graph serves any number of words."""
+        from torch._higher_order_ops.scan import scan
+
+        gates = self.input_map(inputs).transpose(0, 1)  # (words, batch, 4 * cell_dim)
+        valid = mask.t()[..., None]  # (words, batch, 1)
+
+        def step(carried: States, word: States) -> tuple[States, torch.Tensor]:
+            hidden, cell, output = self.step(*word, *carried)
+            return (hidden, cell), output
+
+        start = tuple(part.contiguous() for part in state)
+        end, outputs = scan(step, start, (gates, valid), dim=0, reverse=self.reverse)
+        return outputs.transpose(0, 1), end
+
     def step(
-        self, gates: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One word: the input's share of the gates `(batch, 4 * cell_dim)` and the state in,
-        the next state out. The memory keeps its own, at least single, precision."""
+        self, gates: torch.Tensor, valid: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Read one word.
+
+        Args:
+            gates: the input's share of the gates `(batch, 4 * cell_dim)`.
+            valid: bool `(batch, 1)`, False at padding.
+            hidden, cell: the state before; the memory keeps its own, at least single, precision.
+
+        Returns:
+            The state after, and the output `(batch, projection_dim)`, zero at padding.
+        """
         gates = (gates + self.recurrent_map(hidden)).to(cell.dtype)
         input_gate, forget_gate, candidate, output_gate = gates.chunk(4, -1)
-        cell = input_gate.sigmoid() * candidate.tanh() + forget_gate.sigmoid() * cell
+        memory = input_gate.sigmoid() * candidate.tanh() + forget_gate.sigmoid() * cell
         if self.cell_clip is not None:
-            cell = cell.clamp(-self.cell_clip, self.cell_clip)
-        output = (output_gate.sigmoid() * cell.tanh()).to(hidden.dtype)
+            memory = memory.clamp(-self.cell_clip, self.cell_clip)
+        output = (output_gate.sigmoid() * memory.tanh()).to(hidden.dtype)
         if self.output_map is not None:
             output = self.output_map(output)
             if self.projection_clip is not None:
                 output = output.clamp(-self.projection_clip, self.projection_clip)
-        return output, cell
+        output = output.to(hidden.dtype)  # autocast may have made it shorter
+        state = torch.where(valid, output, hidden), torch.where(valid, memory, cell)
+        return *state, torch.where(valid, output, torch.zeros_like(output))
+
+    def _weights(self) -> LstmWeights:
+        return LstmWeights(
+            self.input_map.weight,
+            self.input_map.bias,
+            self.recurrent_map.weight,
+            None if self.output_map is None else self.output_map.weight,
+        )
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether a map may be read without being called: nobody replaced it or listens to it."""
+    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks)
+    return type(linear) is nn.Linear and not any(hooks) and not hasattr(linear, "_hf_hook")
 
 
 __all__ = ["ElmoLstm"]

@@ -13,10 +13,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
+# The engines are named here for remote code: transformers 5.4 copies what this file imports.
+from .character_engine_elmo import is_plain  # noqa: F401
 from .configuration_elmo import ElmoConfig
 from .embeddings_elmo import ElmoEmbeddings
+from .engines_elmo import forced_engine  # noqa: F401
+from .inference_elmo import PreparedLstm  # noqa: F401
 from .inputs_elmo import States, check_labels, check_states, check_words, make_mask
 from .lstm_elmo import ElmoLstm
+from .packing_elmo import Packing  # noqa: F401
+from .training_elmo import clipped_lstm  # noqa: F401
 
 
 @dataclass
@@ -171,6 +177,17 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         setattr(self.embeddings, self._table, value)
+
+    def engine_info(self) -> dict[str, str]:
+        """Say which engine runs the LSTMs with and without gradients, here and now, and why."""
+        lstm = next(module for module in self.modules() if isinstance(module, ElmoLstm))
+        words = torch.zeros(1, 1, self.config.projection_dim, dtype=self.dtype, device=self.device)
+        hidden, cell = self._zero_states(words)
+        info = {}
+        for purpose, gradients in (("inference", False), ("training", True)):
+            with torch.set_grad_enabled(gradients):
+                info[purpose] = ": ".join(lstm.choose_engine(words, (hidden[0], cell[0])))
+        return info
 
     @property
     def _table(self) -> str:

@@ -23,6 +23,7 @@ from .spelling_elmo import (
     unigram,
     word_symbols,
 )
+from .texts_elmo import check_texts  # noqa: F401  remote code may find direct imports only
 from .vocabulary_elmo import NO_WORD, WordTable, check_vocabulary, load_vocabulary
 from .whole_words_elmo import WholeWordsBackend
 from .word_splitter_elmo import word_splitter as make_word_splitter

@@ -9,10 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module may import what stands below it.
 LAYERS = [
-    {"configuration_elmo", "word_splitter_elmo", "texts_elmo", "layout_elmo", "spelling_elmo"},
-    {"lstm_elmo", "embeddings_elmo", "inputs_elmo", "vocabulary_elmo", "whole_words_elmo"},
+    {"configuration_elmo", "engines_elmo", "packing_elmo", "character_engine_elmo"},
+    {"word_splitter_elmo", "texts_elmo", "layout_elmo", "spelling_elmo"},
+    {"inputs_elmo", "inference_elmo", "training_elmo", "vocabulary_elmo", "whole_words_elmo"},
+    {"lstm_elmo", "embeddings_elmo"},
     {"modeling_elmo", "tokenization_elmo", "hdf5"},
-    {"options"},
+    {"options", "corpus"},
     {"__init__"},
 ]
 HUB_PACKAGES = {"torch", "numpy", "transformers", "huggingface_hub", "tokenizers"}
@@ -46,6 +48,19 @@ def test_hub_files_import_the_stack_and_each_other_only(module):
         package = name.split(".")[0]
         known = package in HUB_PACKAGES or package in sys.stdlib_module_names
         assert known or (name.startswith(".") and name.endswith("_elmo")), name
+
+
+@pytest.mark.parametrize("entry", ["modeling_elmo", "tokenization_elmo", "configuration_elmo"])
+def test_entries_of_remote_code_import_all_they_need_directly(entry):
+    # Early transformers 5 copies an entry's direct imports from a local folder, and no others.
+    def siblings(module):
+        names = imports(ROOT / "elmo_hf" / f"{module}.py")
+        return {name[1:] for name in names if name.startswith(".")}
+
+    needed, direct = set(), siblings(entry)
+    for module in direct:
+        needed |= siblings(module)
+    assert needed <= direct
 
 
 def test_files_and_functions_stay_readable():

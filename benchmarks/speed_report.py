@@ -1,0 +1,244 @@
+"""Measurements as text: medians, ratios, the Markdown tables of the page and of the README."""
+
+import re
+from pathlib import Path
+from statistics import median
+
+from speed_models import SIZES, recurrent_bytes
+from speed_variants import ALLENNLP, VARIANTS
+
+BEGIN, END = "<!-- speed table -->", "<!-- end of speed table -->"
+MODES = {
+    "corpus": "whole corpus",
+    "batch": "batches of 32",
+    "single": "one sentence at a time",
+}
+TRAINING = {"all": "all weights trained", "frozen": "biLM frozen, head trained"}
+PRECISIONS = {variant.name: variant.precision for variant in VARIANTS}
+NONE = "–"
+
+
+def rate(rounds: list) -> float:
+    """Median words per second of rounds of [seconds, words]."""
+    return median(words / seconds for seconds, words in rounds)
+
+
+def ratio(rounds: list, base: list | None) -> float | None:
+    """Median over the rounds of how many times faster than `base` it was in the same round."""
+    if not base:
+        return None
+    return median(
+        (words / seconds) / (base_words / base_seconds)
+        for (seconds, words), (base_seconds, base_words) in zip(rounds, base, strict=False)
+    )
+
+
+def compute_share(size: dict, variant: str, limits: dict) -> float | None:
+    """Part of the measured peak of its precision that the corpus' least arithmetic takes."""
+    rounds = size["inference"]["corpus"].get(variant)
+    peak = limits[PRECISIONS[variant]]
+    if not rounds or not peak:
+        return None
+    flops = size["bert_flops" if variant.startswith("BERT") else "flops"]
+    return rate(rounds) * flops / peak
+
+
+def bandwidth_share(size: dict, variant: str, limits: dict) -> float | None:
+    """Part of the measured memory bandwidth that a lone sentence's recurrent weights take."""
+    rounds = size["inference"]["single"].get(variant)
+    if not rounds or variant.startswith("BERT"):
+        return None
+    weights = recurrent_bytes(SIZES[size["name"]], PRECISIONS[variant])
+    return rate(rounds) * size["steps_per_word"] * weights / limits["bytes"]
+
+
+def inference_table(size: dict, limits: dict) -> str:
+    """Words/s in each mode with the ratio to AllenNLP, errors of the layers, shares of limits."""
+    rows = [
+        ["", *MODES.values(), "error by layer", "of peak products", "of memory bandwidth"],
+        ["---", "---:", "---:", "---:", "---", "---:", "---:"],
+    ]
+    for variant in size["variants"]:
+        cells = [speed(size["inference"][mode], variant) for mode in MODES]
+        errors = size["errors"].get(variant)
+        rows.append(
+            [
+                variant,
+                *cells,
+                ", ".join(f"{error:.1e}" for error in errors) if errors else NONE,
+                percent(compute_share(size, variant, limits)),
+                percent(bandwidth_share(size, variant, limits)),
+            ]
+        )
+    return markdown(rows)
+
+
+def training_table(size: dict) -> str:
+    """Seconds and peak memory of a step, with ratios to AllenNLP, and the error of a gradient."""
+    heads = [f"{name}: {what}" for name in TRAINING.values() for what in ("s/step", "peak MB")]
+    rows = [["", *heads, "error of gradient"], ["---", *["---:"] * len(heads), "---:"]]
+    for variant in size["variants"]:
+        if variant not in size["training"]["all"]:
+            continue
+        cells = []
+        for kind in TRAINING:
+            cells += [
+                step_time(size["training"][kind], variant),
+                step_memory(size["memory"][kind], variant),
+            ]
+        error = size["gradient_errors"].get(variant)
+        rows.append([variant, *cells, NONE if error is None else f"{error:.1e}"])
+    return markdown(rows)
+
+
+def sweep_table(name: str, points: dict) -> str:
+    """Words/s of each variant at each point of a sweep."""
+    measured_somewhere = {variant for point in points.values() for variant in point}
+    variants = [variant for variant in PRECISIONS if variant in measured_somewhere]
+    rows = [[name, *variants], ["---:", *["---:"] * len(variants)]]
+    for point, measured in points.items():
+        cells = [f"{rate(measured[v]):,.0f}" if measured.get(v) else NONE for v in variants]
+        rows.append([point, *cells])
+    return markdown(rows)
+
+
+def growth(points: dict, variant: str = "elmo_hf", first: str = "100", last: str = "3000") -> str:
+    """How a word's time changes with the length of its sentence, in a sentence."""
+    if not all(points.get(point, {}).get(variant) for point in (first, last)):
+        return ""
+    change = rate(points[first][variant]) / rate(points[last][variant]) - 1
+    compared = f"{abs(change):.0%} {'more' if change >= 0 else 'less'} time"
+    return (
+        f"\n\nIn {variant} a word of a sentence of {last} words takes {compared} than one of a "
+        f"sentence of {first}."
+    )
+
+
+def speed(measured: dict, variant: str) -> str:
+    if variant not in measured:
+        return NONE
+    times = ratio(measured[variant], measured.get(ALLENNLP.name))
+    return f"{rate(measured[variant]):,.0f}" + (f" ({times:.2f}×)" if times else "")
+
+
+def step_time(measured: dict, variant: str) -> str:
+    if variant not in measured:
+        return NONE
+    seconds = median(seconds for seconds, _ in measured[variant])
+    times = ratio(measured[variant], measured.get(ALLENNLP.name))
+    return f"{seconds:.2f}" + (f" ({times:.2f}×)" if times else "")
+
+
+def step_memory(measured: dict, variant: str) -> str:
+    if measured.get(variant) is None:
+        return NONE
+    base = measured.get(ALLENNLP.name)
+    return f"{measured[variant] / 1e6:,.0f}" + (
+        f" ({measured[variant] / base:.0%})" if base else ""
+    )
+
+
+def percent(share: float | None) -> str:
+    return NONE if share is None else f"{share:.0%}"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+# --- The page ---------------------------------------------------------------------------------
+
+PAGE = """# Speed
+
+{tables}
+
+{sweeps}
+
+## How it was measured
+
+{machine}
+
+All variants were measured in one run, in turn, each in its own process, on the same {cores} cores
+and the same sentences ({text}; new ones in every round). Figures are medians of {rounds} rounds
+({corpus_rounds} of the corpus); a ratio is the median of the ratios within a round. Before the
+measurement every layer of every variant was compared with our plain reference in float64: the error
+is the norm of the difference over the norm of the layer. Weights are random, in the original
+format; AllenNLP loads the same file that our model was converted from.
+
+- Words are counted without sentence boundaries. Time begins with lists of words and ends with all
+  layers; BERT's word pieces ({pieces} a word, random) cost it nothing.
+- Whole corpus: {sentences} sentences in the program's best order; AllenNLP, BERT and the plain
+  reference get batches of 32 sentences of like length, each fourth of which is measured.
+- AllenNLP forgets its carried memory before each batch, so that all compute the same.
+- A training step is forward and backward of a batch of 32 with a tagger's head on a scalar mix,
+  without dropout; the weights are moved between the steps. Peak memory is that of the first step
+  in a new process, over what the process held before it.
+- Of peak products: the least arithmetic of the corpus (every LSTM once for each word and boundary,
+  the character encoder once for each distinct word) over the fastest large product in that
+  precision. Of memory bandwidth: the recurrent weights once for each word of a lone sentence, over
+  the fastest read of memory; weights that stay in a cache can exceed it.
+{skipped}
+Made on {date} by `{command}`.
+"""
+
+
+def page(results: dict) -> str:
+    """benchmarks/speed.md."""
+    sections, sweeps = [], []
+    for size in results["sizes"].values():
+        title = f"## ELMo {size['name']}"
+        sections.append(f"{title}: words/s\n\n{inference_table(size, results['limits'])}")
+        if size["training"]["all"]:
+            sections.append(f"{title}: a training step\n\n{training_table(size)}")
+        for name, points in size["sweeps"].items():
+            table = sweep_table(name, points) + growth(points)
+            sweeps.append(f"{title}: words/s against {name}\n\n{table}")
+    skipped = [
+        f"- Not measured: ELMo {size['name']}, {variant}: {reason}\n"
+        for size in results["sizes"].values()
+        for variant, reason in size["skipped"].items()
+    ]
+    return PAGE.format(
+        tables="\n\n".join(sections),
+        sweeps="\n\n".join(sweeps),
+        machine=machine_text(results),
+        skipped="".join(skipped),
+        **results["settings"],
+    ).replace("\n\n\n", "\n\n")
+
+
+def machine_text(results: dict) -> str:
+    """Processor, measured limits and versions in two sentences."""
+    machine, limits = results["machine"], results["limits"]
+    peaks = ", ".join(
+        f"{kind} {limits[kind] / 1e9:,.0f}"
+        for kind in ("float32", "bfloat16", "int8")
+        if limits[kind]
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['flags'])}). "
+        f"Measured limits: products {peaks} GFLOP/s, memory {limits['bytes'] / 1e9:.0f} GB/s. "
+        f"{versions}."
+    )
+
+
+def readme_table(results: dict) -> str:
+    """The tables of inference with a line about the machine."""
+    tables = [
+        f"Words/s of ELMo {size['name']}:\n\n{inference_table(size, results['limits'])}"
+        for size in results["sizes"].values()
+    ]
+    return "\n\n".join([*tables, machine_text(results)])
+
+
+def put_between_marks(file: Path, text: str) -> bool:
+    """Replace what stands between the marks; False, and nothing done, where there are none."""
+    if not file.exists():
+        return False
+    content = file.read_text(encoding="utf-8")
+    marked = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    changed, count = marked.subn(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", content, count=1)
+    if count:
+        file.write_text(changed, encoding="utf-8")
+    return bool(count)

@@ -1,0 +1,136 @@
+"""What is measured: one line for each variant, one function for each way to load a program."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+PIECES_PER_WORD = 1.3  # of English in BERT's vocabulary
+
+
+@dataclass(frozen=True)
+class Variant:
+    """
+    One row of the table.
+
+    Args:
+        program: its name.
+        loader: which function below loads it; "allennlp" is in `speed_allennlp`.
+        precision: of weights and products; also says how far its layers may be off.
+        trains: its training step is measured too.
+        every: in the corpus, measure this part of its batches only (see `Worker.corpus`).
+        longest: the longest sentence that it reads, in words.
+        swept: it is measured against sentence length, batch size, variety and cores too.
+    """
+
+    program: str
+    loader: str
+    precision: str = "float32"
+    trains: bool = False
+    every: int = 1
+    longest: int | None = None
+    swept: bool = False
+
+    @property
+    def name(self) -> str:
+        short = self.precision.replace("float32", "").replace("bfloat16", "bf16")
+        return f"{self.program} {short}".strip()
+
+    @property
+    def is_elmo(self) -> bool:
+        return self.loader != "bert"
+
+
+ALLENNLP = Variant("AllenNLP", "allennlp", trains=True, every=4, swept=True)
+REFERENCE = Variant("reference", "plain", "float64")
+VARIANTS = [
+    ALLENNLP,
+    Variant("elmo_hf plain", "plain", trains=True, every=4),
+    Variant("elmo_hf", "ours", trains=True, swept=True),
+    Variant("elmo_hf", "ours", "bfloat16", trains=True, swept=True),
+    Variant("elmo_hf", "ours", "int8"),
+    Variant("BERT-base", "bert", every=4, longest=390, swept=True),
+    Variant("BERT-base", "bert", "bfloat16", every=4, longest=390),
+]
+
+
+def load_ours(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
+    """Our model as its users have it: the engine chooses itself."""
+    from elmo_hf import ElmoModel, ElmoTokenizer
+
+    tokenizer = ElmoTokenizer.from_pretrained(Path(folder) / "converted")
+    dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
+    # AllenNLP's biLM has no dropout.
+    model = ElmoModel.from_pretrained(Path(folder) / "converted", dtype=dtype, dropout=0.0)
+    if precision == "int8":
+        model = quantise(model)
+
+    def forward(batch):
+        inputs = tokenizer(batch, is_split_into_words=True, padding=True, return_tensors="pt")
+        output = model(**inputs, output_hidden_states=True)
+        return output.hidden_states, inputs["attention_mask"]
+
+    corpus = corpus_helper(model, tokenizer)
+    if corpus is not None:
+        forward.corpus = corpus
+    return forward, model
+
+
+def load_plain(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
+    """Our model held to the plain reference."""
+    from elmo_hf import use_engine
+
+    forward, model = load_ours(folder, precision)
+
+    def plain_forward(batch):
+        with use_engine("plain"):
+            return forward(batch)
+
+    return plain_forward, model
+
+
+def load_bert(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
+    """BERT-base with random weights; making word pieces costs it nothing here."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(), add_pooling_layer=False).to(getattr(torch, precision)).eval()
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, model.config.vocab_size, (512,), generator=draw)
+
+    def forward(batch):
+        lengths = torch.tensor([2 + round(PIECES_PER_WORD * len(sentence)) for sentence in batch])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        input_ids = ids[: mask.shape[1]].expand(mask.shape) * mask
+        output = model(input_ids, attention_mask=mask.long())
+        return [output.last_hidden_state], mask
+
+    return forward, model
+
+
+def quantise(model: torch.nn.Module) -> torch.nn.Module:
+    """The stock dynamic quantisation of linear maps, a scale for each row."""
+    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantize_dynamic(model, {torch.nn.Linear: per_channel_dynamic_qconfig})
+
+
+def corpus_helper(model: torch.nn.Module, tokenizer: object) -> Callable | None:
+    """The function from many sentences to their vectors one by one, if there is one."""
+    try:
+        from elmo_hf.corpus import embed_corpus
+    except ImportError:
+        return None
+    return lambda sentences: embed_corpus(model, tokenizer, sentences)
+
+
+def recurrent_weight(model: torch.nn.Module) -> torch.nn.Parameter:
+    """The weight whose gradient has come through everything: first layer, recurrent map."""
+    return model.layers[0].forward_lstm.recurrent_map.weight
+
+
+LOADERS = {"ours": load_ours, "plain": load_plain, "bert": load_bert}

@@ -1,0 +1,255 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""The character encoder made fast: each spelling once, cut at its end, through prepared maps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Sums of one convolution for 16 words stay in the second-level cache.
+WORDS_PER_PART = 16
+# Values of a weight that are compared at every call, to notice writes that raise no version.
+SAMPLES = 61
+PREPARED_DTYPES = (torch.float32, torch.bfloat16)
+
+Encoder = Callable[[torch.Tensor], torch.Tensor]
+
+
+# --- Which words ---
+
+
+def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Find the different rows.
+
+    Args:
+        rows: integers `(words, symbols)`.
+
+    Returns:
+        The different rows `(distinct, symbols)`, and for each word its row `(words,)`.
+    """
+    # A number for each row, by a polynomial modulo 2**64; comparing rows takes seven times longer.
+    powers = torch.full_like(rows[:1], 0x5DEECE66D, dtype=torch.long).cumprod(1)
+    numbers, places = torch.unique((rows * powers).sum(1), return_inverse=True)
+    chosen = torch.zeros_like(numbers)
+    chosen[places] = torch.arange(len(rows), device=rows.device)
+    distinct = rows[chosen]
+    if torch.equal(distinct[places], rows):
+        return distinct, places
+    return torch.unique(rows, dim=0, return_inverse=True)  # two rows had one number
+
+
+def word_lengths(rows: torch.Tensor) -> torch.Tensor:
+    """Count the symbols of each row `(words, symbols)` before the last symbol's repetition."""
+    ends = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    return ((rows != rows[:, -1:]) * ends).amax(1)
+
+
+def cut_padding(rows: torch.Tensor, widest: int) -> torch.Tensor:
+    """Drop columns whose windows, `widest` symbols wide, repeat one further left in every row."""
+    # Behind a word all windows hold padding only. The first of them stays.
+    return rows[:, : int(word_lengths(rows).max()) + widest]
+
+
+# --- Convolutions ---
+
+
+def pool_characters(
+    char_embeddings: nn.Embedding, convolutions: nn.ModuleList, rows: torch.Tensor
+) -> torch.Tensor:
+    """
+    Compute each filter's largest value over each word, without multiplying symbol by symbol.
+
+    A convolution of looked-up symbols is a sum of table rows, one table for each place in the
+    window. The tables hold the batch's symbols only, far fewer than it has windows. The values
+    are those of `nn.Conv1d` over all symbols up to the order of summation, as are the gradients.
+
+    Args:
+        char_embeddings: of the symbols.
+        convolutions: `nn.Conv1d` without stride, padding or dilation.
+        rows: symbols `(words, symbols)`.
+
+    Returns:
+        `(words, filters)`, at least in single precision.
+    """
+    lengths, order = word_lengths(rows).sort(descending=True)
+    numbers, symbols = _number_symbols(rows[order], char_embeddings.num_embeddings)
+    vectors = char_embeddings(symbols)  # (symbols used, char_embedding_dim)
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    pooled = []
+    for convolution in convolutions:
+        assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
+        width = convolution.kernel_size[0]
+        weight = convolution.weight.to(vectors.dtype).permute(2, 1, 0)
+        table = (vectors @ weight).flatten(0, 1)  # (width * symbols used, count)
+        starts = torch.arange(width) * len(symbols)
+        parts = zip(numbers.split(WORDS_PER_PART), lengths[::WORDS_PER_PART].tolist(), strict=True)
+        largest = [_pool_part(table, starts, part, longest) for part, longest in parts]
+        pooled.append(torch.cat(largest) + convolution.bias)
+    return torch.cat(pooled, 1)[order.argsort()]
+
+
+def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows in numbers 0, 1, .. and the symbol that each number stands for."""
+    used = torch.zeros(vocab_size, dtype=torch.bool)
+    used[rows] = True
+    return (used.cumsum(0) - 1)[rows], used.nonzero()[:, 0]
+
+
+def _pool_part(
+    table: torch.Tensor, starts: torch.Tensor, numbers: torch.Tensor, longest: int
+) -> torch.Tensor:
+    """Largest sums `(words, count)` of words that have up to `longest` symbols before padding."""
+    # One window more than symbols: all those behind it hold the same padding.
+    windows = numbers[:, : longest + len(starts)].unfold(1, len(starts), 1) + starts
+    sums = F.embedding_bag(windows.flatten(0, 1), table, mode="sum")
+    return sums.view(*windows.shape[:2], -1).amax(1)
+
+
+# --- Prepared maps ---
+
+
+class PreparedWeights:
+    """
+    What is derived from a module's weights and kept between calls while they stay the same.
+
+    It is neither copied nor pickled with the module: a copy begins empty.
+    """
+
+    def __init__(self) -> None:
+        self.cache_size = 0
+        self._snapshot: Snapshot | None = None
+
+    def of(self, parameters: list[nn.Parameter]) -> "Snapshot":
+        """Return what was derived from these weights, or an empty snapshot of changed ones."""
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.is_current(parameters):
+            # Threads that come here together each make their own, and the last one's is kept.
+            snapshot = self._snapshot = Snapshot(parameters)
+        return snapshot
+
+    def clear(self) -> None:
+        self._snapshot = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PreparedWeights":
+        return PreparedWeights()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return PreparedWeights, ()
+
+
+class Snapshot:
+    """
+    Linear maps in oneDNN's own layout and vectors of words, of weights as they were.
+
+    Args:
+        parameters: the weights, contiguous and on the CPU.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.maps: dict[int, torch.Tensor] = {}
+        self.words: dict[bytes, torch.Tensor] = {}
+        self._identity = [*map(_identify, parameters)]
+        self._views = [
+            part.detach().view(-1)[:: part.numel() // SAMPLES + 1] for part in parameters
+        ]
+        self._sample = torch.cat(self._views)
+
+    def is_current(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether none was replaced, moved, converted or written, as far as a sample tells."""
+        if [*map(_identify, parameters)] != self._identity:
+            return False
+        return torch.equal(torch.cat(self._views), self._sample)
+
+    def linear(self, linear: nn.Module, vectors: torch.Tensor, then: str = "none") -> torch.Tensor:
+        """Apply a map to `(words, width)`, then an activation that oneDNN fuses with it."""
+        assert isinstance(linear, nn.Linear)
+        weight, bias = linear.weight, linear.bias
+        prepared = self.maps.get(weight.data_ptr())
+        if prepared is None:
+            # The layout fits any number of rows; the number given is a hint.
+            prepared = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
+            self.maps[weight.data_ptr()] = prepared
+        return torch.ops.mkldnn._linear_pointwise(vectors, prepared, bias, then, [], "")
+
+    def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
+        """Return the vectors of the rows, encoding those that were not met before."""
+        keys = [row.tobytes() for row in rows.numpy()]
+        vectors = {key: self.words.get(key) for key in keys}
+        new = [i for i, key in enumerate(keys) if vectors[key] is None]
+        if new:
+            found = dict(zip((keys[i] for i in new), encode(rows[new]).unbind(), strict=True))
+            vectors.update(found)
+            if len(self.words) + len(new) > size:
+                self.words.clear()
+            self.words.update((keys[i], found[keys[i]]) for i in new[:size])
+        return torch.stack([vector for vector in vectors.values() if vector is not None])
+
+
+def can_prepare(parameters: list[nn.Parameter]) -> bool:
+    """Whether results may be derived from these weights once and used without gradients."""
+    if torch.is_grad_enabled() and any(part.requires_grad for part in parameters):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    dtypes = {part.dtype for part in parameters}
+    contiguous = all(part.is_contiguous() for part in parameters)
+    return len(dtypes) == 1 and contiguous and all(map(_is_fast, dtypes))
+
+
+def is_plain(module: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
+    """Whether reading a module's weights does what calling its parts would do."""
+    return all(_is_plain(part, containers) for part in module.modules() if part is not module)
+
+
+def is_concrete(ids: torch.Tensor) -> bool:
+    """Whether a look at the values is possible: not while a graph is recorded."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if type(ids) is not torch.Tensor or ids.is_meta:
+        return False
+    return not (ids.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def _is_plain(part: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
+    hooks = part._forward_hooks or part._forward_pre_hooks
+    # accelerate replaces the method of the one object.
+    if hooks or part._backward_hooks or part._backward_pre_hooks or "forward" in vars(part):
+        return False
+    if type(part) is nn.Embedding and part.max_norm is not None:
+        return False
+    weights = part._parameters.values()
+    return type(part) in (nn.Linear, nn.Conv1d, nn.Embedding, *containers) and all(
+        weight is None or type(weight) is nn.Parameter for weight in weights
+    )
+
+
+def _identify(part: torch.Tensor) -> tuple[object, ...]:
+    # A tensor made in inference mode counts no versions.
+    version = 0 if part.is_inference() else part._version
+    return part.data_ptr(), version, part.dtype, part.shape
+
+
+def _is_fast(dtype: torch.dtype) -> bool:
+    """Whether this machine and this torch have oneDNN's prepared maps for the type."""
+    operators = torch.ops.mkldnn
+    if dtype not in PREPARED_DTYPES or not torch.backends.mkldnn.is_available():
+        return False
+    if not torch.backends.mkldnn.enabled or not hasattr(operators, "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or bool(operators._is_mkldnn_bf16_supported())
+
+
+__all__ = [
+    "PreparedWeights",
+    "Snapshot",
+    "can_prepare",
+    "cut_padding",
+    "distinct_rows",
+    "is_concrete",
+    "is_plain",
+    "pool_characters",
+]

@@ -1,0 +1,93 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Padded batches as matrices without padding, in the order in which an LSTM reads."""
+
+import numpy as np
+import torch
+
+
+class Packing:
+    """
+    Where a batch's words stand once padding is taken out.
+
+    Row by row the words that are no padding move together, the rows that have most of them come
+    first, and the words are then listed step by step in reading order, last word first if
+    `reverse`. So the rows of step t are the first `sizes[t]` rows of step t - 1: the batch only
+    ever shrinks, in both directions and for any mask.
+
+    Args:
+        mask: bool `(batch, words)`, False at padding, on the CPU.
+        reverse: read from the last word to the first.
+
+    Attributes:
+        sizes: rows still alive at each step, none of them 0.
+        offsets: where each step's rows begin.
+        places: `batch * words` flat places of the packed words; None if nothing is padded.
+        order: `(batch,)`, the batch rows in packed order; None if they keep theirs.
+        lengths: words of each packed row.
+    """
+
+    def __init__(self, mask: torch.Tensor, reverse: bool) -> None:
+        self.batch, self.words = mask.shape
+        self.reverse = reverse
+        self.places: torch.Tensor | None = None
+        self.order: torch.Tensor | None = None
+        valid = mask.numpy()
+        if valid.all():
+            self.lengths = np.full(self.batch, self.words)
+            self.sizes = [self.batch] * (self.words if self.batch else 0)
+        else:
+            self.lengths, self.sizes = self._sort(valid)
+        self.offsets = np.cumsum([0, *self.sizes])
+
+    def _sort(self, valid: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        lengths = valid.sum(1)
+        if self.batch > 1:
+            order = np.argsort(-lengths, kind="stable")
+            self.order = torch.from_numpy(order)
+            lengths = lengths[order]
+        else:
+            order = np.zeros(self.batch, np.int64)
+        rows, columns = np.nonzero(valid[order])
+        steps = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        if self.reverse:
+            steps = lengths[rows] - 1 - steps
+        by_step = np.argsort(steps, kind="stable")
+        self.places = torch.from_numpy((order[rows] * self.words + columns)[by_step])
+        return lengths, np.bincount(steps).tolist()
+
+    def pack(self, padded: torch.Tensor) -> torch.Tensor:
+        """`(batch, words, ...)` -> `(packed words, ...)`."""
+        if self.places is not None:
+            return padded.flatten(0, 1).index_select(0, self.places)
+        if self.reverse:
+            padded = padded.flip(1)
+        return padded.transpose(0, 1).flatten(0, 1)
+
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """`(packed words, width)` -> `(batch, words, width)`, zero at padding."""
+        width = packed.shape[1]
+        if self.places is not None:
+            padded = packed.new_zeros(self.batch * self.words, width)
+            return padded.index_copy_(0, self.places, packed).view(self.batch, self.words, width)
+        padded = packed.view(self.words, self.batch, width).transpose(0, 1)
+        return padded.flip(1) if self.reverse else padded.contiguous()
+
+    def sort_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """`(batch, ...)` in packed order, a view where the rows keep theirs."""
+        return rows if self.order is None else rows.index_select(0, self.order)
+
+    def unsort_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """The way back from `sort_rows`."""
+        if self.order is None:
+            return rows
+        return torch.empty_like(rows).index_copy_(0, self.order, rows)
+
+    def last_words(self) -> tuple[torch.Tensor, int]:
+        """Places among the packed words of each row's last one read, and how many rows have any."""
+        alive = int(np.count_nonzero(self.lengths))
+        places = self.offsets[self.lengths[:alive] - 1] + np.arange(alive)
+        return torch.from_numpy(places), alive
+
+
+__all__ = ["Packing"]
