@@ -224,12 +224,16 @@ def machine_text(results: dict) -> str:
 
 
 def readme_table(results: dict) -> str:
-    """The tables of inference with a line about the machine."""
-    tables = [
-        f"Words/s of ELMo {size['name']}:\n\n{inference_table(size, results['limits'])}"
-        for size in results["sizes"].values()
-    ]
-    return "\n\n".join([*tables, machine_text(results)])
+    """One table of both sizes, with a line about the machine."""
+    sizes = results["sizes"].values()
+    modes = ("corpus", "single")
+    heads = [f"{size['name']}: {MODES[mode]}" for size in sizes for mode in modes]
+    rows = [["words/s (times AllenNLP)", *heads], ["---", *["---:"] * len(heads)]]
+    for variant in PRECISIONS:
+        cells = [speed(size["inference"][mode], variant) for size in sizes for mode in modes]
+        if any(cell != NONE for cell in cells):
+            rows.append([variant, *cells])
+    return f"{markdown(rows)}\n\n{machine_text(results)}"
 
 
 def put_between_marks(file: Path, text: str) -> bool:

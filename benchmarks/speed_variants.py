@@ -1,6 +1,5 @@
 """What is measured: one line for each variant, one function for each way to load a program."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,8 @@ VARIANTS = [
     Variant("elmo_hf", "ours", trains=True, swept=True),
     Variant("elmo_hf", "ours", "bfloat16", trains=True, swept=True),
     Variant("elmo_hf", "ours", "int8"),
+    Variant("elmo_hf, known words", "cached"),
+    Variant("elmo_hf, known words", "cached", "bfloat16"),
     Variant("BERT-base", "bert", every=4, longest=390, swept=True),
     Variant("BERT-base", "bert", "bfloat16", every=4, longest=390),
 ]
@@ -61,11 +62,10 @@ def load_ours(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     from elmo_hf import ElmoModel, ElmoTokenizer
 
     tokenizer = ElmoTokenizer.from_pretrained(Path(folder) / "converted")
-    dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
     # AllenNLP's biLM has no dropout.
-    model = ElmoModel.from_pretrained(Path(folder) / "converted", dtype=dtype, dropout=0.0)
-    if precision == "int8":
-        model = quantise(model)
+    model = ElmoModel.from_pretrained(
+        Path(folder) / "converted", dropout=0.0, **at_precision(precision)
+    ).eval()
 
     def forward(batch):
         inputs = tokenizer(batch, is_split_into_words=True, padding=True, return_tensors="pt")
@@ -91,6 +91,13 @@ def load_plain(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     return plain_forward, model
 
 
+def load_cached(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
+    """Our model keeping the character encoder's vectors of the words that it has met."""
+    forward, model = load_ours(folder, precision)
+    model.embeddings.word_cache().__enter__()  # for as long as the process lives
+    return forward, model
+
+
 def load_bert(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     """BERT-base with random weights; making word pieces costs it nothing here."""
     from transformers import BertConfig, BertModel
@@ -110,13 +117,14 @@ def load_bert(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     return forward, model
 
 
-def quantise(model: torch.nn.Module) -> torch.nn.Module:
-    """The stock dynamic quantisation of linear maps, a scale for each row."""
-    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+def at_precision(precision: str) -> dict:
+    """What `from_pretrained` is given for it."""
+    if precision != "int8":
+        return {"dtype": getattr(torch, precision)}
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+    from transformers import TorchAoConfig
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return quantize_dynamic(model, {torch.nn.Linear: per_channel_dynamic_qconfig})
+    return {"quantization_config": TorchAoConfig(Int8DynamicActivationInt8WeightConfig())}
 
 
 def corpus_helper(model: torch.nn.Module, tokenizer: object) -> Callable | None:
@@ -133,4 +141,4 @@ def recurrent_weight(model: torch.nn.Module) -> torch.nn.Parameter:
     return model.layers[0].forward_lstm.recurrent_map.weight
 
 
-LOADERS = {"ours": load_ours, "plain": load_plain, "bert": load_bert}
+LOADERS = {"ours": load_ours, "cached": load_cached, "plain": load_plain, "bert": load_bert}

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,13 @@ import transformers
 from tqdm import tqdm
 
 import elmo_hf
-from conversion import verification
-from conversion.sources import Original, new_folder, open_source
+from conversion import tfhub, verification
+from conversion.alignment import find_alignments, save_alignments
+from conversion.allennlp import open_allennlp, write_allennlp
+from conversion.manylangs import is_manylangs, open_manylangs
+from conversion.sources import Original, is_vectors, new_folder, open_source
+from conversion.state_dict import is_torch_file, same_bits
+from conversion.tensorflow_checkpoint import is_checkpoint, is_part, open_checkpoint
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, ElmoTokenizer
 from elmo_hf.hdf5 import WeightsError, dump_arrays, load_arrays, original_forget_biases
 from elmo_hf.options import config_from_options, options_from_config
@@ -35,49 +41,98 @@ def convert(
     options: Path | None = None,
     weights: Path | None = None,
     vocab: Path | None = None,
+    prefix: str | None = None,
+    alignments: Mapping[int, Path] | None = None,
 ) -> dict[str, Any]:
     """
-    Convert an HDF5 file and its options.json to a folder for `from_pretrained`, and verify it.
+    Convert original weights and their options.json to a folder for `from_pretrained`, verified.
+
+    The weights are bilm-tf's (an HDF5 file or a TensorFlow checkpoint), a TensorFlow Hub module's,
+    AllenNLP's (a state dict) or ELMoForManyLangs' (its folder).
 
     Args:
-        source: folder or archive that holds the files; None where they are named.
+        source: folder or archive that holds the files, or a state dict; None where they are named.
         output: folder to write; it appears complete or not at all.
         options, weights, vocab: files that are named instead of looked for in `source`.
+        prefix: which ELMo of an AllenNLP model that has several.
+        alignments: matrices of a cross-lingual alignment, by layer, beside those in `source`.
 
     Returns:
-        What is stored as conversion.json: source files with their sha256, notes, and the largest
-        difference of every layer.
+        What is stored as conversion.json: source files with their sha256, notes, the largest
+        difference of every layer, and the sha256 of every file that was verified.
 
     Raises:
         WeightsError: the files are damaged, unclear or contradictory, or the result differs.
     """
-    with (
-        open_source(source, options, weights, vocab) as original,
-        open_hdf5(original.weights) as arrays,
-        new_folder(output) as folder,
-    ):
-        original_options = original.read_options()
-        config, notes = config_from_options(original_options, arrays)
+    with open_source(source, options, weights, vocab) as original, new_folder(output) as folder:
+        if is_torch_file(original.weights):
+            record = convert_tensors(original, folder, prefix)
+        else:
+            record = convert_arrays(original, folder)
+        config = ElmoConfig.from_pretrained(folder)
+        layers = {**find_alignments(original.files), **(alignments or {})}
+        size = (config.num_hidden_layers + 1, config.hidden_size)
+        record["notes"] += save_alignments(folder, layers, *size)
+        record["files"] = {p.name: describe(p)["sha256"] for p in sorted(folder.iterdir())}
+        record["versions"] = versions()
+        write_json(folder / RECORD, record)
+    return record
+
+
+def convert_arrays(original: Original, folder: Path) -> dict[str, Any]:
+    """Convert weights that have the names of the HDF5 format; return the record."""
+    with open_weights(original.weights) as opened:
+        arrays, notes, described = opened.arrays, [*original.notes, *opened.notes], {}
+        if original.options is None:
+            original_options, more_notes = tfhub.infer_options(arrays)
+            notes += more_notes
+        else:
+            original_options, described = original.read_options(), describe(original.options)
+        config, more_notes = config_from_options(original_options, arrays)
+        notes += more_notes
         state_dict, more_notes = load_arrays(config, arrays, progress=bar)
-        notes += more_notes + save_tokenizer(config, original, folder)
+        notes += more_notes
+        notes += save_tokenizer(config, original, folder)
         save_model(config, state_dict, folder)
         del state_dict  # the verification needs the room
         forget_biases = original_forget_biases(config, arrays)
         safetensors.torch.save_file(forget_biases, folder / FORGET_BIASES)
-        record = {
+        return {
             "source": {
-                "format": "bilm-tf HDF5",
+                "format": opened.format,
                 "weights": describe(original.weights),
-                "options": describe(original.options) | {"content": original_options},
+                "data": [describe(path) for path in opened.data_files],
+                "options": described | {"content": original_options},
             },
             "notes": notes,
             "verification": verification.report(
                 verification.verify(original_options, arrays, folder)
             ),
-            "versions": versions(),
+            **opened.extra,
         }
-        write_json(folder / RECORD, record)
-    return record
+
+
+def convert_tensors(original: Original, folder: Path, prefix: str | None) -> dict[str, Any]:
+    """Convert a PyTorch program's weights; return the record."""
+    if is_manylangs(original.weights):
+        model = open_manylangs(original)
+    else:
+        model = open_allennlp(original, prefix)
+    model.tokenizer.save_pretrained(folder)
+    save_model(model.config, model.state_dict, folder)
+    model.state_dict.clear()  # the verification needs the room
+    expected = model.expected(verification.SENTENCES)
+    return {
+        "source": {
+            "format": model.format,
+            "weights": describe(original.weights),
+            "data": [describe(path) for path in model.data_files],
+            **model.source,
+        },
+        "notes": [*original.notes, *model.notes],
+        "verification": verification.report(verification.compare(expected, folder)),
+        **model.extra,
+    }
 
 
 def convert_back(source: Path, output: Path) -> None:
@@ -112,6 +167,66 @@ def convert_back(source: Path, output: Path) -> None:
         differing = [name for name in state_dict if not same_bits(state_dict[name], restored[name])]
         if differing:
             raise WeightsError(f"the files written do not give {differing[0]} back bit for bit")
+
+
+def convert_to_allennlp(source: Path, output: Path) -> None:
+    """
+    Write a model as a state dict for AllenNLP, which converts back bit for bit.
+
+    Args:
+        source: a converted folder; the prefix and the scalar mixes it was read with come back.
+        output: file to write; it appears complete or not at all.
+
+    Raises:
+        WeightsError: AllenNLP cannot describe the model, or the file exists.
+    """
+    config = ElmoConfig.from_pretrained(source)
+    model = model_class(config).from_pretrained(source, dtype=torch.float32)
+    write_allennlp(source, output, full_state_dict(model))
+
+
+@dataclass
+class OpenWeights:
+    """Weights under the names of the HDF5 format, whatever they come from."""
+
+    format: str
+    arrays: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+    data_files: list[Path] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[OpenWeights]:
+    """Open original weights, of whichever format they are; WeightsError unless they are sound."""
+    if tfhub.is_module(path):
+        arrays, notes, data_files, mixes = tfhub.open_module(path)
+        extra = {"scalar_mixes": mixes}
+        yield OpenWeights(tfhub.FORMAT, arrays, notes, data_files, extra)
+    elif is_checkpoint(path):
+        yield OpenWeights("bilm-tf TensorFlow checkpoint", *open_checkpoint(path))
+    elif is_part(path.name):
+        raise WeightsError(f"{path.name} is a part of a TensorFlow checkpoint; name its .index")
+    else:
+        with open_hdf5(path) as datasets:
+            check_model(path, datasets)
+            yield OpenWeights("bilm-tf HDF5", datasets)
+
+
+def check_model(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Refuse a file of vectors that a model made, saying what it is."""
+    if not is_vectors(path):
+        return
+    if "embedding" in arrays:
+        raise WeightsError(
+            f"{path.name} is a dump of word vectors (bilm-tf's dump_token_embeddings), one of "
+            f"shape {tuple(arrays['embedding'].shape)}, without the LSTMs that read them: not the "
+            "weights of a model. Give the file that dump_weights wrote, which spells words itself"
+        )
+    raise WeightsError(
+        f"{path.name} holds the vectors of {len(arrays)} sentences (what a program that embeds a "
+        "corpus writes), not the weights of a model; give the weights that made them"
+    )
 
 
 @contextmanager
@@ -212,11 +327,6 @@ def full_state_dict(model: ElmoPreTrainedModel) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equality that also tells NaNs and signs of zero apart."""
-    return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
-
-
 def describe(path: Path) -> dict[str, str]:
     """A source file's name and sha256."""
     with path.open("rb") as file:
@@ -245,15 +355,35 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m conversion.convert", description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="SOURCE OUTPUT", type=Path)
     parser.add_argument("--options", type=Path, help="options.json, instead of SOURCE")
-    parser.add_argument("--weights", type=Path, help="HDF5 weights, instead of SOURCE")
+    parser.add_argument("--weights", type=Path, help="HDF5 file, checkpoint's .index, state dict")
     parser.add_argument("--vocab", type=Path, help="words of the softmax or table, one a line")
+    parser.add_argument("--prefix", help="which ELMo of an AllenNLP model that has several")
+    parser.add_argument(
+        "--alignment",
+        action="append",
+        default=[],
+        type=alignment,
+        metavar="LAYER=FILE",
+        help="matrix of a cross-lingual alignment, kept in the folder; may be repeated",
+    )
     parser.add_argument("--to-hdf5", action="store_true", help="write original files from a folder")
+    parser.add_argument(
+        "--to-allennlp", action="store_true", help="write a folder's weights as a state dict"
+    )
     parsed = parser.parse_intermixed_args(arguments)
     *source, parsed.output = parsed.paths
     parsed.source = source[0] if source else None
     if len(source) > 1 or (not source and not (parsed.options and parsed.weights)):
         parser.error("give SOURCE OUTPUT, or --options FILE --weights FILE OUTPUT")
     return parsed
+
+
+def alignment(given: str) -> tuple[int, Path]:
+    """Read an argument LAYER=FILE."""
+    layer, _, path = given.partition("=")
+    if not layer.isdigit() or not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{given!r} is not LAYER=FILE with a file that exists")
+    return int(layer), Path(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -264,7 +394,19 @@ def main(arguments: list[str] | None = None) -> int:
             convert_back(given.source, given.output)
             print(f"wrote {given.output}, which converts back bit for bit")
             return 0
-        record = convert(given.source, given.output, given.options, given.weights, given.vocab)
+        if given.to_allennlp:
+            convert_to_allennlp(given.source, given.output)
+            print(f"wrote {given.output}, which converts back bit for bit")
+            return 0
+        record = convert(
+            given.source,
+            given.output,
+            given.options,
+            given.weights,
+            given.vocab,
+            given.prefix,
+            dict(given.alignment),
+        )
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -12,24 +12,37 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from conversion.alignment import is_alignment
+from conversion.state_dict import SUFFIXES, is_torch_file
+from conversion.tensorflow_checkpoint import is_checkpoint, is_part, latest
+from conversion.tfhub import is_module
 from elmo_hf.hdf5 import WeightsError
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_OPTIONS_BYTES = 1 << 20
+OPTIONS = {".json", ".options_file"}  # AllenNLP packs them as fta/model...options_file
+UNPACKED = OPTIONS | {".txt", ".dic"} | SUFFIXES
 # Weights are noise and hardly compress: what grows a hundredfold is made to fill the disk.
 MAX_EXPANSION = 100
 
 
 @dataclass(frozen=True)
 class Original:
-    """The files of one original model; `vocab` is None where there is none."""
+    """The files of one original model; `vocab` is None where there is none.
+
+    `weights` is an HDF5 file, the index of a TensorFlow checkpoint, or a PyTorch file; only the
+    latter and a TF-Hub module need no `options`. `files` are all that were found.
+    """
 
     weights: Path
-    options: Path
+    options: Path | None
     vocab: Path | None = None
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def read_options(self) -> dict[str, Any]:
         """Return what options.json holds; raise WeightsError if that is no JSON object."""
+        assert self.options is not None
         options = _parse_json(self.options)
         if not isinstance(options, dict):
             raise WeightsError(f"{self.options.name} is no JSON object of options")
@@ -59,16 +72,23 @@ def open_source(
             raise WeightsError(f"{path} does not exist")
     with tempfile.TemporaryDirectory(prefix="elmo-original-") as scratch:
         files = _files(source, Path(scratch)) if source else []
+        weights, notes = (weights, ()) if weights else _find_weights(files)
+        found = [path for path in files if _is_options(path)]
+        needs_options = not (is_torch_file(weights) or is_module(weights) or is_vectors(weights))
         yield Original(
-            weights=weights or _one("weights", _weight_files(files)),
-            options=options or _one("options", [f for f in files if _is_options(f)]),
+            weights=weights,
+            options=options or (_one("options", found) if found or needs_options else None),
             vocab=vocab or _vocabulary(files),
+            notes=notes,
+            files=tuple(files),
         )
 
 
 def _files(source: Path, scratch: Path) -> list[Path]:
     if source.is_dir():
         return sorted(path for path in source.rglob("*") if path.is_file())
+    if is_torch_file(source):
+        return [source]
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
@@ -95,15 +115,20 @@ def _unpack(source: Path, scratch: Path, names: list[str], open_member: Any) -> 
             raise WeightsError(f"{source} holds {name!r}, a path outside the archive: not unpacked")
     budget = MAX_OPTIONS_BYTES + MAX_EXPANSION * source.stat().st_size
     unpacked = []
-    for number, name in enumerate(names):
+    folders: dict[PurePosixPath, int] = {}
+    for name in names:
+        path = PurePosixPath(name)
         with open_member(name) as member:
             start = member.read(len(HDF5_SIGNATURE))
-            if start != HDF5_SIGNATURE and not name.endswith((".json", ".txt")):
+            wanted = path.suffix in UNPACKED or is_part(path.name)
+            if start != HDF5_SIGNATURE and not wanted:
                 continue
-            # Numbered folders: names that differ by case only must not overwrite each other.
-            target = scratch / str(number) / PurePosixPath(name).name
-            target.parent.mkdir()
-            with target.open("wb") as file:
+            # The parts of a checkpoint stay together, in folders that are numbered: names that
+            # differ by case only must not overwrite each other.
+            number = folders.setdefault(path.parent, len(folders))
+            target = scratch / str(number) / path.name
+            target.parent.mkdir(exist_ok=True)
+            with target.open("xb") as file:
                 file.write(start)
                 budget -= _copy(member, file, budget, source)
             unpacked.append(target)
@@ -128,10 +153,32 @@ def _copy(member: IO[bytes], file: IO[bytes], budget: int, source: Path) -> int:
     return copied
 
 
-def _weight_files(files: list[Path]) -> list[Path]:
-    """HDF5 files; where there are several, those that hold an LSTM and no mere vectors."""
-    found = [path for path in files if _is_hdf5(path)]
-    return [path for path in found if _holds_lstm(path)] or found if len(found) > 1 else found
+def _find_weights(files: list[Path]) -> tuple[Path, tuple[str, ...]]:
+    """The weights among files, and notes: of several kinds the one that holds most."""
+    hdf5 = [path for path in files if _is_hdf5(path)]
+    torch_files = [path for path in files if is_torch_file(path) and not is_alignment(path)]
+    if trained := _trained(torch_files):
+        return _one("weights", trained), tuple(
+            f"{path.name} is left out for {trained[0].name}, which may be trained further; "
+            "name it with --weights to convert it instead"
+            for path in hdf5
+        )
+    checkpoints = latest([path for path in files if is_checkpoint(path)])
+    if checkpoints:
+        return _one("weights", checkpoints), tuple(
+            f"{path.name} is left out for the checkpoint, which may hold the softmax too; name it "
+            f"with --weights to convert it instead"
+            for path in hdf5
+        )
+    with_lstm = [path for path in hdf5 if _holds_lstm(path)] if len(hdf5) > 1 else []
+    return _one("weights", with_lstm or hdf5 or torch_files), ()
+
+
+def _trained(torch_files: list[Path]) -> list[Path]:
+    """ELMoForManyLangs' file that stands for all, else AllenNLP's, the best of a training."""
+    allennlp = [path for path in torch_files if path.suffix == ".th"]
+    best = [path for path in allennlp if path.name in ("weights.th", "best.th")]
+    return [path for path in torch_files if path.name == "token_embedder.pkl"] or best or allennlp
 
 
 def _holds_lstm(path: Path) -> bool:
@@ -144,13 +191,26 @@ def _holds_lstm(path: Path) -> bool:
         return False
 
 
+def is_vectors(path: Path) -> bool:
+    """Whether an HDF5 file holds vectors, of words or of sentences, and no model."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            names = set(file) - {"sentence_to_index"}
+    except (OSError, RuntimeError):
+        return False
+    of_sentences = bool(names) and all(name.isdigit() for name in names)
+    return of_sentences or names == {"embedding"}
+
+
 def _is_hdf5(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def _is_options(path: Path) -> bool:
-    if path.suffix != ".json" or path.stat().st_size > MAX_OPTIONS_BYTES:
+    if path.suffix not in OPTIONS or path.stat().st_size > MAX_OPTIONS_BYTES:
         return False
     try:
         options = _parse_json(path)
@@ -174,7 +234,11 @@ def _vocabulary(files: list[Path]) -> Path | None:
 def _one(kind: str, found: list[Path]) -> Path:
     if len(found) == 1:
         return found[0]
-    what = {"weights": "HDF5 file of weights", "options": "options.json with an lstm section"}[kind]
+    what = {
+        "weights": "HDF5 file of weights, or one TensorFlow checkpoint (.index and .data files), "
+        "or one PyTorch state dict",
+        "options": "options.json with an lstm section",
+    }[kind]
     names = ", ".join(path.name for path in found)
     problem = f"several candidates ({names})" if found else "none"
     raise WeightsError(f"expected one {what}, found {problem}; name it with --{kind} FILE")
@@ -201,4 +265,4 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise
 
 
-__all__ = ["Original", "new_folder", "open_source"]
+__all__ = ["Original", "is_vectors", "new_folder", "open_source"]

@@ -63,9 +63,21 @@ def verify(options: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path) 
     """
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     vocabulary = {word: i for i, word in enumerate(tokenizer.lm_vocab or [])}
-    expected = _expected(options, arrays, vocabulary)
+    return compare(_expected(options, arrays, vocabulary), folder)
+
+
+def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Difference]:
+    """
+    Reload a converted folder and compare it with what the original computes from `SENTENCES`.
+
+    Args:
+        expected: rows `(words, width)` of every sentence, by `layer K` or `forward logits` and
+            `backward logits`.
+        folder: what the conversion wrote, tokenizer included.
+    """
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
     inputs = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
-    model_class = ElmoForPreTraining if "softmax/W" in arrays else ElmoModel
+    model_class = ElmoForPreTraining if "forward logits" in expected else ElmoModel
     model = model_class.from_pretrained(folder).eval()
     found = _found(model, inputs)
     return [_difference(name, rows, found[name]) for name, rows in expected.items()]
@@ -120,4 +132,4 @@ def report(differences: list[Difference]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Difference", "report", "verify"]
+__all__ = ["SENTENCES", "Difference", "compare", "report", "verify"]

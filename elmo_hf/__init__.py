@@ -2,17 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """ELMo (Peters et al. 2018) for Hugging Face: importing it registers the auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultipleChoice,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from .configuration_elmo import ElmoConfig
 from .engines_elmo import use_engine
-from .modeling_elmo import (
-    ElmoForPreTraining,
-    ElmoForPreTrainingOutput,
-    ElmoModel,
-    ElmoModelOutput,
-    ElmoPreTrainedModel,
+from .heads_elmo import (
+    ElmoForMultipleChoice,
+    ElmoForQuestionAnswering,
+    ElmoForSequenceClassification,
+    ElmoForTokenClassification,
 )
+from .language_model_elmo import ElmoForPreTraining, ElmoForPreTrainingOutput
+from .modeling_elmo import ElmoModel, ElmoModelOutput, ElmoPreTrainedModel
+from .pipeline_elmo import ElmoTokenClassificationPipeline
+from .scalar_mix_elmo import ElmoScalarMix
 from .tokenization_elmo import ElmoTokenizer
 
 __version__ = "0.1.0"
@@ -21,15 +33,27 @@ AutoConfig.register("elmo", ElmoConfig, exist_ok=True)
 AutoTokenizer.register(ElmoConfig, tokenizer_class=ElmoTokenizer, exist_ok=True)
 AutoModel.register(ElmoConfig, ElmoModel, exist_ok=True)
 AutoModelForPreTraining.register(ElmoConfig, ElmoForPreTraining, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    ElmoConfig, ElmoForSequenceClassification, exist_ok=True
+)
+AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification, exist_ok=True)
+AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
+AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice, exist_ok=True)
 ElmoTokenizer.register_for_auto_class()  # saved tokenizers bring their code
 
 __all__ = [
     "ElmoConfig",
+    "ElmoForMultipleChoice",
     "ElmoForPreTraining",
     "ElmoForPreTrainingOutput",
+    "ElmoForQuestionAnswering",
+    "ElmoForSequenceClassification",
+    "ElmoForTokenClassification",
     "ElmoModel",
     "ElmoModelOutput",
     "ElmoPreTrainedModel",
+    "ElmoScalarMix",
+    "ElmoTokenClassificationPipeline",
     "ElmoTokenizer",
     "use_engine",
 ]

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .inference_elmo import Kind, PreparedMap, find_operators, multiply, prepare_map
+from .quantization_elmo import dequantize, is_int8, stored_values
+
 # Sums of one convolution for 16 words stay in the second-level cache.
 WORDS_PER_PART = 16
 # Values of a weight that are compared at every call, to notice writes that raise no version.
@@ -150,11 +153,12 @@ class Snapshot:
     """
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.maps: dict[int, torch.Tensor] = {}
+        self.maps: dict[int, torch.Tensor | PreparedMap] = {}
         self.words: dict[bytes, torch.Tensor] = {}
         self._identity = [*map(_identify, parameters)]
         self._views = [
-            part.detach().view(-1)[:: part.numel() // SAMPLES + 1] for part in parameters
+            part.detach().view(-1)[:: part.numel() // SAMPLES + 1]
+            for part in map(stored_values, parameters)
         ]
         self._sample = torch.cat(self._views)
 
@@ -168,12 +172,14 @@ class Snapshot:
         """Apply a map to `(words, width)`, then an activation that oneDNN fuses with it."""
         assert isinstance(linear, nn.Linear)
         weight, bias = linear.weight, linear.bias
-        prepared = self.maps.get(weight.data_ptr())
-        if prepared is None:
-            # The layout fits any number of rows; the number given is a hint.
-            prepared = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
-            self.maps[weight.data_ptr()] = prepared
-        return torch.ops.mkldnn._linear_pointwise(vectors, prepared, bias, then, [], "")
+        key = stored_values(weight).data_ptr()
+        if key not in self.maps:
+            self.maps[key] = _prepare(weight, bias)
+        prepared = self.maps[key]
+        if isinstance(prepared, torch.Tensor):
+            return torch.ops.mkldnn._linear_pointwise(vectors, prepared, bias, then, [], "")
+        product = multiply(prepared, vectors)
+        return product if then == "none" else getattr(torch, then)(product)
 
     def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
         """Return the vectors of the rows, encoding those that were not met before."""
@@ -195,8 +201,10 @@ def can_prepare(parameters: list[nn.Parameter]) -> bool:
         return False
     if torch.is_autocast_enabled("cpu"):
         return False
+    if any(type(part) is not nn.Parameter and not is_int8(part) for part in parameters):
+        return False
     dtypes = {part.dtype for part in parameters}
-    contiguous = all(part.is_contiguous() for part in parameters)
+    contiguous = all(stored_values(part).is_contiguous() for part in parameters)
     return len(dtypes) == 1 and contiguous and all(map(_is_fast, dtypes))
 
 
@@ -223,11 +231,22 @@ def _is_plain(part: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
         return False
     weights = part._parameters.values()
     return type(part) in (nn.Linear, nn.Conv1d, nn.Embedding, *containers) and all(
-        weight is None or type(weight) is nn.Parameter for weight in weights
+        weight is None or type(weight) is nn.Parameter or is_int8(weight) for weight in weights
     )
 
 
+def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | PreparedMap:
+    """A map with floating-point weights in oneDNN's layout, or one with 8-bit weights."""
+    if is_int8(weight):
+        kind: Kind = "int8" if find_operators(torch.float32) == "onednn" else "plain int8"
+        with torch.no_grad():
+            return prepare_map(kind, dequantize(weight), bias)
+    # The layout fits any number of rows; the number given is a hint.
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
+
+
 def _identify(part: torch.Tensor) -> tuple[object, ...]:
+    part = stored_values(part)
     # A tensor made in inference mode counts no versions.
     version = 0 if part.is_inference() else part._version
     return part.data_ptr(), version, part.dtype, part.shape

@@ -16,7 +16,11 @@ PUBLISHED_FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7
 AUTO_MAP = {
     "AutoConfig": "configuration_elmo.ElmoConfig",
     "AutoModel": "modeling_elmo.ElmoModel",
-    "AutoModelForPreTraining": "modeling_elmo.ElmoForPreTraining",
+    "AutoModelForPreTraining": "language_model_elmo.ElmoForPreTraining",
+    "AutoModelForSequenceClassification": "heads_elmo.ElmoForSequenceClassification",
+    "AutoModelForTokenClassification": "heads_elmo.ElmoForTokenClassification",
+    "AutoModelForQuestionAnswering": "heads_elmo.ElmoForQuestionAnswering",
+    "AutoModelForMultipleChoice": "heads_elmo.ElmoForMultipleChoice",
 }
 
 
@@ -55,6 +59,23 @@ class ElmoConfig(PreTrainedConfig):
         dropout: probability of zeroing an LSTM layer's input while training, and of the top
             layer's output before the softmax (bilm-tf).
         lm_vocab_size: words of the language model's softmax; 0: none.
+        num_sampled_words: words, drawn by frequency rank, that each word is told from while
+            training (bilm-tf's `n_negative_samples_batch`); 0: all. Evaluation takes all.
+        tie_word_embeddings: use the word table as the softmax's weight, for a token-input model
+            (bilm-tf's `share_embedding_softmax`).
+        mix_layers: layers that a task head's scalar mix takes; `None`: all.
+        mix_layer_norm: normalize the mixed layers first, over the whole batch, with boundary
+            words (`"allennlp"`) or without (`"bilm-tf"`); `None`: do not.
+        mix_dropout: probability of zeroing an entry of the mix while training.
+        classifier_lstm_dim: width of each direction of a task's own biLSTM between the mix and
+            the output layer; 0: none.
+        classifier_dropout: probability of zeroing an entry of that biLSTM's output while training.
+        classifier_pooling: how the words' vectors become one: `"mean"`, `"max"`, both side by
+            side, or `"ends"`, the last word read of each direction.
+        pool_boundaries: whether `<S>` and `</S>` are pooled too.
+        use_crf: tag whole sentences with a conditional random field, in token classification.
+        tagging_scheme: what the labels must follow for the CRF to decode spans only; `None`:
+            anything goes.
         pad_token_id, bos_token_id, eos_token_id: symbols of padding, `<S>` and `</S>`. In a
             token-input model they are rows of the word table.
 
@@ -69,7 +90,7 @@ class ElmoConfig(PreTrainedConfig):
     """
 
     model_type = "elmo"
-    keys_to_ignore_at_inference = ["states"]
+    keys_to_ignore_at_inference = ["states", "forward_loss", "backward_loss"]
 
     vocab_size: int = 262
     max_characters_per_token: int = 50
@@ -90,6 +111,17 @@ class ElmoConfig(PreTrainedConfig):
     bidirectional: bool = True
     dropout: float | int = 0.1
     lm_vocab_size: int = 0
+    num_sampled_words: int = 0
+    tie_word_embeddings: bool = False
+    mix_layers: list[int] | None = None
+    mix_layer_norm: Literal["allennlp", "bilm-tf"] | None = None
+    mix_dropout: float | int = 0.5
+    classifier_lstm_dim: int = 0
+    classifier_dropout: float | int = 0.5
+    classifier_pooling: Literal["mean", "max", "mean+max", "ends"] = "mean"
+    pool_boundaries: bool = False
+    use_crf: bool = False
+    tagging_scheme: Literal["BIO", "BIOES"] | None = None
     pad_token_id: int | None = 0
     bos_token_id: int | None = 257
     eos_token_id: int | list[int] | None = 258
@@ -145,6 +177,7 @@ class ElmoConfig(PreTrainedConfig):
         """Fields that are legal alone but not together; `@strict` calls every `validate_*`."""
         self._require_positive("projection_dim", "cell_dim", "num_hidden_layers")
         self._require_at_least_zero("num_highway_layers", "word_vocab_size", "lm_vocab_size")
+        self._require_at_least_zero("num_sampled_words")
         for name in ("cell_clip", "projection_clip"):
             clip = getattr(self, name)
             if clip is not None and clip <= 0:
@@ -161,6 +194,27 @@ class ElmoConfig(PreTrainedConfig):
         if self.word_vocab_size:
             self._require_positive("word_embedding_dim")
         self._validate_projections()
+        self._validate_softmax()
+
+    def validate_heads(self) -> None:
+        """Fields of the task heads; `@strict` calls every `validate_*`."""
+        for name in ("mix_dropout", "classifier_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
+        self._require_at_least_zero("classifier_lstm_dim")
+        layers = range(-self.num_hidden_layers - 1, self.num_hidden_layers + 1)
+        if self.mix_layers is not None and (
+            not self.mix_layers or any(layer not in layers for layer in self.mix_layers)
+        ):
+            raise ValueError(
+                f"mix_layers is {self.mix_layers}; expected one or more of 0 to "
+                f"{self.num_hidden_layers}, 0 being the context-free layer, or None for all"
+            )
+        if self.tagging_scheme is not None and not self.use_crf:
+            raise ValueError(
+                f"tagging_scheme is {self.tagging_scheme!r}, which only a CRF follows; give "
+                "use_crf=True too, or tagging_scheme=None"
+            )
 
     def _validate_characters(self) -> None:
         self._require_positive("vocab_size", "char_embedding_dim")
@@ -184,6 +238,27 @@ class ElmoConfig(PreTrainedConfig):
             raise ValueError(
                 f"lstm_projection=False needs cell_dim equal to projection_dim, "
                 f"but they are {self.cell_dim} and {self.projection_dim}"
+            )
+
+    def _validate_softmax(self) -> None:
+        if self.num_sampled_words and self.num_sampled_words >= self.lm_vocab_size:
+            raise ValueError(
+                f"num_sampled_words is {self.num_sampled_words}; expected fewer than the "
+                f"lm_vocab_size={self.lm_vocab_size} words there are, or 0 for all"
+            )
+        if not self.tie_word_embeddings:
+            return
+        if self.uses_characters:
+            raise ValueError(
+                "tie_word_embeddings=True needs a model that looks words up in a table, but this "
+                "one spells them in characters; leave tie_word_embeddings, or give filters=[]"
+            )
+        table = (self.lm_vocab_size + 1, self.projection_dim)
+        if (self.word_vocab_size, self.word_embedding_dim) != table:
+            raise ValueError(
+                f"tie_word_embeddings=True needs word_vocab_size={table[0]}, one more than "
+                f"lm_vocab_size, and word_embedding_dim={table[1]}, the projection_dim, but they "
+                f"are {self.word_vocab_size} and {self.word_embedding_dim}"
             )
 
     def _require_positive(self, *names: str) -> None:

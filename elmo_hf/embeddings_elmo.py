@@ -83,11 +83,14 @@ class ElmoEmbeddings(nn.Module):
             word_ids: `(batch, words)` rows of the word table, or
             word_embeds: the same looked up, `(batch, words, word_embedding_dim)`.
         """
-        plain = forced_engine() == "plain" or word_embeds is not None
-        if plain or char_ids is None or not is_concrete(char_ids):
+        if char_ids is None or word_embeds is not None or not self.can_encode_distinct(char_ids):
             return self.encode_plainly(char_ids, word_ids, char_embeds, word_embeds)
         vectors, places = self.encode_distinct(char_ids, word_ids)
         return F.embedding(places, vectors)
+
+    def can_encode_distinct(self, ids: torch.Tensor) -> bool:
+        """Whether it may depend on the values how many words are encoded."""
+        return forced_engine() != "plain" and is_concrete(ids)
 
     def encode_distinct(
         self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None

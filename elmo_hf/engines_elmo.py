@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENGINES = ("plain", "prepared", "autograd", "scan")
+ENGINES = ("plain", "prepared", "gpu", "autograd", "scan")
 _forced: list[str] = []
 
 
@@ -16,8 +16,9 @@ def use_engine(name: str) -> Iterator[None]:
 
     Args:
         name: `"plain"`, the reference, word after word and module by module, differentiable any
-            number of times; `"prepared"`, inference on a CPU; `"autograd"`, training; `"scan"`,
-            the loop as one operator of a compiled graph.
+            number of times; `"prepared"`, inference on a CPU; `"gpu"`, inference on a GPU, which
+            runs on a CPU too; `"autograd"`, training; `"scan"`, the loop as one operator of a
+            compiled graph.
 
     Raises:
         ValueError: there is no such engine.

@@ -141,10 +141,9 @@ def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
                 )
     if config.lm_vocab_size:
         vocab_size = config.lm_vocab_size
-        rows += [
-            Row("softmax/W", (vocab_size, width), ("lm_head.weight",), SAME),
-            Row("softmax/b", (vocab_size,), ("lm_head.bias",), SAME),
-        ]
+        if not config.tie_word_embeddings:
+            rows.append(Row("softmax/W", (vocab_size, width), ("lm_head.weight",), SAME))
+        rows.append(Row("softmax/b", (vocab_size,), ("lm_head.bias",), SAME))
     return rows
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from .packing_elmo import Packing
+from .quantization_elmo import dequantize, is_int8, stored_values
 
 Operators = Literal["onednn", "plain"]
 Kind = Literal["onednn", "plain", "int8", "plain int8"]
@@ -44,7 +45,8 @@ class LstmSettings(NamedTuple):
     Args:
         cell_clip, projection_clip: bounds, or None.
         reverse: read from the last word to the first.
-        precision: `"int8"` rounds weights and activations to 8 bits; None keeps the weights' type.
+        precision: `"int8"` rounds weights and activations to 8 bits; None keeps the weights' type,
+            which torchao's 8-bit tensors have of themselves.
         operators: `"onednn"` or `"plain"` PyTorch operators; None takes the faster that works.
     """
 
@@ -67,17 +69,25 @@ def find_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> str |
         return "autocast is on"
     if dtype not in (torch.float32, torch.bfloat16):
         return f"the weights are {dtype}"
-    if any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) for tensor in tensors):
+    # The output map may differ: transformers leaves a model's last map as it is.
+    if is_int8(weights.input_weight) != is_int8(weights.recurrent_weight):
+        return "of the maps to the gates only one has 8 bits"
+    if not all(is_ordinary(tensor) or is_int8(tensor) for tensor in tensors):
         return "a tensor is of a special type"
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "a tensor is not on the CPU"
     if any(weight.dtype != dtype for weight in tensors[len(inputs) :]):
         return "the weights' types differ"
-    if not all(weight.is_contiguous() for weight in tensors[len(inputs) :]):
+    if not all(stored_values(weight).is_contiguous() for weight in tensors[len(inputs) :]):
         return "a weight is not contiguous"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "gradients are wanted"
     return None
+
+
+def is_ordinary(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is no subclass that gives the operators another meaning."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 class PreparedLstm:
@@ -87,7 +97,7 @@ class PreparedLstm:
     It holds copies and no state, so that any number of threads may run it at once.
 
     Args:
-        weights: float32 or bfloat16, on the CPU. The memory is float32 in both cases.
+        weights: float32, bfloat16 or torchao's 8 bits, on the CPU. The memory is float32.
         settings: the clips, the direction, and how to compute.
     """
 
@@ -96,19 +106,22 @@ class PreparedLstm:
         self.dtype = weights.input_weight.dtype
         self.operators = settings.operators or find_operators(self.dtype)
         self.cell_dim = weights.input_weight.shape[0] // 4
-        kind: Kind = self.operators
-        if settings.precision == "int8":
-            kind = "plain int8" if kind == "plain" else "int8"
+        kinds = [self._kind(weight) for weight in weights]
         candidate = slice(2 * self.cell_dim, 3 * self.cell_dim)
         input_weight, bias, recurrent_weight = (
-            _double_rows(tensor, candidate) for tensor in weights[:3]
+            _double_rows(dequantize(tensor), candidate) for tensor in weights[:3]
         )
-        self.input_map = prepare_map(kind, input_weight, bias)
-        self.recurrent_map = prepare_map(kind, recurrent_weight)
+        self.input_map = prepare_map(kinds[0], input_weight, bias)
+        self.recurrent_map = prepare_map(kinds[2], recurrent_weight)
         self.output_map = None
         if weights.output_weight is not None:
-            doubled = weights.output_weight.detach() * 2
-            self.output_map = prepare_map(kind, doubled, None, settings.projection_clip)
+            doubled = dequantize(weights.output_weight).detach() * 2
+            self.output_map = prepare_map(kinds[3], doubled, None, settings.projection_clip)
+
+    def _kind(self, weight: torch.Tensor | None) -> Kind:
+        if is_int8(weight) or self.settings.precision == "int8":
+            return "plain int8" if self.operators == "plain" else "int8"
+        return self.operators
 
     @torch.no_grad()
     def run(
@@ -164,7 +177,7 @@ class PreparedLstm:
             vectors, where = distinct
             places = packing.pack(where)
             if len(vectors) < len(places):
-                table = _multiply(self.input_map, vectors)
+                table = multiply(self.input_map, vectors)
         else:
             assert inputs is not None
             vectors = packing.pack(inputs)
@@ -174,9 +187,9 @@ class PreparedLstm:
             if table is not None and places is not None:
                 gates = table.index_select(0, places[rows])
             elif places is not None:
-                gates = _multiply(self.input_map, vectors.index_select(0, places[rows]))
+                gates = multiply(self.input_map, vectors.index_select(0, places[rows]))
             else:
-                gates = _multiply(self.input_map, vectors[rows])
+                gates = multiply(self.input_map, vectors[rows])
             yield list(gates.split(packing.sizes[start:stop]))
 
 
@@ -229,12 +242,14 @@ def prepare_map(
 # From here to `_read` TorchScript must understand every line.
 
 
-def _multiply(linear: PreparedMap, x: torch.Tensor) -> torch.Tensor:
+def multiply(linear: PreparedMap, x: torch.Tensor) -> torch.Tensor:
     """`x W^T + b`, bounded; float32 from an 8-bit map, else of the weight's type."""
     row_weight, bias, bound = linear.row_weight, linear.bias, linear.bound
     if linear.kind.endswith("int8"):
         levels, scale = _multiply_levels(linear, x)
-        product = levels * scale if bias is None else torch.addcmul(bias, levels, scale)
+        product = levels.mul_(scale)
+        if bias is not None:
+            product.add_(bias)
     elif row_weight is not None and x.size(0) == 1:
         product = torch.mm(x, row_weight)
     elif linear.kind == "plain":
@@ -250,7 +265,7 @@ def _add_product(gates: torch.Tensor, linear: PreparedMap, x: torch.Tensor) -> t
     """`gates + x W^T`, `(rows, 4 * cell_dim)`."""
     if linear.kind.endswith("int8"):
         product, scale = _multiply_levels(linear, x)
-        return torch.addcmul(gates, product, scale)
+        return product.mul_(scale).add_(gates)  # addcmul takes three times as long
     row_weight = linear.row_weight
     if row_weight is not None and x.size(0) == 1:
         return torch.addmm(gates, x, row_weight)
@@ -334,7 +349,7 @@ def _read(
             memory.clamp_(-bound, bound)
         # Half the output, since the output map is doubled.
         torch.sigmoid(memory, out=half).sub_(0.5).mul_(output_gate)
-        product = half * 2 if output_map is None else _multiply(output_map, half)
+        product = half * 2 if output_map is None else multiply(output_map, half)
         hidden = product.to(hidden.dtype)
         outputs.append(hidden)
     return outputs
@@ -359,7 +374,7 @@ def find_operators(dtype: torch.dtype) -> Operators:
     try:
         trial = prepare_map("onednn", weight, gates[0], 0.5)._replace(row_weight=None)
         expected = F.linear(x, weight) + 1
-        agrees = torch.allclose(_multiply(trial, x), expected.clamp(-0.5, 0.5), atol=1e-2)
+        agrees = torch.allclose(multiply(trial, x), expected.clamp(-0.5, 0.5), atol=1e-2)
         agrees &= torch.allclose(_add_product(gates, trial, x), expected, atol=1e-2)
     except (AttributeError, RuntimeError):
         return "plain"
@@ -399,6 +414,7 @@ class PreparedCache:
 def _describe(weight: torch.Tensor | None) -> tuple[Any, ...]:
     if weight is None:
         return ()
+    weight = stored_values(weight)
     version = -1 if weight.is_inference() else weight._version
     sample = weight.detach().flatten()
     sample = sample[:: len(sample) // SAMPLE_SIZE | 1]  # odd, to meet more than one column
@@ -433,4 +449,7 @@ __all__ = [
     "PreparedLstm",
     "find_obstacle",
     "find_operators",
+    "is_ordinary",
+    "multiply",
+    "prepare_map",
 ]

@@ -39,25 +39,30 @@ def make_mask(
     word_input_ids: torch.Tensor | None,
     inputs_embeds: torch.Tensor | None,
     shape: torch.Size,
+    directions: int | None = None,
 ) -> torch.Tensor:
     """
     Return `(batch, words)`, False at padding: the given mask, or every word that is not all 0.
 
+    Given the number of directions, return `(batch, words, directions)`, False where one does not
+    read; the mask may have that shape, too.
+
     Raises:
-        ValueError: the given mask does not have one entry for each word.
+        ValueError: the given mask has another shape.
     """
     if attention_mask is None:
-        if inputs_embeds is not None:
-            return torch.ones(shape, dtype=torch.bool, device=inputs_embeds.device)
-        ids = word_input_ids if input_ids is None else input_ids
-        assert ids is not None  # check_words has seen to it
-        return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
-    if attention_mask.shape != shape:
+        mask = _find_words(input_ids, word_input_ids, inputs_embeds, shape)
+    elif attention_mask.shape in (shape, (*shape, directions)):
+        mask = attention_mask.bool()
+    else:
         raise ValueError(
             f"attention_mask has shape {tuple(attention_mask.shape)}, but there are (batch, "
-            f"words) = {tuple(shape)}; pass the one that the tokenizer returned, or none"
+            f"words) = {tuple(shape)}{f' and {directions} directions' if directions else ''}; "
+            "pass the one that the tokenizer returned, or none"
         )
-    return attention_mask.bool()
+    if directions is None or mask.ndim == 3:
+        return mask
+    return mask[..., None].expand(*shape, directions)
 
 
 def check_states(config: ElmoConfig, states: States, batch: int) -> States:
@@ -81,6 +86,19 @@ def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) ->
             f"{tuple(shape)}; get them with tokenizer(..., return_lm_labels=True)"
         )
     _check_range(labels[labels != -100], "labels", config.lm_vocab_size, "lm_vocab_size")
+
+
+def _find_words(
+    input_ids: torch.Tensor | None,
+    word_input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    shape: torch.Size,
+) -> torch.Tensor:
+    if inputs_embeds is not None:
+        return torch.ones(shape, dtype=torch.bool, device=inputs_embeds.device)
+    ids = word_input_ids if input_ids is None else input_ids
+    assert ids is not None  # check_words has seen to it
+    return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
 
 
 def _only(**given: torch.Tensor | None) -> tuple[torch.Tensor, str]:

@@ -2,14 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recurrence of ELMo: an LSTM with a projected, doubly clipped state."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from .configuration_elmo import ElmoConfig
 from .engines_elmo import forced_engine
-from .inference_elmo import LstmSettings, LstmWeights, PreparedCache, find_obstacle
+from .gpu_elmo import GpuRunner, find_gpu_obstacle, read_once
+from .inference_elmo import (
+    LstmSettings,
+    LstmWeights,
+    PreparedCache,
+    find_obstacle,
+    is_ordinary,
+)
 from .inputs_elmo import States
+from .kernels_elmo import find_kernels
 from .training_elmo import clipped_lstm
+
+# Vectors `(vectors, projection_dim)`, and each word's place among them `(batch, words)`.
+Distinct = tuple[torch.Tensor, torch.Tensor]
 
 
 class ElmoLstm(nn.Module):
@@ -22,12 +37,18 @@ class ElmoLstm(nn.Module):
     `LstmCellWithProjection`. A padding word leaves the state as it was, wherever it stands, so
     that a sentence gives the same vectors alone, padded left, or padded right.
 
-    `run_plain` is the definition; `choose_engine` picks the fastest engine that can serve.
+    `run_plain` is the definition; `choose_engine` picks the fastest engine that can serve. Under
+    activation checkpointing (`model.gradient_checkpointing_enable()`) the gates are not kept for
+    the backward pass, which makes them again by one product; the plain engine runs again.
 
     Args:
         config: the model's configuration.
         reverse: read from the last word to the first.
     """
+
+    # transformers sets both when activation checkpointing is turned on or off.
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Any]
 
     def __init__(self, config: ElmoConfig, reverse: bool = False) -> None:
         super().__init__()
@@ -47,7 +68,7 @@ class ElmoLstm(nn.Module):
         inputs: torch.Tensor,
         mask: torch.Tensor,
         state: States,
-        distinct: tuple[torch.Tensor, torch.Tensor] | None = None,
+        distinct: Distinct | None = None,
     ) -> tuple[torch.Tensor, States]:
         """
         Run over a batch of sentences.
@@ -56,45 +77,58 @@ class ElmoLstm(nn.Module):
             inputs: `(batch, words, projection_dim)`.
             mask: bool `(batch, words)`, False at padding.
             state: output `(batch, projection_dim)` and memory `(batch, cell_dim)` to start from.
-            distinct: the same as `inputs`, said with less: vectors `(vectors, projection_dim)`
-                and each word's place among them `(batch, words)`.
+            distinct: the same as `inputs`, said with less.
 
         Returns:
             Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
             sentence's last word read.
         """
         engine, _ = self.choose_engine(inputs, state)
+        if engine == "gpu":
+            return read_once(self.weights(), self.settings(), inputs, mask, state)
         if engine == "prepared":
-            settings = LstmSettings(self.cell_clip, self.projection_clip, self.reverse)
-            prepared = self._prepared.get(self._weights(), settings)
+            prepared = self._prepared.get(self.weights(), self.settings())
             return prepared.run(inputs, mask, *state, distinct=distinct)
         if engine == "autograd":
             return clipped_lstm(
                 inputs,
                 mask,
                 *state,
-                **self._weights()._asdict(),
+                **self.weights()._asdict(),
                 cell_clip=self.cell_clip,
                 projection_clip=self.projection_clip,
                 reverse=self.reverse,
+                recompute=self.gradient_checkpointing and self.training,
             )
-        return (self.run_scan if engine == "scan" else self.run_plain)(inputs, mask, state)
+        if engine == "scan":
+            return self.run_scan(inputs, mask, state)
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(self.run_plain, inputs, mask, state)
+        return self.run_plain(inputs, mask, state)
 
     def choose_engine(self, inputs: torch.Tensor, state: States) -> tuple[str, str]:
         """The engine for these arguments, and why it is that one."""
         if (forced := forced_engine()) is not None:
-            return forced, "use_engine asks for it"
+            kernels = f"; {find_kernels(inputs.device).why}" if forced == "gpu" else ""
+            return forced, f"use_engine asks for it{kernels}"
         if torch.compiler.is_compiling():
             return "scan", "the model is being compiled or exported"
         maps = [self.input_map, self.recurrent_map, self.output_map]
-        if any(not _is_plain(linear) for linear in maps if linear is not None):
+        if any(not is_unhooked(linear) for linear in maps if linear is not None):
             return "plain", "a map has a hook or is no plain nn.Linear"
-        obstacle = find_obstacle((inputs, *state), self._weights())
-        if obstacle is None:
-            return "prepared", "no gradients are wanted on the CPU"
+        if inputs.is_cuda:
+            obstacle = find_gpu_obstacle((inputs, *state), self.weights())
+            if obstacle is None:
+                kernels = find_kernels(inputs.device).why
+                return "gpu", f"no gradients are wanted on a GPU; {kernels}"
+        else:
+            obstacle = find_obstacle((inputs, *state), self.weights())
+            if obstacle is None:
+                return "prepared", "no gradients are wanted on the CPU"
         if torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
             tensors = (inputs, *state, *self.parameters())
-            if any(tensor.requires_grad for tensor in tensors):
+            ordinary = all(map(is_ordinary, tensors))
+            if ordinary and any(tensor.requires_grad for tensor in tensors):
                 return "autograd", "gradients are wanted"
         return "plain", obstacle
 
@@ -114,18 +148,23 @@ class ElmoLstm(nn.Module):
         self, inputs: torch.Tensor, mask: torch.Tensor, state: States
     ) -> tuple[torch.Tensor, States]:
         """`forward` as one operator of a graph, so that a graph serves any number of words."""
+        from torch._dynamo.comptime import comptime
         from torch._higher_order_ops.scan import scan
 
+        if torch.compiler.is_dynamo_compiling():
+            comptime(_allow_counting)
         gates = self.input_map(inputs).transpose(0, 1)  # (words, batch, 4 * cell_dim)
         valid = mask.t()[..., None]  # (words, batch, 1)
 
-        def step(carried: States, word: States) -> tuple[States, torch.Tensor]:
-            hidden, cell, output = self.step(*word, *carried)
-            return (hidden, cell), output
-
-        start = tuple(part.contiguous() for part in state)
-        end, outputs = scan(step, start, (gates, valid), dim=0, reverse=self.reverse)
+        # `contiguous` keeps the strides of a single row, which the loop would not.
+        start = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
+        end, outputs = scan(self._scan_step, start, (gates, valid), dim=0, reverse=self.reverse)
         return outputs.transpose(0, 1), end
+
+    # A method, since the annotations of a nested function would break a graph.
+    def _scan_step(self, carried: States, word: States) -> tuple[States, torch.Tensor]:
+        hidden, cell, output = self.step(*word, *carried)
+        return (hidden, cell), output
 
     def step(
         self, gates: torch.Tensor, valid: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
@@ -155,7 +194,12 @@ class ElmoLstm(nn.Module):
         state = torch.where(valid, output, hidden), torch.where(valid, memory, cell)
         return *state, torch.where(valid, output, torch.zeros_like(output))
 
-    def _weights(self) -> LstmWeights:
+    def settings(self) -> LstmSettings:
+        """What else decides the values."""
+        return LstmSettings(self.cell_clip, self.projection_clip, self.reverse)
+
+    def weights(self) -> LstmWeights:
+        """The maps' weights as they are now."""
         return LstmWeights(
             self.input_map.weight,
             self.input_map.bias,
@@ -164,10 +208,48 @@ class ElmoLstm(nn.Module):
         )
 
 
-def _is_plain(linear: nn.Module) -> bool:
-    """Whether a map may be read without being called: nobody replaced it or listens to it."""
-    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks)
-    return type(linear) is nn.Linear and not any(hooks) and not hasattr(linear, "_hf_hook")
+def _allow_counting(compilation: Any) -> None:
+    """
+    Let inductor turn the scan into a loop that counts its steps.
+
+    `torch.compile` without `fullgraph=True` forbids it to look at the counter, and fails.
+    """
+    environment = compilation._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+    shapes = environment.output.shape_env
+    shapes.settings = dataclasses.replace(shapes.settings, allow_scalar_outputs=True)
 
 
-__all__ = ["ElmoLstm"]
+def run_directions(
+    lstms: Sequence[ElmoLstm],
+    inputs: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor],
+    states: Sequence[States],
+    runner: GpuRunner | None,
+    distinct: Distinct | None = None,
+) -> list[tuple[torch.Tensor, States]]:
+    """
+    Run the LSTMs of one layer, all at once where that is faster.
+
+    Args:
+        lstms: the directions.
+        inputs, masks, states: for each direction, as `ElmoLstm.forward` has them.
+        runner: keeps copies of the weights; None where there must be none.
+        distinct: the inputs of every direction, said with less.
+    """
+    calls = list(zip(lstms, inputs, masks, states, strict=True))
+    if runner is not None and (inputs[0].is_cuda or forced_engine() == "gpu"):
+        engines = {lstm.choose_engine(words, state)[0] for lstm, words, _, state in calls}
+        clips = {(lstm.cell_clip, lstm.projection_clip) for lstm in lstms}
+        if engines == {"gpu"} and len(clips) == 1 and all(is_unhooked(x, ElmoLstm) for x in lstms):
+            weights, settings = [x.weights() for x in lstms], [x.settings() for x in lstms]
+            return runner.run(weights, settings, inputs, masks, states)
+    return [lstm(words, mask, state, distinct) for lstm, words, mask, state in calls]
+
+
+def is_unhooked(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether a module may be read without being called: nobody replaced it or listens to it."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return type(module) is kind and not any(hooks) and not hasattr(module, "_hf_hook")
+
+
+__all__ = ["Distinct", "ElmoLstm", "is_unhooked", "run_directions"]

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """ELMo in PyTorch: deep contextualized word representations (Peters et al. 2018)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -18,10 +17,13 @@ from .character_engine_elmo import is_plain  # noqa: F401
 from .configuration_elmo import ElmoConfig
 from .embeddings_elmo import ElmoEmbeddings
 from .engines_elmo import forced_engine  # noqa: F401
+from .gpu_elmo import GpuRunner
 from .inference_elmo import PreparedLstm  # noqa: F401
-from .inputs_elmo import States, check_labels, check_states, check_words, make_mask
-from .lstm_elmo import ElmoLstm
+from .inputs_elmo import States, check_states, check_words, make_mask
+from .kernels_elmo import find_kernels  # noqa: F401
+from .lstm_elmo import Distinct, ElmoLstm, is_unhooked, run_directions
 from .packing_elmo import Packing  # noqa: F401
+from .quantization_elmo import is_int8  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401
 
 
@@ -43,27 +45,7 @@ class ElmoModelOutput(ModelOutput):
     states: States | None = None
 
 
-@dataclass
-class ElmoForPreTrainingOutput(ModelOutput):
-    """
-    What `ElmoForPreTraining` returns.
-
-    Args:
-        loss: mean of the directions' cross entropies in nats per word; with labels.
-        forward_logits: `(batch, words, lm_vocab_size)`; entry t scores the word at t + 1.
-        backward_logits: the same, scoring the word at t - 1; None without a backward stack.
-        hidden_states: as in `ElmoModelOutput`.
-        states: as in `ElmoModelOutput`.
-    """
-
-    loss: torch.Tensor | None = None
-    forward_logits: torch.Tensor | None = None
-    backward_logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor | None, ...] | None = None
-    states: States | None = None
-
-
-class ElmoLayer(GradientCheckpointingLayer):
+class ElmoLayer(nn.Module):
     """
     A forward and a backward LSTM side by side; neither sees the other's output.
 
@@ -78,26 +60,44 @@ class ElmoLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
         self.forward_lstm = ElmoLstm(config)
         self.backward_lstm = ElmoLstm(config, reverse=True) if config.bidirectional else None
+        self._gpu = GpuRunner()
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> "ElmoLayer":
+        self._gpu = GpuRunner()  # a model that moves leaves no copy behind
+        return super()._apply(fn, recurse)
 
     def forward(
-        self, hidden_states: torch.Tensor, mask: torch.Tensor, states: States
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor,
+        states: States,
+        distinct: Distinct | None = None,
     ) -> tuple[torch.Tensor, States]:
-        """`(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out."""
+        """
+        `(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out.
+
+        The mask is `(batch, words, directions)`, False where a direction does not read. In the
+        first layer each half may be said by its distinct vectors, too.
+        """
         lstms = [self.forward_lstm]
         if self.backward_lstm is not None:
             lstms.append(self.backward_lstm)
         # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
         inputs = self.dropout(hidden_states)
-        halves = zip(*(part.chunk(len(lstms), -1) for part in (inputs, *states)), strict=True)
-        results = [
-            lstm(words, mask, (hidden, cell))
-            for lstm, (words, hidden, cell) in zip(lstms, halves, strict=True)
-        ]
+        words, hidden, cell = (part.chunk(len(lstms), -1) for part in (inputs, *states))
+        masks = [one.contiguous() for one in mask.unbind(-1)]
+        # Weights that accelerate brings and takes away must not be kept.
+        runner = None if hasattr(self, "_hf_hook") else self._gpu
+        starts = list(zip(hidden, cell, strict=True))
+        if self.training and self.dropout.p:
+            distinct = None  # each word has lost other values
+        results = run_directions(lstms, words, masks, starts, runner, distinct)
         outputs = torch.cat([output for output, _ in results], -1)
         if self.has_skip_connection:
             outputs = outputs + inputs
-        hidden, cell = (torch.cat(part, -1) for part in zip(*(s for _, s in results), strict=True))
-        return outputs, (hidden, cell)
+        ends = zip(*(state for _, state in results), strict=True)
+        new_hidden, new_cell = (torch.cat(part, -1) for part in ends)
+        return outputs, (new_hidden, new_cell)
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
@@ -161,7 +161,7 @@ class ElmoModel(ElmoPreTrainedModel):
         config: the model's configuration.
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^scalar_mix\."]
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
@@ -211,7 +211,10 @@ class ElmoModel(ElmoPreTrainedModel):
         Args:
             input_ids: character ids `(batch, words, max_characters_per_token)`, 0 at padding; for
                 a token-input model word ids `(batch, words)`, vocabulary index + 1.
-            attention_mask: `(batch, words)`, 0 at padding. Default: words that are not all 0.
+            attention_mask: `(batch, words)`, 0 at padding. Default: words that are not all 0. Or
+                `(batch, words, directions)`, forward first, 0 where a direction skips a word: its
+                state stays as it was and its output is zero there. bilm-tf's training reads no
+                `</S>` forward and no `<S>` backward. A word that none reads is padding.
             inputs_embeds: instead of `input_ids`, either what `get_input_embeddings()` gives for
                 them or, where words have characters, word vectors `(batch, words,
                 projection_dim)` as in one half of layer 0.
@@ -227,9 +230,12 @@ class ElmoModel(ElmoPreTrainedModel):
             ValueError: an argument has the wrong shape or range, or the words are missing.
         """
         shape = check_words(self.config, input_ids, word_input_ids, inputs_embeds)
-        mask = make_mask(attention_mask, input_ids, word_input_ids, inputs_embeds, shape)
-        vectors = self._embed(input_ids, word_input_ids, inputs_embeds)
-        vectors = vectors.masked_fill(~mask[..., None], 0)
+        directions = self.config.num_directions
+        mask = make_mask(
+            attention_mask, input_ids, word_input_ids, inputs_embeds, shape, directions
+        )
+        vectors, distinct = self._embed(input_ids, word_input_ids, inputs_embeds)
+        vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
         if states is None:
             states = self._zero_states(vectors)
         hidden, cell = check_states(self.config, states, shape[0])
@@ -237,15 +243,16 @@ class ElmoModel(ElmoPreTrainedModel):
         layer_output = vectors.repeat(1, 1, self.config.num_directions)
         all_layers, new_states = [layer_output], []
         for layer, *state in zip(self.layers, hidden, cell, strict=True):
-            layer_output, new_state = layer(layer_output, mask, tuple(state))
+            layer_output, new_state = layer(layer_output, mask, tuple(state), distinct)
             all_layers.append(layer_output)
             new_states.append(new_state)
+            distinct = None  # in context no two words are the same
 
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return ElmoModelOutput(
             last_hidden_state=layer_output,
-            hidden_states=_select(all_layers, output_hidden_states),
+            hidden_states=select_layers(all_layers, output_hidden_states),
             states=_stack(new_states) if use_cache else None,
         )
 
@@ -254,13 +261,20 @@ class ElmoModel(ElmoPreTrainedModel):
         input_ids: torch.Tensor | None,
         word_input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, Distinct | None]:
+        """Word vectors `(batch, words, projection_dim)`, and the distinct ones where known."""
         if not self.config.uses_characters:
             word_ids = input_ids if word_input_ids is None else word_input_ids
-            return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds)
+            return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None
         if inputs_embeds is not None and inputs_embeds.ndim == 3:
-            return inputs_embeds
-        return self.embeddings(input_ids, word_input_ids, char_embeds=inputs_embeds)
+            return inputs_embeds, None
+        embeddings = self.embeddings
+        if input_ids is None or not is_unhooked(embeddings, ElmoEmbeddings):
+            return embeddings(input_ids, word_input_ids, char_embeds=inputs_embeds), None
+        if not embeddings.can_encode_distinct(input_ids):
+            return embeddings(input_ids, word_input_ids), None
+        vectors, places = embeddings.encode_distinct(input_ids, word_input_ids)
+        return F.embedding(places, vectors), (vectors, places)
 
     def _zero_states(self, vectors: torch.Tensor) -> States:
         config = self.config
@@ -273,101 +287,7 @@ class ElmoModel(ElmoPreTrainedModel):
         )
 
 
-class ElmoForPreTraining(ElmoPreTrainedModel):
-    """
-    The biLM with its softmax: scores of each next and each previous word.
-
-    One softmax serves both directions (Peters et al. 2018, section 3.1).
-
-    Args:
-        config: the model's configuration, with `lm_vocab_size`.
-
-    Raises:
-        ValueError: `lm_vocab_size` is 0.
-    """
-
-    def __init__(self, config: ElmoConfig) -> None:
-        super().__init__(config)
-        if not config.lm_vocab_size:
-            raise ValueError(
-                "lm_vocab_size is 0, so there are no words to predict; give "
-                "ElmoConfig(lm_vocab_size=...), or use ElmoModel for vectors alone"
-            )
-        self.elmo = ElmoModel(config)
-        self.dropout = nn.Dropout(config.dropout)
-        self.lm_head = nn.Linear(config.projection_dim, config.lm_vocab_size)
-        self.post_init()
-
-    def get_output_embeddings(self) -> None:
-        """None: the softmax is over words, the input embeddings are characters."""
-        return None
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        word_input_ids: torch.Tensor | None = None,
-        states: States | None = None,
-        labels: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | int | list[int] | None = None,
-        output_attentions: bool | None = None,
-    ) -> ElmoForPreTrainingOutput:
-        """
-        Score words in both directions; arguments as in `ElmoModel.forward`, and:
-
-        Args:
-            labels: LM vocabulary ids `(batch, words)` of the words themselves, boundaries
-                included, as `tokenizer(..., return_lm_labels=True)` gives them; -100 is ignored.
-
-        Raises:
-            ValueError: an argument has the wrong shape or range.
-        """
-        outputs = self.elmo(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            word_input_ids=word_input_ids,
-            states=states,
-            use_cache=use_cache,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        top = self.dropout(outputs.last_hidden_state)
-        logits = [self.lm_head(half) for half in top.chunk(self.config.num_directions, -1)]
-        loss = None
-        if labels is not None:
-            check_labels(self.config, labels, top.shape[:2])
-            mask = make_mask(attention_mask, input_ids, word_input_ids, inputs_embeds, labels.shape)
-            loss = _bilm_loss(logits, labels.masked_fill(~mask, -100), mask)
-        return ElmoForPreTrainingOutput(
-            loss=loss,
-            forward_logits=logits[0],
-            backward_logits=logits[1] if self.config.bidirectional else None,
-            hidden_states=outputs.hidden_states,
-            states=outputs.states,
-        )
-
-
-def _bilm_loss(
-    logits: list[torch.Tensor], labels: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
-    """Mean over directions of the cross entropy, each a mean over its predicted words."""
-    left, right = slice(None, -1), slice(1, None)
-    losses = []
-    for scores, source, target in zip(logits, (left, right), (right, left), strict=False):
-        # Padding predicts nothing, whichever side it stands on.
-        targets = labels[:, target].masked_fill(~mask[:, source], -100)
-        total = F.cross_entropy(
-            scores[:, source].flatten(0, 1).float(), targets.flatten(), reduction="sum"
-        )
-        losses.append(total / (targets != -100).sum().clamp(min=1))
-    return torch.stack(losses).mean()
-
-
-def _select(
+def select_layers(
     layers: list[torch.Tensor], wanted: bool | int | Iterable[int]
 ) -> tuple[torch.Tensor | None, ...] | None:
     """All layers, none, or those at the given indices with None in the others' places."""
@@ -397,10 +317,4 @@ def _tag_roles(model: ElmoModel) -> None:
             module.role = role
 
 
-__all__ = [
-    "ElmoForPreTraining",
-    "ElmoForPreTrainingOutput",
-    "ElmoModel",
-    "ElmoModelOutput",
-    "ElmoPreTrainedModel",
-]
+__all__ = ["ElmoModel", "ElmoModelOutput", "ElmoPreTrainedModel"]

@@ -68,6 +68,9 @@ def config_from_options(
         fields |= _token_fields(arrays)
     if "softmax/W" in arrays:
         fields["lm_vocab_size"] = _rows(arrays, "softmax/W")
+    elif "softmax/b" in arrays and "char_cnn" not in options:  # share_embedding_softmax
+        fields["lm_vocab_size"] = _rows(arrays, "embedding")
+        fields["tie_word_embeddings"] = True
     try:
         return ElmoConfig(**fields), notes
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -118,6 +121,8 @@ def options_from_config(config: ElmoConfig) -> dict[str, Any]:
         }
     if config.lm_vocab_size:
         options["n_tokens_vocab"] = config.lm_vocab_size
+    if config.tie_word_embeddings:
+        options["share_embedding_softmax"] = True
     return options
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from elmo_hf import ElmoConfig, ElmoModel, use_engine
+from elmo_hf.inference_elmo import PreparedLstm
 from elmo_hf.lstm_elmo import ElmoLstm
 
 
@@ -121,19 +122,22 @@ def test_a_copy_of_a_model_that_has_run_stands_alone():
     assert torch.equal(top(model, ids), expected)
 
 
-def test_an_exported_graph_serves_any_batch_and_any_number_of_words():
-    model, ids = make(), words(5, 3)
-    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    mask = ids.any(-1)
-    exported = torch.export.export(
-        model,
-        (),
-        {"input_ids": ids, "attention_mask": mask},
-        dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
-    ).module()
-    longer = words(11, 2, 7, seed=1)
-    found = exported(input_ids=longer, attention_mask=longer.any(-1)).last_hidden_state
-    torch.testing.assert_close(found, top(model, longer), atol=2e-6, rtol=0)
+def test_the_first_layer_is_told_each_word_once(monkeypatch):
+    told, run = [], PreparedLstm.run
+    monkeypatch.setattr(
+        PreparedLstm,
+        "run",
+        lambda *given, distinct=None: told.append(distinct) or run(*given, distinct=distinct),
+    )
+    model, ids = make(), words(4, 4)
+    ids[1] = ids[0]
+    expected = top(model, ids)
+    vectors, places = told[0]
+    assert vectors.shape == (4, 12) and torch.equal(places[0], places[1])
+    assert told[1] is told[0] and told[2:] == [None, None]
+    model.embeddings.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(top(model, ids), expected)
+    assert told[4:] == [None] * 4
 
 
 def test_an_unknown_engine_is_refused_and_a_forced_one_ends():

@@ -11,13 +11,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoTok
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
 
+TASKS = ["SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice"]
 SENTENCES = ["The river don't stop .", "Naïve 日本語 !"]
 STRANGER = """
 import importlib.util, json, sys
-import torch
+import torch, transformers
 from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer
 assert importlib.util.find_spec("elmo_hf") is None, "elmo_hf can be imported here"
-folder, copy, sentences = json.loads(sys.argv[1])
+folder, copy, sentences, tasks = json.loads(sys.argv[1])
 def top(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
@@ -29,6 +30,16 @@ head = AutoModelForPreTraining.from_pretrained(folder, trust_remote_code=True)
 tokenizer.save_pretrained(copy)
 head.save_pretrained(copy)
 assert torch.equal(top(copy)[2], vectors), "saved again, it gives other vectors"
+for task in tasks:
+    auto = getattr(transformers, "AutoModelFor" + task)
+    head = auto.from_pretrained(folder, trust_remote_code=True)
+    inputs = tokenizer(sentences, padding=True, return_tensors="pt")
+    if task == "MultipleChoice":
+        inputs = {name: value[None] for name, value in inputs.items()}
+    logits = head(**inputs)[0]
+    head.save_pretrained(copy + task)
+    again = auto.from_pretrained(copy + task, trust_remote_code=True)(**inputs)[0]
+    torch.testing.assert_close(logits, again)
 print("VECTORS", json.dumps(vectors.tolist()))
 """
 
@@ -57,7 +68,8 @@ def test_importing_elmo_hf_is_enough_for_the_auto_classes(folder):
 
 def test_a_saved_folder_holds_safetensors_a_complete_auto_map_and_the_code(folder):
     auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
-    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForPreTraining"}
+    heads = {f"AutoModelFor{task}" for task in ("PreTraining", *TASKS)}
+    assert set(auto_map) == {"AutoConfig", "AutoModel", *heads}
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())["auto_map"]
     assert tokenizer["AutoTokenizer"][0] == "tokenization_elmo.ElmoTokenizer"
     names = {path.name for path in folder.iterdir()}
@@ -65,7 +77,7 @@ def test_a_saved_folder_holds_safetensors_a_complete_auto_map_and_the_code(folde
 
 
 def test_a_stranger_without_elmo_hf_gets_equal_vectors(folder, tmp_path):
-    arguments = json.dumps([str(folder), str(tmp_path / "copy"), SENTENCES])
+    arguments = json.dumps([str(folder), str(tmp_path / "copy"), SENTENCES, TASKS])
     # -S and -I would hide the installed stack too: hide elmo_hf alone by a finder that refuses it.
     block = "import sys, importlib.abc\nclass Refuse(importlib.abc.MetaPathFinder):\n" + (
         "    def find_spec(self, name, path=None, target=None):\n"

@@ -19,10 +19,10 @@ from elmo_hf.inference_elmo import (
     PreparedLstm,
     _cut,
     _find_reader,
-    _multiply,
     _read,
     find_obstacle,
     find_operators,
+    multiply,
 )
 from elmo_hf.lstm_elmo import ElmoLstm
 from elmo_hf.packing_elmo import Packing
@@ -180,8 +180,8 @@ def test_eight_bit_products_do_not_depend_on_other_rows(rows):
     prepared = prepare(lstm, precision="int8")
     torch.manual_seed(2)
     x = torch.randn(rows, 64)
-    alone = _multiply(prepared.input_map, x)
-    together = _multiply(prepared.input_map, torch.cat([x, 1000 * torch.randn(3, 64)]))
+    alone = multiply(prepared.input_map, x)
+    together = multiply(prepared.input_map, torch.cat([x, 1000 * torch.randn(3, 64)]))
     torch.testing.assert_close(together[:rows], alone, rtol=1e-6, atol=1e-5)
 
 
@@ -265,9 +265,9 @@ def test_operators_that_fail_or_disagree_are_not_used(monkeypatch):
         raise RuntimeError("no such operator")
 
     def disagree(linear, x):
-        return _multiply(linear, x) + 1
+        return multiply(linear, x) + 1
 
-    for name, fake in (("prepare_map", fail), ("_multiply", disagree)):
+    for name, fake in (("prepare_map", fail), ("multiply", disagree)):
         find_operators.cache_clear()
         monkeypatch.setattr(inference_elmo, name, fake)
         assert find_operators(torch.float32) == "plain"

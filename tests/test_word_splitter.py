@@ -1,5 +1,6 @@
 """Words of raw text: contractions, punctuation, any alphabet, and agreement with a treebank."""
 
+import sys
 import time
 import unicodedata
 from pathlib import Path
@@ -9,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from benchmarks.word_boundaries import agreement, read_sentences
 from elmo_hf.word_splitter_elmo import word_splitter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from word_boundaries import agreement, read_sentences
 
 EWT_TEST = Path(__file__).resolve().parents[2] / "shared/data/ud_en_ewt/en_ewt-ud-test.conllu.xz"
 TREEBANK = word_splitter("treebank")

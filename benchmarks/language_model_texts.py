@@ -1,0 +1,97 @@
+"""What language models are tested on: held-out text, WikiText and BLiMP, read from their files."""
+
+import json
+import lzma
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# What WikiText splits otherwise than other text: "two @-@ part", "1 @,@ 000"; "did" and "n't".
+SPLIT_MARK = re.compile(r" @(\W)@ ")
+SPLIT_NOT = re.compile(r"(?<=\w)n 't(?= )")
+# BLiMP's files differ here from its paper's tables of 4 fields and 12 phenomena.
+PUBLISHED_NAMES = {"syntax/semantics": "syntax_semantics", "s-selection": "argument_structure"}
+SENTENCE_ENDS = {".", "!", "?"}
+
+
+class DataError(ValueError):
+    """A data file is missing or not what it should be."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A minimal pair of BLiMP: the good sentence and the bad one."""
+
+    paradigm: str
+    term: str
+    field: str
+    good: str
+    bad: str
+
+
+def read_text(file: Path) -> list[str]:
+    """The sentences of a file, one a line, compressed with xz or not."""
+    opener = lzma.open if file.suffix == ".xz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig") as lines:
+            return [line.strip() for line in lines if line.strip()]
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text: {error}") from error
+
+
+def read_wikitext(file: Path, unknown: str) -> list[list[str]]:
+    """
+    The sentences of a WikiText file as words, its headings left out.
+
+    Its own tokens become those of ordinary text: "two @-@ part" is two-part, "didn 't" is "did
+    n't", and <unk>, a rare word that the corpus hides, is the vocabulary's own unknown word.
+    """
+    sentences = []
+    for line in read_text(file):
+        if line.startswith("= ") and line.endswith(" ="):
+            continue
+        line = SPLIT_NOT.sub(" n't", SPLIT_MARK.sub(r"\1", f" {line} "))
+        words = line.split()
+        sentences += split_sentences([unknown if word == "<unk>" else word for word in words])
+    return sentences
+
+
+def split_sentences(words: list[str]) -> Iterator[list[str]]:
+    """A paragraph's sentences: each ends after . ! or ? and a quotation mark that it closes."""
+    start, is_quoted = 0, False
+    for end, word in enumerate(words, 1):
+        if word == '"':
+            is_quoted = not is_quoted
+        stop = word in SENTENCE_ENDS
+        closing = stop and is_quoted and words[end : end + 1] == ['"']
+        closed = word == '"' and not is_quoted and end > 1 and words[end - 2] in SENTENCE_ENDS
+        if (stop and not closing) or closed or end == len(words):
+            yield words[start:end]
+            start = end
+
+
+def read_blimp(file: Path) -> list[Pair]:
+    """The pairs of BLiMP's zip: one JSON object a line, one file a paradigm."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".jsonl"))
+            lines = [line for name in names for line in archive.read(name).splitlines()]
+        found = [read_pair(json.loads(line)) for line in lines if line.strip()]
+    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, ValueError) as error:
+        raise DataError(f"{file} is no sound zip of BLiMP's pairs: {error!r}") from error
+    if not found:
+        raise DataError(f"{file} holds no .jsonl file of pairs")
+    return found
+
+
+def read_pair(line: dict) -> Pair:
+    term, field = line["linguistics_term"], line["field"]
+    return Pair(
+        paradigm=line["UID"],
+        term=PUBLISHED_NAMES.get(term, term),
+        field=PUBLISHED_NAMES.get(field, field),
+        good=line["sentence_good"],
+        bad=line["sentence_bad"],
+    )

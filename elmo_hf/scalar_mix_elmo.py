@@ -1,0 +1,125 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""The learned mixture of the biLM's layers: what the paper calls ELMo."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+LayerNorm = Literal["allennlp", "bilm-tf"]
+EPSILONS = {"allennlp": 1e-13, "bilm-tf": 1e-12}
+
+
+class ElmoScalarMix(nn.Module):
+    """
+    Mixes layers into one: `gamma * sum_k softmax(weights)_k * layer_k`.
+
+    This is equation 1 of Peters et al. 2018. `weights` `(num_layers,)` begin at zero, the plain
+    average, and `gamma` `(1,)` at one, as in AllenNLP and bilm-tf.
+
+    Args:
+        num_layers: layers of the biLM, layer 0 included.
+        layers: indices of the layers to mix; None: all. The others keep a weight that is not used.
+        layer_norm: bring every layer to mean 0 and variance 1 first, over all words and features
+            of the batch together. `"allennlp"` counts the boundary words in, `"bilm-tf"` leaves
+            them out of the statistics. With either, a vector depends on its batch.
+
+    Raises:
+        ValueError: `layers` is empty or names a layer that is not there.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        layers: Sequence[int] | None = None,
+        layer_norm: LayerNorm | None = None,
+    ) -> None:
+        super().__init__()
+        chosen = range(num_layers) if layers is None else layers
+        if not chosen or any(not -num_layers <= layer < num_layers for layer in chosen):
+            raise ValueError(
+                f"layers is {list(chosen)}; expected one or more of 0 to {num_layers - 1}, 0 being "
+                "the context-free layer"
+            )
+        self.num_layers = num_layers
+        self.layers = sorted({layer % num_layers for layer in chosen})
+        self.layer_norm = layer_norm
+        self.weights = nn.Parameter(torch.zeros(num_layers))
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(
+        self,
+        hidden_states: Sequence[torch.Tensor | None],
+        mask: torch.Tensor | None = None,
+        words: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Mix `num_layers` tensors `(batch, words, hidden_size)`; those not mixed may be None.
+
+        Args:
+            hidden_states: the layers as `ElmoModel` returns them.
+            mask: bool `(batch, words)`, False at padding; only a layer norm asks for it.
+            words: bool `(batch, words)`, False at padding and at boundary words; only bilm-tf's
+                layer norm asks for it.
+
+        Returns:
+            `(batch, words, hidden_size)`, zero at padding if the layers are.
+
+        Raises:
+            ValueError: a layer is missing.
+        """
+        if len(hidden_states) != self.num_layers:
+            raise ValueError(
+                f"got {len(hidden_states)} layers; expected {self.num_layers}, as ElmoModel(..., "
+                "output_hidden_states=True).hidden_states has them"
+            )
+        # Entries of a vector do not lift half precision, a vector would.
+        scales = self.gamma * self.weights[self.layers].softmax(0)
+        mixed: torch.Tensor | None = None
+        for scale, index in zip(scales, self.layers, strict=True):
+            layer = hidden_states[index]
+            if layer is None:
+                raise ValueError(
+                    f"layer {index} is to be mixed but was not returned; call the model with "
+                    f"output_hidden_states={self.layers}"
+                )
+            if self.layer_norm is not None:
+                layer = normalize_layer(layer, mask, words, self.layer_norm)
+            mixed = scale * layer if mixed is None else mixed + scale * layer
+        assert mixed is not None
+        return mixed
+
+    def extra_repr(self) -> str:
+        return f"layers={self.layers}, layer_norm={self.layer_norm!r}"
+
+
+def normalize_layer(
+    layer: torch.Tensor,
+    mask: torch.Tensor | None,
+    words: torch.Tensor | None,
+    convention: LayerNorm,
+) -> torch.Tensor:
+    """
+    Bring one layer to mean 0 and variance 1 over all its words and features; padding is zero.
+
+    Args:
+        layer: `(batch, words, hidden_size)`.
+        mask: bool `(batch, words)`, False at padding; None: there is none.
+        words: the same, False at boundary words too; bilm-tf's statistics are theirs.
+        convention: whose program to follow.
+    """
+    counted = words if convention == "bilm-tf" and words is not None else mask
+    precise = layer.to(torch.promote_types(layer.dtype, torch.float32))
+    if counted is None:
+        counted = torch.ones(layer.shape[:2], dtype=torch.bool, device=layer.device)
+    number = (counted.sum() * layer.shape[-1]).clamp(min=1)
+    mean = precise.masked_fill(~counted[..., None], 0).sum() / number
+    centred = precise - mean
+    variance = centred.masked_fill(~counted[..., None], 0).square().sum() / number
+    normal = (centred * (variance + EPSILONS[convention]).rsqrt()).to(layer.dtype)
+    return normal if mask is None else normal.masked_fill(~mask[..., None], 0)
+
+
+__all__ = ["ElmoScalarMix", "LayerNorm", "normalize_layer"]

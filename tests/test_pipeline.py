@@ -1,0 +1,120 @@
+"""Pipelines: ours for tagging words, the stock ones for everything else."""
+
+import pytest
+import torch
+from transformers import pipeline
+
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForSequenceClassification,
+    ElmoForTokenClassification,
+    ElmoModel,
+    ElmoTokenClassificationPipeline,
+    ElmoTokenizer,
+)
+
+TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
+NAMES = {0: "O", 1: "B-PER", 2: "I-PER"}
+TEXT = "Ada Lovelace didn't sleep."
+TOKENIZER = ElmoTokenizer()
+
+
+class FixedTags(ElmoForTokenClassification):
+    """Tags every word that begins with a capital letter, the first of them as the beginning."""
+
+    def forward(self, input_ids=None, **kwargs):
+        output = super().forward(input_ids, **kwargs)
+        capital = (input_ids[..., 1] > ord("A")) & (input_ids[..., 1] <= ord("Z") + 1)
+        begins = capital & ~capital.roll(1, 1)
+        tags = begins.long() + 2 * (capital & ~begins)
+        output.logits = torch.nn.functional.one_hot(tags, 3).float() * 9
+        return output
+
+
+def tagger(model_class=FixedTags, **kwargs):
+    torch.manual_seed(0)
+    model = model_class(ElmoConfig(**TINY, id2label=NAMES)).eval()
+    return pipeline(
+        "token-classification",
+        model=model,
+        tokenizer=TOKENIZER,
+        pipeline_class=ElmoTokenClassificationPipeline,
+        **kwargs,
+    )
+
+
+def test_words_are_tagged_with_their_place_in_the_text():
+    found = tagger(ignore_labels=[])(TEXT)
+    assert [one["word"] for one in found] == ["Ada", "Lovelace", "did", "n't", "sleep", "."]
+    assert [TEXT[one["start"] : one["end"]] for one in found] == [one["word"] for one in found]
+    assert [one["entity"] for one in found] == ["B-PER", "I-PER", "O", "O", "O", "O"]
+    assert [one["index"] for one in found] == [1, 2, 3, 4, 5, 6]
+    assert found[0]["score"] > 0.99
+
+
+@pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
+def test_every_strategy_groups_words_to_entities(strategy, recwarn):
+    (found,) = tagger(aggregation_strategy=strategy)(TEXT)
+    assert (found["entity_group"], found["word"]) == ("PER", "Ada Lovelace")
+    assert TEXT[found["start"] : found["end"]] == "Ada Lovelace"
+    assert not [w for w in recwarn if "real words" in str(w.message)]
+
+
+def test_batches_and_split_words_give_the_same_as_one_text_alone():
+    tag = tagger(ElmoForTokenClassification, aggregation_strategy="none", ignore_labels=[])
+    texts = [TEXT, "Yes"]
+    together = tag(texts, batch_size=2)
+    for text, found in zip(texts, together, strict=True):
+        for one, alone in zip(found, tag(text), strict=True):
+            assert one["score"] == pytest.approx(alone["score"], abs=1e-5)
+            assert one["start"] == alone["start"] and one["word"] == alone["word"]
+    words = ["Ada", "Lovelace", "did", "n't", "sleep", "."]
+    (split,) = tag([words], is_split_into_words=True)
+    assert [one["word"] for one in split] == words
+    joined = " ".join(words)
+    assert [joined[one["start"] : one["end"]] for one in split] == words
+    for one, alone in zip(split, tag(TEXT), strict=True):
+        assert one["score"] == pytest.approx(alone["score"], abs=1e-5)
+
+
+def test_long_texts_are_read_in_overlapping_parts():
+    tag = tagger(stride=2, aggregation_strategy="simple")
+    tag.tokenizer = ElmoTokenizer(model_max_length=8)
+    text = "rain fell and Ada Lovelace slept until Charles Babbage came home again"
+    found = tag(text)
+    assert [one["word"] for one in found] == ["Ada Lovelace", "Charles Babbage"]
+
+
+def test_a_crf_decodes_in_the_pipeline():
+    torch.manual_seed(0)
+    config = ElmoConfig(**TINY, id2label=NAMES, use_crf=True, tagging_scheme="BIO")
+    model = ElmoForTokenClassification(config).eval()
+    model.crf.transitions.data.normal_(std=5)
+    options = {"tokenizer": TOKENIZER, "ignore_labels": []}
+    found = ElmoTokenClassificationPipeline(model=model, **options)(TEXT)
+    tags = model.decode(**TOKENIZER(TEXT, return_tensors="pt"))[0, 1:-1].tolist()
+    assert [one["entity"] for one in found] == [NAMES[tag] for tag in tags]
+
+
+def test_the_stock_pipelines_take_elmo(tmp_path):
+    torch.manual_seed(0)
+    labels = {"contradiction": 0, "neutral": 1, "entailment": 2}
+    config = ElmoConfig(**TINY, label2id=labels, id2label={i: name for name, i in labels.items()})
+    ElmoForSequenceClassification(config).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    folder = str(tmp_path)
+    features = pipeline("feature-extraction", model=folder)(TEXT, return_tensors=True)
+    inputs = TOKENIZER(TEXT, return_tensors="pt")
+    expected = ElmoModel.from_pretrained(folder)(**inputs).last_hidden_state
+    torch.testing.assert_close(features, expected)
+    classify = pipeline("text-classification", model=folder, top_k=None)
+    (alone,) = classify(TEXT)
+    batch = classify([TEXT, "Yes"], batch_size=2)[0]
+    assert sum(one["score"] for one in alone) == pytest.approx(1)
+    assert [one["label"] for one in alone] == [one["label"] for one in batch]
+    pair = classify({"text": TEXT, "text_pair": "She slept."})
+    assert len(pair) == 3
+    zero_shot = pipeline("zero-shot-classification", model=folder)
+    found = zero_shot(TEXT, candidate_labels=["people", "weather"])
+    assert sum(found["scores"]) == pytest.approx(1)
+    assert sorted(found["labels"]) == ["people", "weather"]
