@@ -64,12 +64,12 @@ class Plan:
     batches: int = 2
     singles: int = 6
     steps: int = 1
-    rounds: int = 5
-    corpus_rounds: int = 3
+    rounds: int = 3
+    sweep_rounds: int = 1
     sweep_words: int = 300  # at least at each point
 
 
-QUICK = Plan(corpus=128, batches=1, singles=2, steps=1, rounds=1, corpus_rounds=1, sweep_words=100)
+QUICK = Plan(corpus=128, batches=1, singles=2, steps=1, rounds=1, sweep_words=100)
 
 
 class Programs:
@@ -140,7 +140,7 @@ def run(given: argparse.Namespace) -> dict:
         "settings": {
             "command": "python benchmarks/speed.py" + (" --text FILE" if given.text else ""),
             "cores": given.threads,
-            "corpus_rounds": plan.corpus_rounds,
+            "sweep_rounds": plan.sweep_rounds,
             "date": str(datetime.date.today()),
             "pieces": PIECES_PER_WORD,
             "rounds": plan.rounds,
@@ -229,14 +229,16 @@ class Measurement:
             batches = [self.pool.take(32) for _ in range(plan.batches)]
             singles = [self.pool.take(1) for _ in range(plan.singles)]
             for variant, process in programs:
-                record(modes["batch"], variant, process("batches", batches=batches))
-                record(modes["single"], variant, process("batches", batches=singles))
-            if turn < plan.corpus_rounds:
-                corpus = self.pool.take(plan.corpus)
-                self.count(corpus)
-                for variant, process in programs:
-                    request = {"sentences": corpus, "every": variant.every}
-                    record(modes["corpus"], variant, process("corpus", **request))
+                for mode, measured in (("batch", batches), ("single", singles)):
+                    if mode in variant.modes:
+                        record(modes[mode], variant, process("batches", batches=measured))
+            corpus = self.pool.take(plan.corpus)
+            self.count(corpus)
+            for variant, process in programs:
+                request = {"every": variant.every, "sort": variant.sorts}
+                if "corpus" in variant.modes:
+                    answer = process("corpus", sentences=corpus, **request)
+                    record(modes["corpus"], variant, answer)
 
     def count(self, corpus: list) -> None:
         """What a word of the corpus costs at least."""
@@ -271,7 +273,7 @@ class Measurement:
 
     def measure_sweeps(self, programs: Programs) -> None:
         expected: dict[tuple[str, str], float] = {}  # seconds a word, by sweep and variant
-        rounds = min(3, self.plan.rounds)
+        rounds = self.plan.sweep_rounds
         for turn in range(rounds):
             for sweep, point, threads, request in self.points():
                 say(f"{self.results['name']}: {sweep} {point}, round {turn + 1} of {rounds}")

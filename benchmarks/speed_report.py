@@ -160,15 +160,18 @@ PAGE = """# Speed
 
 All variants were measured in one run, in turn, each in its own process, on the same {cores} cores
 and the same sentences ({text}; new ones in every round). Figures are medians of {rounds} rounds
-({corpus_rounds} of the corpus); a ratio is the median of the ratios within a round. Before the
-measurement every layer of every variant was compared with our plain reference in float64: the error
-is the norm of the difference over the norm of the layer. Weights are random, in the original
-format; AllenNLP loads the same file that our model was converted from.
+({sweep_rounds} where speed is given against something); a ratio is the median of the ratios within
+a round. Before the measurement every layer of every variant was compared with our plain reference
+in float64: the error is the norm of the difference over the norm of the layer. Weights are random,
+in the original format; AllenNLP loads the same file that our model was converted from.
 
 - Words are counted without sentence boundaries. Time begins with lists of words and ends with all
   layers; BERT's word pieces ({pieces} a word, random) cost it nothing.
-- Whole corpus: {sentences} sentences in the program's best order; AllenNLP, BERT and the plain
-  reference get batches of 32 sentences of like length, each fourth of which is measured.
+- Whole corpus: {sentences} sentences. `embed_corpus` forms its own batches. The others get batches
+  of 32, each fourth of which is measured: AllenNLP as the sentences stand, as its own embedder
+  takes them, and in a row of its own sorted by length; BERT and the plain reference sorted.
+- Known words: the character encoder's vectors are kept from batch to batch (`word_cache`), as
+  `embed_corpus` does of itself.
 - AllenNLP forgets its carried memory before each batch, so that all compute the same.
 - A training step is forward and backward of a batch of 32 with a tagger's head on a scalar mix,
   without dropout; the weights are moved between the steps. Peak memory is that of the first step

@@ -19,6 +19,8 @@ class Variant:
         loader: which function below loads it; "allennlp" is in `speed_allennlp`.
         precision: of weights and products; also says how far its layers may be off.
         trains: its training step is measured too.
+        modes: which of inference's are measured.
+        sorts: its corpus' batches have sentences of like length, not those that stand together.
         every: in the corpus, measure this part of its batches only (see `Worker.corpus`).
         longest: the longest sentence that it reads, in words.
         swept: it is measured against sentence length, batch size, variety and cores too.
@@ -28,6 +30,8 @@ class Variant:
     loader: str
     precision: str = "float32"
     trains: bool = False
+    modes: tuple[str, ...] = ("corpus", "batch", "single")
+    sorts: bool = True
     every: int = 1
     longest: int | None = None
     swept: bool = False
@@ -42,16 +46,17 @@ class Variant:
         return self.loader != "bert"
 
 
-ALLENNLP = Variant("AllenNLP", "allennlp", trains=True, every=4, swept=True)
+ALLENNLP = Variant("AllenNLP", "allennlp", trains=True, sorts=False, every=4, swept=True)
 REFERENCE = Variant("reference", "plain", "float64")
 VARIANTS = [
     ALLENNLP,
+    Variant("AllenNLP, sentences sorted", "allennlp", modes=("corpus",), every=4),
     Variant("elmo_hf plain", "plain", trains=True, every=4),
     Variant("elmo_hf", "ours", trains=True, swept=True),
     Variant("elmo_hf", "ours", "bfloat16", trains=True, swept=True),
     Variant("elmo_hf", "ours", "int8"),
-    Variant("elmo_hf, known words", "cached"),
-    Variant("elmo_hf, known words", "cached", "bfloat16"),
+    Variant("elmo_hf, known words", "cached", modes=("batch", "single")),
+    Variant("elmo_hf, known words", "cached", "bfloat16", modes=("batch", "single")),
     Variant("BERT-base", "bert", every=4, longest=390, swept=True),
     Variant("BERT-base", "bert", "bfloat16", every=4, longest=390),
 ]

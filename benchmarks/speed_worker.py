@@ -65,11 +65,11 @@ class Worker:
         return timed(start, batches)
 
     @torch.no_grad()
-    def corpus(self, sentences: list, every: int = 1) -> dict:
-        """Time many sentences in the program's best order.
+    def corpus(self, sentences: list, every: int = 1, sort: bool = True) -> dict:
+        """Time many sentences.
 
-        A program without one of its own gets batches of equal lengths; as its batches know nothing
-        of each other, a slow one may be timed on each `every`-th of them.
+        A program that does not form batches itself gets them as the sentences stand, or sorted by
+        length; as they know nothing of each other, a slow one may be timed on each `every`-th.
         """
         encode = getattr(self.forward, "corpus", None)
         start = time.perf_counter()
@@ -77,8 +77,9 @@ class Worker:
             for _ in encode(sentences):
                 pass
             return timed(start, [sentences])
-        by_length = sorted(sentences, key=len)
-        batches = [by_length[i : i + BATCH] for i in range(0, len(by_length), BATCH)]
+        if sort:
+            sentences = sorted(sentences, key=len)
+        batches = [sentences[i : i + BATCH] for i in range(0, len(sentences), BATCH)]
         batches = batches[min(every, len(batches)) // 2 :: every]
         for batch in batches:
             self.forward(batch)

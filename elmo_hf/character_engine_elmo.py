@@ -3,6 +3,9 @@
 """The character encoder made fast: each spelling once, cut at its end, through prepared maps."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import islice
+from threading import Lock
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ SAMPLES = 61
 PREPARED_DTYPES = (torch.float32, torch.bfloat16)
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
+Vectors = dict[bytes, torch.Tensor]  # by the bytes of the words' rows
 
 
 # --- Which words ---
@@ -154,7 +158,9 @@ class Snapshot:
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.maps: dict[int, torch.Tensor | PreparedMap] = {}
-        self.words: dict[bytes, torch.Tensor] = {}
+        self.words: Vectors = {}
+        self._coming: dict[bytes, Future[Vectors]] = {}
+        self._lock = Lock()
         self._identity = [*map(_identify, parameters)]
         self._views = [
             part.detach().view(-1)[:: part.numel() // SAMPLES + 1]
@@ -182,17 +188,39 @@ class Snapshot:
         return product if then == "none" else getattr(torch, then)(product)
 
     def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
-        """Return the vectors of the rows, encoding those that were not met before."""
+        """
+        Return the vectors of different rows, encoding those that were not met before.
+
+        What another thread is encoding is waited for, not encoded again.
+        """
         keys = [row.tobytes() for row in rows.numpy()]
-        vectors = {key: self.words.get(key) for key in keys}
-        new = [i for i, key in enumerate(keys) if vectors[key] is None]
-        if new:
-            found = dict(zip((keys[i] for i in new), encode(rows[new]).unbind(), strict=True))
-            vectors.update(found)
-            if len(self.words) + len(new) > size:
-                self.words.clear()
-            self.words.update((keys[i], found[keys[i]]) for i in new[:size])
-        return torch.stack([vector for vector in vectors.values() if vector is not None])
+        own: Future[Vectors] = Future()
+        with self._lock:
+            vectors = {key: self.words[key] for key in keys if key in self.words}
+            awaited = {self._coming[key] for key in keys if key in self._coming}
+            new = [i for i, k in enumerate(keys) if k not in vectors and k not in self._coming]
+            self._coming.update((keys[i], own) for i in new)
+        try:
+            if new:
+                found = dict(zip((keys[i] for i in new), encode(rows[new]).unbind(), strict=True))
+                own.set_result(found)
+                vectors.update(found)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for i in new:
+                    del self._coming[keys[i]]
+                self._keep({keys[i]: vectors[keys[i]] for i in new if keys[i] in vectors}, size)
+        for other in awaited:
+            vectors.update(other.result())
+        return torch.stack([vectors[key] for key in keys])
+
+    def _keep(self, vectors: Vectors, size: int) -> None:
+        if len(self.words) + len(vectors) > size:
+            self.words.clear()
+        self.words.update(islice(vectors.items(), size))
 
 
 def can_prepare(parameters: list[nn.Parameter]) -> bool:

@@ -28,6 +28,7 @@ def embed_corpus(
     batch_size: int = 64,
     batch_words: int = 8192,
     window: int = 1024,
+    known_words: int = 100_000,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[np.ndarray]:
     """
@@ -48,6 +49,8 @@ def embed_corpus(
         batch_size: the most sentences in a batch.
         batch_words: the most words in a batch, padding included; one sentence is always allowed.
         window: sentences that are sorted together. Vectors of up to two windows are held.
+        known_words: words whose context-free vectors are kept, on a CPU, so that a word is spelled
+            once and not in every batch.
         progress: called with the number of sentences of each finished batch, such as
             `tqdm.update`.
 
@@ -66,15 +69,21 @@ def embed_corpus(
     if workers is None:
         workers = torch.get_num_threads() if model.device.type == "cpu" else 1
     sizes = {
-        "workers": workers, "batch_size": batch_size, "batch_words": batch_words, "window": window
-    }  # fmt: skip
+        "workers": workers,
+        "batch_size": batch_size,
+        "batch_words": batch_words,
+        "window": window,
+    }
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} is {size}; expected at least 1")
+    if known_words < 0:
+        raise ValueError(f"known_words is {known_words}; expected 0 or more")
     encoder = _Encoder(model, tokenizer, layers, boundaries)
     encoder.check_layers()
     # A function of its own, so that the checks above run at the call.
-    return _stream(encoder, sentences, workers, (batch_size, batch_words), window, progress)
+    limits = (batch_size, batch_words)
+    return _stream(encoder, sentences, workers, limits, window, known_words, progress)
 
 
 def _stream(
@@ -83,6 +92,7 @@ def _stream(
     workers: int,
     limits: tuple[int, int],
     window: int,
+    known_words: int,
     progress: Callable[[int], object] | None,
 ) -> Iterator[np.ndarray]:
     before = torch.get_num_threads()
@@ -91,17 +101,18 @@ def _stream(
     # A thread takes over torch's number at its first operation, or sets its own as here.
     pool = ThreadPoolExecutor(workers, "elmo", torch.set_num_threads, (share,))
     try:
-        running: list[_Task] = []
-        while True:
-            # The next window runs while the caller uses this one.
-            following = [
-                pool.submit(encoder.embed, batch)
-                for batch in _make_batches(list(islice(numbered, window)), *limits)
-            ]
-            yield from _in_order(running, progress)
-            if not following:
-                return
-            running = following
+        with encoder.model.embeddings.word_cache(known_words):
+            running: list[_Task] = []
+            while True:
+                # The next window runs while the caller uses this one.
+                following = [
+                    pool.submit(encoder.embed, batch)
+                    for batch in _make_batches(list(islice(numbered, window)), *limits)
+                ]
+                yield from _in_order(running, progress)
+                if not following:
+                    return
+                running = following
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

@@ -21,6 +21,7 @@ from .character_engine_elmo import (
 )
 from .configuration_elmo import ElmoConfig
 from .engines_elmo import forced_engine
+from .threads_elmo import SMALL_LSTM, run_side_by_side
 
 # Bounds what the widest convolution holds at once: 512 words x 1024 filters x 50 positions.
 WORDS_PER_CONVOLUTION = 512
@@ -66,6 +67,8 @@ class ElmoEmbeddings(nn.Module):
             else None
         )
         self._prepared = PreparedWeights()
+        # Teams of threads that grow and shrink are slow: these stay what the LSTMs' are.
+        self.has_small_lstms = config.cell_dim * config.projection_dim <= SMALL_LSTM
 
     def forward(
         self,
@@ -187,9 +190,17 @@ class ElmoEmbeddings(nn.Module):
             words = self.word_embeddings(rows[:, -1]) if has_word_ids else None
             return self._map(vectors, words, prepared)
 
-        if prepared is None or not self._prepared.cache_size:
+        def encode_halves(rows: torch.Tensor) -> torch.Tensor:
+            half = len(rows) // 2
+            if not half or torch.get_num_threads() == 1 or not self.has_small_lstms:
+                return encode(rows)
+            return torch.cat(run_side_by_side(encode, (rows[:half],), (rows[half:],)))
+
+        if prepared is None:
             return encode(rows)
-        return prepared.recall(rows, encode, self._prepared.cache_size)
+        if not self._prepared.cache_size:
+            return encode_halves(rows)
+        return prepared.recall(rows, encode_halves, self._prepared.cache_size)
 
     def _map(
         self, vectors: torch.Tensor, words: torch.Tensor | None, prepared: Snapshot | None

@@ -37,6 +37,7 @@ from .quantization_elmo import is_int8  # noqa: F401
 from .rows_elmo import find_context, pool_words
 from .scalar_mix_elmo import ElmoScalarMix  # noqa: F401
 from .task_elmo import ElmoTaskModel
+from .threads_elmo import run_side_by_side  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401
 
 HiddenStates = bool | int | list[int] | None

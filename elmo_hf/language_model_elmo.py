@@ -11,7 +11,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-# Modules are named here for remote code: transformers 5.4 copies what this file imports.
+# Modules are named here for remote code: early transformers 5 copies what this file imports.
 from .character_engine_elmo import is_plain
 from .configuration_elmo import ElmoConfig
 from .embeddings_elmo import ElmoEmbeddings  # noqa: F401
@@ -25,6 +25,7 @@ from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .packing_elmo import Packing  # noqa: F401
 from .quantization_elmo import is_int8  # noqa: F401
 from .softmax_elmo import full_softmax_loss, sampled_softmax_loss
+from .threads_elmo import run_side_by_side  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401
 
 

@@ -21,6 +21,7 @@ from .inference_elmo import (
 )
 from .inputs_elmo import States
 from .kernels_elmo import find_kernels
+from .threads_elmo import SMALL_LSTM, run_side_by_side
 from .training_elmo import clipped_lstm
 
 # Vectors `(vectors, projection_dim)`, and each word's place among them `(batch, words)`.
@@ -237,13 +238,25 @@ def run_directions(
         distinct: the inputs of every direction, said with less.
     """
     calls = list(zip(lstms, inputs, masks, states, strict=True))
-    if runner is not None and (inputs[0].is_cuda or forced_engine() == "gpu"):
-        engines = {lstm.choose_engine(words, state)[0] for lstm, words, _, state in calls}
+    untouched = all(is_unhooked(lstm, ElmoLstm) for lstm in lstms)
+    engines = {lstm.choose_engine(words, state)[0] for lstm, words, _, state in calls}
+    if engines == {"gpu"} and untouched and runner is not None:
         clips = {(lstm.cell_clip, lstm.projection_clip) for lstm in lstms}
-        if engines == {"gpu"} and len(clips) == 1 and all(is_unhooked(x, ElmoLstm) for x in lstms):
+        if len(clips) == 1:
             weights, settings = [x.weights() for x in lstms], [x.settings() for x in lstms]
             return runner.run(weights, settings, inputs, masks, states)
+    if engines == {"prepared"} and untouched and _gain_side_by_side(lstms, inputs[0]):
+        first, second = ((*call, distinct) for call in calls)
+        return list(run_side_by_side(lambda lstm, *given: lstm(*given), first, second))
     return [lstm(words, mask, state, distinct) for lstm, words, mask, state in calls]
+
+
+def _gain_side_by_side(lstms: Sequence[ElmoLstm], inputs: torch.Tensor) -> bool:
+    """Not if the large weights of a lone sentence are all that is waited for."""
+    if len(lstms) < 2 or torch.get_num_threads() == 1:
+        return False
+    small = lstms[0].recurrent_map.weight.numel() <= 4 * SMALL_LSTM
+    return small or len(inputs) > 1
 
 
 def is_unhooked(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:

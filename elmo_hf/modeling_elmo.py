@@ -12,7 +12,7 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-# The engines are named here for remote code: transformers 5.4 copies what this file imports.
+# The engines are named here for remote code: early transformers 5 copies what this file imports.
 from .character_engine_elmo import is_plain  # noqa: F401
 from .configuration_elmo import ElmoConfig
 from .embeddings_elmo import ElmoEmbeddings
@@ -24,6 +24,7 @@ from .kernels_elmo import find_kernels  # noqa: F401
 from .lstm_elmo import Distinct, ElmoLstm, is_unhooked, run_directions
 from .packing_elmo import Packing  # noqa: F401
 from .quantization_elmo import is_int8  # noqa: F401
+from .threads_elmo import run_side_by_side  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401
 
 

@@ -10,7 +10,7 @@ from transformers.dynamic_module_utils import get_imports
 ROOT = Path(__file__).parents[1]
 # A module may import what stands below it.
 LAYERS = [
-    {"configuration_elmo", "engines_elmo", "packing_elmo", "quantization_elmo"},
+    {"configuration_elmo", "engines_elmo", "packing_elmo", "quantization_elmo", "threads_elmo"},
     {"kernels_elmo"},
     {"rows_elmo", "scalar_mix_elmo", "losses_elmo", "pipeline_elmo"},
     {"word_splitter_elmo", "texts_elmo", "layout_elmo", "spelling_elmo", "softmax_elmo"},

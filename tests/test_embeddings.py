@@ -3,6 +3,9 @@
 import copy
 import pickle
 import string
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torch import nn
 
 from elmo_hf import ElmoConfig, ElmoModel
 from elmo_hf import character_engine_elmo as engine
+from elmo_hf.character_engine_elmo import Snapshot
 from elmo_hf.embeddings_elmo import ElmoEmbeddings
 
 BEGIN, END, PADDING = 259, 260, 261
@@ -316,3 +320,33 @@ def test_the_model_gives_the_same_vectors_with_the_cache():
     with torch.inference_mode(), model.embeddings.word_cache():
         first, second = model(ids)[0], model(ids)[0]
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+
+
+def test_a_word_that_two_threads_meet_is_encoded_by_one():
+    snapshot, rows, encoded, started = (
+        Snapshot([*make().parameters()]),
+        torch.arange(12).view(6, 2),
+        [],
+        Event(),
+    )
+
+    def encode(some):
+        started.set()
+        time.sleep(0.05)
+        encoded.extend(some[:, 0].tolist())
+        return some.float()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(snapshot.recall, rows[:4], encode, 100)
+        started.wait()
+        second = pool.submit(snapshot.recall, rows[2:], encode, 100)
+        assert torch.equal(first.result(), rows[:4].float())
+        assert torch.equal(second.result(), rows[2:].float())
+    assert sorted(encoded) == rows[:, 0].tolist()
+
+
+def test_a_word_whose_encoding_failed_is_encoded_anew():
+    snapshot, rows = Snapshot([*make().parameters()]), torch.arange(4).view(2, 2)
+    with pytest.raises(ZeroDivisionError):
+        snapshot.recall(rows, lambda some: some / (1 // 0), 100)
+    assert torch.equal(snapshot.recall(rows, lambda some: some.float(), 100), rows.float())

@@ -63,7 +63,7 @@ def results() -> dict:
         "settings": {
             "command": "python benchmarks/speed.py",
             "cores": 4,
-            "corpus_rounds": 3,
+            "sweep_rounds": 1,
             "date": "2026-01-01",
             "pieces": 1.3,
             "rounds": 3,

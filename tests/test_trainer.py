@@ -93,8 +93,10 @@ def examples(kind="single", number=8):
 def collate(kind):
     if kind in ("words", "crf"):
         return DataCollatorForTokenClassification(TOKENIZER)
-    stock = DataCollatorForMultipleChoice if kind == "choice" else DataCollatorWithPadding
-    return stock(TOKENIZER)
+    if kind == "choice":
+        collator = DataCollatorForMultipleChoice(TOKENIZER)
+        return lambda rows: collator([dict(row) for row in rows])  # older ones empty the rows
+    return DataCollatorWithPadding(TOKENIZER)
 
 
 def trainer(model, folder, kind="single", data=None, callbacks=None, **changes):

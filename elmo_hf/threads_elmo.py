@@ -1,0 +1,59 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Two pieces of work at once on a CPU, each on half of torch's threads."""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+# Up to this cell_dim * projection_dim even a lone sentence leaves threads with nothing to do.
+SMALL_LSTM = 1 << 18
+
+
+def run_side_by_side(
+    work: Callable[..., Any], first: tuple[Any, ...], second: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """
+    Call `work` with two tuples of arguments at once, under the caller's gradient mode.
+
+    Small products do not spread over many threads: two at once on half of them each take up to a
+    third of the time that one after the other takes.
+
+    Args:
+        work: may be called from any thread.
+        first, second: the arguments.
+
+    Returns:
+        Both results.
+    """
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run(*arguments: Any) -> Any:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work(*arguments)
+
+    threads = torch.get_num_threads()
+    pool = _find_pool(threads // 2)
+    other = pool.submit(run, *second)
+    # More threads than cores would make all of them wait asleep, so the caller gives up its half.
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        return work(*first), other.result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _find_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "elmo", torch.set_num_threads, (threads,))
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_find_pool.cache_clear)
+
+
+__all__ = ["SMALL_LSTM", "run_side_by_side"]

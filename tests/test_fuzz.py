@@ -1,0 +1,146 @@
+"""Damaged originals of every format: one clear error or a verified folder, and nothing else.
+
+Run as a program it damages and converts in a process of its own, because a library that reads such
+files may take its process with it.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from bundles import write_checkpoint
+from originals import options, random_arrays, write_original
+from test_tfhub import SPELLINGS, write_module
+from torch_originals import PREFIX, allennlp_tensors, task_model, write_manylangs
+
+from conversion.convert import main
+
+MADE_OF = options()
+MORE_MEMORY = 400 << 20  # bytes; the originals have some 100 kB
+WAYS = ("cut", "flip", "claim", "fill", "repeat")
+
+
+def state_dict():
+    return task_model(allennlp_tensors(MADE_OF, random_arrays(MADE_OF)), PREFIX)
+
+
+def write_state_dict(folder, legacy=False):
+    folder.mkdir()
+    torch.save(state_dict(), folder / "weights.th", _use_new_zipfile_serialization=not legacy)
+    (folder / "options.json").write_text(json.dumps(MADE_OF))
+
+
+def pack(folder, write, name):
+    """One archive of what `write` makes."""
+    write(folder / "inside")
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in (folder / "inside").rglob("*"):
+                archive.write(path, path.relative_to(folder))
+    else:
+        with tarfile.open(folder / name, "w:gz") as archive:
+            archive.add(folder / "inside", "inside")
+    shutil.rmtree(folder / "inside")
+
+
+def write_hdf5(folder):
+    write_original(folder, MADE_OF, random_arrays(MADE_OF, softmax=True), vocab=True)
+
+
+FORMATS = {
+    "HDF5": write_hdf5,
+    "zip of HDF5": lambda folder: pack(folder, write_hdf5, "elmo.zip"),
+    "tar of HDF5": lambda folder: pack(folder, write_hdf5, "elmo.tar.gz"),
+    "TensorFlow": lambda folder: write_checkpoint(folder, MADE_OF, random_arrays(MADE_OF)),
+    "TensorFlow Hub": lambda folder: write_module(
+        folder, random_arrays(MADE_OF), SPELLINGS["as trained"]
+    ),
+    "AllenNLP": write_state_dict,
+    "AllenNLP, legacy file": lambda folder: write_state_dict(folder, legacy=True),
+    "AllenNLP archive": lambda folder: pack(folder, write_state_dict, "model.tar.gz"),
+    "ELMoForManyLangs": write_manylangs,
+    "zip of ELMoForManyLangs": lambda folder: pack(folder, write_manylangs, "144.zip"),
+}
+
+
+def damage(content, draw):
+    """Bytes that differ from these."""
+    way, place = draw.choice(WAYS), draw.randrange(len(content))
+    if way == "cut":
+        return content[:place]
+    if way == "repeat":
+        return content[:place] + content
+    damaged = bytearray(content)
+    if way == "claim":  # the largest numbers, where a size may stand
+        damaged[place : place + 8] = draw.choice([b"\xff" * 8, b"\xff" * 7 + b"\x7f"])
+    elif way == "fill":
+        damaged[place : place + 64] = bytes(64)
+    else:
+        for _ in range(draw.randint(1, 8)):
+            damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+    return bytes(damaged)
+
+
+def convert_damaged(original, workplace, seed):
+    """Convert one damaged copy; raise AssertionError unless all is as it should be."""
+    draw = random.Random(seed)
+    source, output = workplace / "damaged", workplace / "output"
+    shutil.copytree(original, source)
+    file = draw.choice([path for path in sorted(source.rglob("*")) if path.is_file()])
+    file.write_bytes(damage(file.read_bytes(), draw))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main([str(source), str(output)])
+    shutil.rmtree(source)
+    if status == 0:
+        assert json.loads((output / "conversion.json").read_text())["verification"]
+        shutil.rmtree(output)
+    else:
+        assert status == 1 and said.getvalue().count("error: ") == 1, said.getvalue()
+    assert not any(workplace.iterdir()), [*workplace.iterdir()]
+
+
+def run(folder, seeds):
+    """Do so for some numbers; print what went wrong, and how much memory was taken."""
+    folder = Path(folder)
+    workplace = folder / "here/deeper"
+    workplace.mkdir(parents=True)
+    convert_damaged(folder / "original", workplace, -1)  # what is loaded once is loaded now
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(int(seeds)):
+        print("seed", seed, flush=True)
+        convert_damaged(folder / "original", workplace, seed)
+    assert {path.name for path in folder.iterdir()} == {"original", "here"}
+    taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert taken < MORE_MEMORY, f"{taken:,} bytes more"
+
+
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(20), pytest.param(1000, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_original_is_refused_or_harmless(tmp_path, name, seeds):
+    if name.startswith(("zip", "tar", "AllenNLP archive")):
+        (tmp_path / "original").mkdir()
+    FORMATS[name](tmp_path / "original")
+    command = [sys.executable, __file__, str(tmp_path), str(seeds)]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    finished = subprocess.run(
+        command, capture_output=True, text=True, env=path, timeout=60 + 2 * seeds
+    )
+    assert finished.returncode == 0, finished.stdout[-20:] + finished.stderr[-3000:]
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])
