@@ -62,10 +62,10 @@ class Plan:
 
     corpus: int = 2048
     batches: int = 2
-    singles: int = 6
+    singles: int = 12
     steps: int = 1
     rounds: int = 3
-    sweep_rounds: int = 1
+    sweep_rounds: int = 2
     sweep_words: int = 300  # at least at each point
 
 

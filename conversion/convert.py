@@ -121,8 +121,7 @@ def convert_tensors(original: Original, folder: Path, prefix: str | None) -> dic
     model.tokenizer.save_pretrained(folder)
     save_model(model.config, model.state_dict, folder)
     model.state_dict.clear()  # the verification needs the room
-    expected = model.expected(verification.SENTENCES)
-    return {
+    record = {
         "source": {
             "format": model.format,
             "weights": describe(original.weights),
@@ -130,9 +129,12 @@ def convert_tensors(original: Original, folder: Path, prefix: str | None) -> dic
             **model.source,
         },
         "notes": [*original.notes, *model.notes],
-        "verification": verification.report(verification.compare(expected, folder)),
         **model.extra,
     }
+    expected = model.expected(verification.SENTENCES)
+    del model  # and so does the reloaded one
+    record["verification"] = verification.report(verification.compare(expected, folder))
+    return record
 
 
 def convert_back(source: Path, output: Path) -> None:
@@ -309,9 +311,13 @@ def save_tokenizer(config: ElmoConfig, original: Original, folder: Path) -> list
 
 
 def check_vocabulary(path: Path, rows: int) -> None:
-    """Raise WeightsError unless the file has one word for each row."""
-    with path.open(encoding="utf-8", newline="\n") as file:
-        lines = sum(1 for _ in file)
+    """Raise WeightsError unless the file is a vocabulary with one word for each row."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            lines = sum(1 for _ in file)
+        ElmoTokenizer(lm_vocab_file=str(path))
+    except ValueError as error:
+        raise WeightsError(f"{path.name} is no vocabulary: {error}") from error
     if lines != rows:
         raise WeightsError(f"{path.name} has {lines} words, but the weights have {rows} rows")
 

@@ -220,6 +220,7 @@ def load_rows(
         WeightsError: a tensor is missing, has another shape, or holds no numbers.
     """
     state_dict: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
     for row in rows:
         tensor = tensors.get(row.original)
         if tensor is None:
@@ -235,9 +236,18 @@ def load_rows(
         if not tensor.is_floating_point():
             raise WeightsError(f"tensor {row.original} holds {tensor.dtype}; expected float32")
         made = row.transform.load(tensor.detach().float())
-        # Tensors of one file may share memory, which safetensors does not store.
-        state_dict.update(zip(row.ours, (t.contiguous().clone() for t in made), strict=True))
+        state_dict.update(zip(row.ours, (_own(t, taken) for t in made), strict=True))
     return state_dict
+
+
+def _own(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:
+    """The tensor, copied where it shares memory, which safetensors does not store."""
+    memory = tensor.untyped_storage()
+    is_whole = memory.nbytes() == tensor.nbytes and tensor.is_contiguous()
+    if not is_whole or memory.data_ptr() in taken:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    taken.add(memory.data_ptr())
+    return tensor
 
 
 def dump_rows(

@@ -75,6 +75,34 @@ def read_tagged(source: str, words_column: str, tags_column: str) -> list[Exampl
     return sentences
 
 
+def read_answers(source: str) -> list[Example]:
+    """
+    Read questions with their contexts and answers, in SQuAD's columns.
+
+    Args:
+        source: as in the head of this file; in a table the answers are JSON.
+
+    Returns:
+        Rows with "question", "context", "where", and under "answers" pairs of a text and the
+        place of its first character in the context; none where there is no answer.
+    """
+    rows = read_examples(source, ["question", "context", "answers"])
+    for row in rows:
+        try:
+            answers = row["answers"]
+            answers = json.loads(answers) if isinstance(answers, str) else answers
+            row["answers"] = list(zip(answers["text"], answers["answer_start"], strict=True))
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f'{row["where"]}: expected answers like {{"text": ["..."], "answer_start": [0]}}, '
+                f"found {row['answers']!r}"
+            ) from None
+        for text, start in row["answers"]:
+            if not text.strip() or row["context"][start : start + len(text)] != text:
+                raise DataError(f"{row['where']}: {text!r} is not at place {start} of the context")
+    return rows
+
+
 def label_names(labels: Iterable[str]) -> list[str]:
     """Return the labels that occur, "O" first."""
     return sorted(set(labels), key=lambda label: (label != "O", label))

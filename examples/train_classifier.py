@@ -39,6 +39,9 @@ class Arguments:
     pooling: Literal["mean", "max", "mean+max", "ends"] = "mean+max"
     lstm_dim: int = field(default=0, metadata={"help": "task biLSTM, each direction; 0: none"})
     train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
+    layers: list[int] | None = field(
+        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
+    )
 
 
 def read(source, arguments):
@@ -84,7 +87,7 @@ def regression_metrics(prediction):
     return {"pearson": float(correlation), "mean_squared_error": error}
 
 
-def main(argv=None):
+def make_trainer(argv=None):
     parser = HfArgumentParser((Arguments, TrainingArguments))
     parser.set_defaults(**DEFAULTS)
     arguments, training = parser.parse_args_into_dataclasses(argv)
@@ -106,9 +109,10 @@ def main(argv=None):
         problem_type="regression" if names is None else "single_label_classification",
         classifier_pooling=arguments.pooling,
         classifier_lstm_dim=arguments.lstm_dim,
+        mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    trainer = Trainer(
+    return Trainer(
         model=model,
         args=training,
         train_dataset=train,
@@ -117,7 +121,11 @@ def main(argv=None):
         processing_class=tokenizer,
         compute_metrics=regression_metrics if names is None else classification_metrics,
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+
+
+def main(argv=None):
+    trainer = make_trainer(argv)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate()
     trainer.log_metrics("eval", metrics)

@@ -40,6 +40,9 @@ class Arguments:
     crf: bool = field(default=True, metadata={"help": "tag whole sentences by a CRF"})
     lstm_dim: int = field(default=200, metadata={"help": "task biLSTM, each direction; 0: none"})
     train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
+    layers: list[int] | None = field(
+        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
+    )
 
 
 def read(source, arguments):
@@ -92,7 +95,7 @@ def make_metrics(names, scheme):
     return compute
 
 
-def main(argv=None):
+def make_trainer(argv=None):
     parser = HfArgumentParser((Arguments, TrainingArguments))
     parser.set_defaults(**DEFAULTS)
     arguments, training = parser.parse_args_into_dataclasses(argv)
@@ -111,9 +114,10 @@ def main(argv=None):
         use_crf=arguments.crf,
         tagging_scheme=arguments.scheme if arguments.crf and arguments.scheme != "none" else None,
         classifier_lstm_dim=arguments.lstm_dim,
+        mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    trainer = Trainer(
+    return Trainer(
         model=model,
         args=training,
         train_dataset=train,
@@ -123,7 +127,11 @@ def main(argv=None):
         compute_metrics=make_metrics(names, arguments.scheme),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+
+
+def main(argv=None):
+    trainer = make_trainer(argv)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate()
     trainer.log_metrics("eval", metrics)

@@ -9,14 +9,13 @@ are read whole. All of TrainingArguments may be given, too.
 """
 
 import collections
-import json
 import re
 import string
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from task_data import DataError, read_examples
+from task_data import read_answers
 from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
 from elmo_hf import ElmoForQuestionAnswering
@@ -38,24 +37,9 @@ class Arguments:
     lstm_dim: int = field(default=200, metadata={"help": "task biLSTM, each direction; 0: none"})
     max_answer_words: int = 30
     train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
-
-
-def read(source):
-    rows = read_examples(source, ["question", "context", "answers"])
-    for row in rows:
-        try:
-            answers = row["answers"]
-            answers = json.loads(answers) if isinstance(answers, str) else answers
-            row["answers"] = list(zip(answers["text"], answers["answer_start"], strict=True))
-        except (KeyError, TypeError, ValueError):
-            raise DataError(
-                f'{row["where"]}: expected answers like {{"text": ["..."], "answer_start": [0]}}, '
-                f"found {row['answers']!r}"
-            ) from None
-        for text, start in row["answers"]:
-            if not text.strip() or row["context"][start : start + len(text)] != text:
-                raise DataError(f"{row['where']}: {text!r} is not at place {start} of the context")
-    return rows
+    layers: list[int] | None = field(
+        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
+    )
 
 
 def make_collator(tokenizer):
@@ -116,19 +100,21 @@ def token_f1(found, gold):
     return 2 * common / (len(found) + len(gold)) if found and gold else float(found == gold)
 
 
-def main(argv=None):
+def make_trainer(argv=None):
     parser = HfArgumentParser((Arguments, TrainingArguments))
     parser.set_defaults(**DEFAULTS)
     arguments, training = parser.parse_args_into_dataclasses(argv)
     training.remove_unused_columns = False  # texts become ids batch by batch
     set_seed(training.seed)
-    train, dev = read(arguments.train), read(arguments.dev)
+    train, dev = read_answers(arguments.train), read_answers(arguments.dev)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
     model = ElmoForQuestionAnswering.from_pretrained(
-        arguments.model, classifier_lstm_dim=arguments.lstm_dim
+        arguments.model,
+        classifier_lstm_dim=arguments.lstm_dim,
+        mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    trainer = Trainer(
+    return Trainer(
         model=model,
         args=training,
         train_dataset=train,
@@ -137,7 +123,11 @@ def main(argv=None):
         processing_class=tokenizer,
         compute_metrics=make_metrics(tokenizer, dev, arguments.max_answer_words),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+
+
+def main(argv=None):
+    trainer = make_trainer(argv)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate()
     trainer.log_metrics("eval", metrics)

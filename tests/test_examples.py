@@ -226,10 +226,9 @@ def test_bad_labels_are_named_with_the_line(data, example, tmp_path):
     path = json_lines(tmp_path / "a.jsonl", [{"words": ["a"], "tags": ["O", "O"]}])
     with pytest.raises(data.DataError, match=r"a.jsonl:1: .* lists of equal length"):
         data.read_tagged(path, "words", "tags")
-    qa = example("train_qa")
     row = {"question": "Who ?", "context": "Ada slept", "answers": {"text": ["Ada"]}}
-    with pytest.raises(ValueError, match=r"a.jsonl:1: expected answers like"):
-        qa.read(json_lines(tmp_path / "a.jsonl", [row]))
+    with pytest.raises(data.DataError, match=r"a.jsonl:1: expected answers like"):
+        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
     row["answers"]["answer_start"] = [3]
-    with pytest.raises(ValueError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
-        qa.read(json_lines(tmp_path / "a.jsonl", [row]))
+    with pytest.raises(data.DataError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
+        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))

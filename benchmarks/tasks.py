@@ -1,0 +1,292 @@
+"""How much a checkpoint's vectors help on labelled data: tagging, classification, answers.
+
+    python benchmarks/tasks.py CHECKPOINT --text 'text/*.txt' [--data DIR] [--tasks NAME ...]
+
+Trains a head on every data set for every row of the table and several seeds, by the examples'
+own code, and writes benchmarks/tasks.md and tasks.json. A row's command is printed below the
+table. What was measured before is kept in the folder --work and not measured again. --text is
+what word2vec, the static baseline, is trained on: the checkpoint's own text.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(ROOT / "benchmarks")]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import speed_machine
+import task_models
+from remembered import remember
+from task_texts import TASKS, Task
+
+DATA = ROOT.parent / "shared" / "data"
+REPORT = ROOT / "benchmarks" / "tasks.md"
+TAGGING = "train_ner"
+LINEAR = ("--lstm_dim", "0", "--learning_rate", "1e-2")
+LSTM = ("--lstm_dim", "100", "--learning_rate", "2e-3")
+TRAINED = ("--lstm_dim", "0", "--learning_rate", "1e-3", "--train_bilm")
+STEPS = ("--lr_scheduler_type", "linear", "--per_device_train_batch_size", "32")
+QUIET = ("--eval_strategy", "no", "--save_strategy", "no", "--logging_strategy", "no")
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A row of the table: which vectors, and which head stands on them.
+
+    Args:
+        model: "checkpoint", "random" or "word2vec".
+        layers: mixed; None: all.
+        flags: of the head, for every example.
+        crf: whether taggings are told by a CRF; None: this row is for tagging and has none,
+            which the other tasks' rows have neither.
+    """
+
+    model: str
+    flags: tuple[str, ...]
+    layers: tuple[int, ...] | None = None
+    crf: bool = False
+    tagging_only: bool = False
+
+
+def make_rows(num_layers: int) -> dict[str, Row]:
+    """The table's rows for a biLM of so many layers, layer 0 included."""
+    single = {f"layer {n}": Row("checkpoint", LINEAR, (n,)) for n in range(num_layers)}
+    single[f"layer {num_layers - 1}, the top"] = single.pop(f"layer {num_layers - 1}")
+    single["layer 0, characters alone"] = single.pop("layer 0")
+    return {
+        "word2vec": Row("word2vec", LINEAR, (0,)),
+        "random weights, learned mix": Row("random", LINEAR),
+        **dict(sorted(single.items())),
+        "learned mix": Row("checkpoint", LINEAR),
+        "learned mix, biLM trained": Row("checkpoint", TRAINED),
+        "learned mix, CRF": Row("checkpoint", LINEAR, crf=True, tagging_only=True),
+        "word2vec, biLSTM (CRF)": Row("word2vec", LSTM, (0,), crf=True),
+        "random weights, biLSTM (CRF)": Row("random", LSTM, crf=True),
+        "learned mix, biLSTM": Row("checkpoint", LSTM, tagging_only=True),
+        "learned mix, biLSTM (CRF)": Row("checkpoint", LSTM, crf=True),
+    }
+
+
+def flags(task: Task, row: Row, seed: int) -> list[str]:
+    """What the example is told, files and model apart."""
+    told = [*task.flags, *row.flags, *STEPS, "--num_train_epochs", str(task.epochs)]
+    if row.layers is not None:
+        told += ["--layers", *map(str, row.layers)]
+    if task.example == TAGGING and not row.crf:
+        told.append("--no_crf")
+    return [*told, "--seed", str(seed)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a process measures: one task, all its rows and seeds, one model after the other."""
+
+    name: str
+    rows: dict[str, Row]
+    models: dict[str, Path]
+    work: Path
+    data: Path
+    seeds: int
+    fingerprint: str
+
+    @property
+    def results(self) -> Path:
+        return self.work / "results" / f"{self.name}-{self.fingerprint}.jsonl"
+
+    def read(self) -> list[dict]:
+        """What has been measured so far; a line that was cut off is not."""
+        if not self.results.is_file():
+            return []
+        lines = self.results.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Rows and seeds still to be measured, those of one model together."""
+        done = {(run["row"], run["seed"]) for run in self.read()}
+        task = TASKS[self.name]
+        for name, row in sorted(self.rows.items(), key=lambda item: item[1].model):
+            if row.tagging_only and task.example != TAGGING:
+                continue
+            yield from ((name, s) for s in range(self.seeds) if (name, s) not in done)
+
+
+def measure(plan: Plan) -> str:
+    """Measure what is left of a task; return its name."""
+    import torch
+
+    torch.set_num_threads(1)
+    task = TASKS[plan.name]
+    folder = plan.work / "texts" / plan.name
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = task.write(plan.data, folder)
+    known: dict[str, dict] = {}
+    for name, seed in plan.runs():
+        row = plan.rows[name]
+        known = {row.model: known.get(row.model, {})}  # of one model at a time
+        trainer = make_trainer(task, row, plan.models[row.model], train, test, seed)
+        if not any(p.requires_grad for p in trainer.model.elmo.parameters()):
+            trainer.model.elmo = remember(trainer.model.elmo, known[row.model])
+        trainer.train()
+        metrics = trainer.evaluate()
+        run = {"row": name, "seed": seed, "score": metrics[f"eval_{task.metric}"]}
+        run["examples"] = len(trainer.train_dataset)
+        plan.results.parent.mkdir(parents=True, exist_ok=True)
+        with plan.results.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+        print(f"{plan.name}: {name}, seed {seed}: {run['score']:.4f}", file=sys.stderr, flush=True)
+    return plan.name
+
+
+def make_trainer(task: Task, row: Row, model: Path, train: Path, test: Path, seed: int):
+    """The example's trainer for one run."""
+    example = __import__(task.example)
+    files = ["--model", str(model), "--train", str(train), "--dev", str(test)]
+    output = ["--output_dir", str(train.parent / "out"), "--use_cpu", "--disable_tqdm", "true"]
+    return example.make_trainer([*files, *flags(task, row, seed), *QUIET, *output])
+
+
+def summarize(runs: Sequence[dict]) -> dict[str, dict]:
+    """By row the mean score in percent, and its standard deviation over the seeds."""
+    scores: dict[str, list[float]] = {}
+    for run in runs:
+        scores.setdefault(run["row"], []).append(100 * run["score"])
+    return {
+        row: {"mean": fmean(found), "spread": stdev(found) if len(found) > 1 else None}
+        | {"seeds": len(found)}
+        for row, found in scores.items()
+    }
+
+
+def markdown(results: dict) -> str:
+    """The table, the commands behind its rows, and what has to be known to read it."""
+    tasks, rows = results["tasks"], results["rows"]
+    header = ["vectors and head", *tasks, "mean"]
+    lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
+    for row in rows:
+        found = [task["scores"].get(row) for task in tasks.values()]
+        means = [score["mean"] for score in found if score]
+        mean = f"{fmean(means):.1f}" if len(means) == len(tasks) else "-"
+        lines.append("| " + " | ".join([row, *map(cell, found), mean]) + " |")
+    notes = [f"- {name}: {task['what']}" for name, task in tasks.items()]
+    commands = [f"- {row}: `{command}`" for row, command in rows.items()]
+    made = results["made"]
+    return "\n".join(
+        [
+            "# Tasks",
+            "",
+            "Percent on the test part, mean ± standard deviation over seeds. The biLM is frozen "
+            "unless the row says otherwise; heads are linear but for the rows with a biLSTM, which "
+            "in tagging stands below a CRF, as in the paper. No figure was chosen on the test "
+            "part: heads train for a fixed number of epochs.",
+            "",
+            *lines,
+            "",
+            *notes,
+            "",
+            "A row's command, seed by seed, for tagging:",
+            "",
+            *commands,
+            "",
+            f"Made on {made['date']} by `{made['command']}` on {made['machine']['processor']}, "
+            f"{made['machine']['cores']} cores; checkpoint {made['fingerprint']} (SHA-256).",
+            "",
+        ]
+    )
+
+
+def cell(score: dict | None) -> str:
+    if score is None:
+        return "-"
+    spread = "" if score["spread"] is None else f" ± {score['spread']:.1f}"
+    return f"{score['mean']:.1f}{spread}"
+
+
+def collect(plans: Sequence[Plan], command: str, fingerprint: str) -> dict:
+    """What the report says, ready for JSON."""
+    tasks = {}
+    for plan in plans:
+        task, runs = TASKS[plan.name], plan.read()
+        if runs:
+            what = f"{task.metric}, {runs[0]['examples']:,} training examples, {task.epochs} epochs"
+            tasks[plan.name] = {"what": what, "scores": summarize(runs)}
+    example = TASKS["wnut17"]
+    files = f"examples/{example.example}.py --model MODEL --train TRAIN --dev TEST --output_dir OUT"
+    rows = {
+        name: f"python {files} " + shlex.join(flags(example, row, 0)).replace("--seed 0", "")
+        for name, row in plans[0].rows.items()
+    }
+    made = {"date": datetime.date.today().isoformat(), "command": command}
+    made |= {"machine": speed_machine.describe(), "fingerprint": fingerprint}
+    return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": made}
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("checkpoint", help="folder of a checkpoint")
+    parser.add_argument("--text", nargs="+", default=[], help="text for word2vec, as in pretrain")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--work", type=Path, default=Path("tasks_work"))
+    parser.add_argument("--output", type=Path, default=REPORT)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--rows", nargs="+", help="only these rows of the table")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=speed_machine.cores())
+    return parser.parse_args(arguments)
+
+
+def make_plans(given: argparse.Namespace) -> list[Plan]:
+    from elmo_hf import ElmoConfig
+
+    config = ElmoConfig.from_pretrained(given.checkpoint)
+    weights = Path(given.checkpoint, "model.safetensors").read_bytes()
+    fingerprint = hashlib.sha256(weights).hexdigest()[:12]
+    rows = make_rows(config.num_hidden_layers + 1)
+    if not given.text:
+        rows = {name: row for name, row in rows.items() if row.model != "word2vec"}
+    if given.rows:
+        rows = {name: rows[name] for name in given.rows}
+    given.work.mkdir(parents=True, exist_ok=True)
+    models = {"checkpoint": Path(given.checkpoint)}
+    models["random"] = task_models.write_random(given.checkpoint, given.work / "random")
+    if given.text:
+        models["word2vec"] = task_models.write_word2vec(
+            given.text, config.projection_dim, given.work / "word2vec", given.workers
+        )
+    shared = (rows, models, given.work, given.data, given.seeds, fingerprint)
+    return [Plan(name, *shared) for name in given.tasks]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parse_arguments(arguments)
+    command = "python benchmarks/tasks.py " + shlex.join(arguments or sys.argv[1:])
+    try:
+        plans = make_plans(given)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(given.workers, context) as pool:
+            for finished in as_completed([pool.submit(measure, plan) for plan in plans]):
+                print(f"{finished.result()} is done", file=sys.stderr, flush=True)
+        results = collect(plans, command, plans[0].fingerprint)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    given.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    given.output.write_text(text := markdown(results), encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
