@@ -24,9 +24,7 @@ import torch
 BATCH = 32
 TAGS = 9  # of the task whose head is trained
 WARM_UP = 0.3  # seconds of work before the clock starts: threads wake, others' come to rest
-WARM_UP_SENTENCE = (
-    "The clock does not start before the program has been at work for a while .".split()
-)
+WARM_UP_SENTENCE = ["It", "was", "a", "dark", "and", "stormy", "night", "."]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
