@@ -172,7 +172,7 @@ in the original format; AllenNLP loads the same file that our model was converte
   takes them, and in a row of its own sorted by length; BERT and the plain reference sorted.
 - Known words: the character encoder's vectors are kept from batch to batch (`word_cache`), as
   `embed_corpus` does of itself.
-- Before batches and lone sentences a program works on another sentence for 0.3 s, unmeasured.
+- Before its batches, lone sentences or steps a program works on another sentence for 0.3 s.
 - AllenNLP forgets its carried memory before each batch, so that all compute the same.
 - A training step is forward and backward of a batch of 32 with a tagger's head on a scalar mix,
   without dropout; the weights are moved between the steps. Peak memory is that of the first step

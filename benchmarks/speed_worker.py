@@ -23,7 +23,7 @@ import torch
 
 BATCH = 32
 TAGS = 9  # of the task whose head is trained
-WARM_UP = 0.3  # seconds of work before the clock starts: threads wake, others' come to rest
+WARM_UP = 0.3  # seconds of work before the clock starts
 WARM_UP_SENTENCE = ["It", "was", "a", "dark", "and", "stormy", "night", "."]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
@@ -60,10 +60,8 @@ class Worker:
 
     @torch.no_grad()
     def batches(self, batches: list) -> dict:
-        """Time batches one after another as they are, as a program does that is at work."""
-        end = time.perf_counter() + WARM_UP
-        while time.perf_counter() < end:
-            self.forward([WARM_UP_SENTENCE])
+        """Time batches one after another as they are."""
+        warm_up(self.forward)
         start = time.perf_counter()
         for batch in batches:
             self.forward(batch)
@@ -92,6 +90,9 @@ class Worker:
 
     def steps(self, batches: list, frozen: bool) -> dict:
         """Time forward and backward; the weights move in between, which nobody times."""
+        self.trained(frozen)
+        warm_up(lambda batch: self.loss(batch).backward())
+        self.module.zero_grad()
         seconds = 0.0
         for batch in batches:
             optimizer = torch.optim.SGD(self.trained(frozen), lr=1e-9)
@@ -140,6 +141,13 @@ class Worker:
     def loss(self, sentences: list) -> torch.Tensor:
         layers, mask = self.forward(sentences)
         return self.head(layers, mask.bool())
+
+
+def warm_up(work) -> None:
+    """Set a program to work: threads wake, and those of the program before come to rest."""
+    end = time.perf_counter() + WARM_UP
+    while time.perf_counter() < end:
+        work([WARM_UP_SENTENCE])
 
 
 class Head(torch.nn.Module):
