@@ -1,6 +1,7 @@
 """The training examples on tiny data, and what they say about bad data."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from elmo_hf import (
     ElmoConfig,
+    ElmoForPreTraining,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
@@ -145,6 +147,28 @@ def test_sentence_embeddings_are_trained_on_pairs(example, checkpoint, tmp_path)
     found = run(module, checkpoint, train, tmp_path, "--dev", dev, rate=0.02)
     assert found["dev_spearman_cosine"] > 0.7
     assert (tmp_path / "out" / "modules.json").is_file()
+
+
+def test_a_checkpoint_is_packed_in_half_its_size(example, tmp_path, capsys):
+    words = ["<S>", "</S>", "<UNK>", "rain", "fell", "."]
+    torch.manual_seed(0)
+    model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=len(words)))
+    model.save_pretrained(tmp_path / "run")
+    ElmoTokenizer(lm_vocab=words).save_pretrained(tmp_path / "run")
+    text = write(tmp_path / "text.txt", "rain fell .\n\nrain .\n")
+    pack, given = example("pack"), [str(tmp_path / "run"), str(tmp_path / "packed")]
+    pack.main([*given, "--text", text])
+    before, after = re.search(
+        r"perplexity (\S+) before, (\S+) after", capsys.readouterr().out
+    ).groups()
+    assert float(before) == pytest.approx(float(after), rel=1e-2)
+    half, whole = ((tmp_path / name / "model.safetensors") for name in ("packed", "run"))
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    packed = ElmoForPreTraining.from_pretrained(tmp_path / "packed")
+    rounded = model.state_dict()["lm_head.weight"].bfloat16().float()
+    assert torch.equal(packed.state_dict()["lm_head.weight"], rounded)
+    with pytest.raises(SystemExit, match="exists already"):
+        pack.main(given)
 
 
 def test_a_data_set_of_the_hub_is_read_with_the_names_of_its_classes(data, tmp_path):

@@ -1,0 +1,57 @@
+"""Store a trained checkpoint in half its size, as a folder to be shared.
+
+    python examples/pack.py RUN/checkpoint-1000 OUTPUT [--text held-out.txt]
+
+Weights are kept in bfloat16 and computed with in float32, as config.json says, unless one asks for
+another dtype at loading. With --text the perplexity before and after is printed.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from elmo_hf import ElmoForPreTraining, ElmoTokenizer
+from elmo_hf.scoring import perplexity, score_sentences
+
+
+def pack(source, output):
+    """Write the folder whole or not at all."""
+    if output.exists():
+        raise SystemExit(f"error: {output} exists already; name a new folder, or remove it first")
+    part = output.with_name(f"{output.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    tokenizer = ElmoTokenizer.from_pretrained(source)
+    ElmoForPreTraining.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    config = json.loads((part / "config.json").read_text())
+    config["dtype"] = "float32"
+    (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    part.rename(output)
+
+
+def measure(folder, text):
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    model = ElmoForPreTraining.from_pretrained(folder).eval()
+    sentences = [line.strip() for line in text.read_text(encoding="utf-8").splitlines()]
+    return perplexity(score_sentences(model, tokenizer, [s for s in sentences if s])).mean
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--text", type=Path, help="held-out text, a sentence a line")
+    given = parser.parse_args(argv)
+    pack(given.source, given.output)
+    size = sum(path.stat().st_size for path in given.output.iterdir())
+    print(f"{given.output}: {size / 1e6:.1f} MB")
+    if given.text:
+        before, after = (measure(folder, given.text) for folder in (given.source, given.output))
+        print(f"perplexity {before:.3f} before, {after:.3f} after")
+
+
+if __name__ == "__main__":
+    main()
