@@ -257,7 +257,7 @@ def find_datasets(path: Path, file: Any) -> dict[str, Any]:
 
     try:
         file.visititems(visit)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path.name} is a damaged HDF5 file: {error}") from error
     return arrays
 

@@ -91,10 +91,11 @@ def test_an_endless_corpus_is_read_two_windows_ahead_at_most(model, tokenizer):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_threads_is_restored(model, tokenizer, workers):
-    before, alive = torch.get_num_threads(), threading.active_count()
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         list(embed_corpus(model, tokenizer, SENTENCES, workers=workers))
+        alive = threading.active_count()
         assert torch.get_num_threads() == 2
         half_way = embed_corpus(model, tokenizer, SENTENCES, workers=workers)
         next(half_way)
