@@ -40,6 +40,7 @@ NAMES = Names(
     projection="_token_embedder._projection",
     lstm="_elmo_lstm.{direction}_layer_{layer}",
     words="",
+    mixed="",
     table=SAME,  # row 0 of theirs is padding too
     extra_rows=0,
 )
@@ -349,7 +350,9 @@ def _equal(tensors: Mapping[str, torch.Tensor], first: str, other: str) -> bool:
 
 def _check_describable(config: ElmoConfig) -> None:
     problem = None
-    if not config.uses_characters or config.word_vocab_size:
+    if config.num_mixed_lstms:
+        problem = "mixes the directions"
+    elif not config.uses_characters or config.word_vocab_size:
         problem = "reads words from a table"
     elif config.vocab_size != 262:
         problem = f"has {config.vocab_size} character symbols, not 262"

@@ -1,4 +1,4 @@
-"""ELMoForManyLangs models: words, unicode characters or both, through the "elmo" encoder.
+"""ELMoForManyLangs models: words, unicode characters or both, under a biLM or LSTMs.
 
 A model is a folder: char.dic and word.dic (entry, tab, id), token_embedder.pkl and encoder.pkl
 (state dicts), and config.json, which names the file of the model's settings by its path on the
@@ -30,6 +30,7 @@ NAMES = Names(
     projection="token_embedder.projection",
     lstm="encoder.{direction}_layer_{layer}",
     words="token_embedder.word_emb_layer.embedding.weight",
+    mixed="encoder",
     table=TABLE,
     extra_rows=1,
 )
@@ -76,7 +77,7 @@ def open_manylangs(original: Original) -> OpenModel:
 
     Raises:
         WeightsError: a file is missing or damaged, the files contradict each other, or the encoder
-            is not "elmo".
+            is unknown.
     """
     folder = original.weights.parent
     settings, notes = read_settings(folder, original.options)
@@ -110,6 +111,11 @@ def open_manylangs(original: Original) -> OpenModel:
     )
 
 
+def is_mixed(settings: Mapping[str, Any]) -> bool:
+    """Whether the encoder is "lstm", whose layers mix the directions, and no biLM."""
+    return str(settings["encoder"]["name"]).lower() == "lstm"
+
+
 def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """
     The settings of a model, and notes.
@@ -118,7 +124,7 @@ def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, An
     in the folder. A model without the file has the released models' settings.
 
     Raises:
-        WeightsError: a file is no JSON, a setting is missing, or the encoder is not "elmo".
+        WeightsError: a file is no JSON, a setting is missing, or the encoder is unknown.
     """
     notes = []
     path, claimed = named, None
@@ -193,10 +199,10 @@ def _check_settings(settings: Mapping[str, Any], file: str) -> None:
                 raise WeightsError(
                     f"{file}: {section}.{name} is {given.get(name)!r}; expected {kind.__name__}"
                 )
-    if settings["encoder"]["name"].lower() != "elmo":
+    if settings["encoder"]["name"].lower() not in ("elmo", "lstm"):
         raise WeightsError(
-            f"{file}: the encoder is {settings['encoder']['name']!r}, a plain LSTM whose layers "
-            "mix the directions; only the encoder 'elmo' is a biLM that ElmoConfig describes"
+            f"{file}: the encoder is {settings['encoder']['name']!r}; expected 'elmo', a biLM, or "
+            "'lstm', LSTMs whose layers mix the directions"
         )
     if settings["token_embedder"]["name"].lower() != "cnn":
         raise WeightsError(
@@ -230,6 +236,8 @@ def _config(
         "bos_token_id": boundaries["<bos>"] + 1,
         "eos_token_id": boundaries["<eos>"] + 1,
     }
+    if is_mixed(settings):
+        fields |= {"num_mixed_lstms": encoder["n_layers"], "num_hidden_layers": 1}
     if characters:
         fields["char_embedding_dim"] = embedder["char_dim"]
         fields["activation"] = embedder["activation"]

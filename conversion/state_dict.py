@@ -41,6 +41,7 @@ class Names:
     projection: str
     lstm: str
     words: str
+    mixed: str
     table: Transform
     extra_rows: int  # rows of our tables that theirs lack
 
@@ -182,7 +183,27 @@ def encoder_table(config: ElmoConfig, names: Names) -> list[Row]:
     if config.has_embedding_projection:
         shape = (config.projection_dim, config.embedding_dim)
         rows += both(names.projection, f"{ours}.projection", shape)
-    return rows + _lstm_table(config, names)
+    make = _mixed_lstm_table if config.num_mixed_lstms else _lstm_table
+    return rows + make(config, names)
+
+
+def _mixed_lstm_table(config: ElmoConfig, names: Names) -> list[Row]:
+    # ELMoForManyLangs alone has these; both sides are torch's own LSTM.
+    ours, cell, width = "elmo.layers.0", config.cell_dim, config.projection_dim
+    shapes = {"projection.weight": (width, cell), "projection.bias": (width,)}
+    for layer in range(config.num_mixed_lstms):
+        read = 2 * cell if layer else width
+        for end in (f"l{layer}", f"l{layer}_reverse"):
+            shapes |= {
+                f"lstm.weight_ih_{end}": (4 * cell, read),
+                f"lstm.weight_hh_{end}": (4 * cell, cell),
+                f"lstm.bias_ih_{end}": (4 * cell,),
+                f"lstm.bias_hh_{end}": (4 * cell,),
+            }
+    return [
+        Row(f"{names.mixed}.{name.replace('lstm', 'encoder')}", shape, (f"{ours}.{name}",), SAME)
+        for name, shape in shapes.items()
+    ]
 
 
 def _lstm_table(config: ElmoConfig, names: Names) -> list[Row]:

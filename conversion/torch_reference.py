@@ -68,8 +68,9 @@ def manylangs(
         return linear(np.concatenate(parts), arrays, f"{name}.projection")
 
     lstm = {"use_skip_connections": True, **settings["encoder"]}
+    encode = mixed_layers if lstm["name"].lower() == "lstm" else layers
     rows = [["<bos>", *sentence, "<eos>"] for sentence in sentences]
-    return [layers(np.stack([vector(w) for w in row]), lstm, arrays, "encoder.") for row in rows]
+    return [encode(np.stack([vector(w) for w in row]), lstm, arrays, "encoder.") for row in rows]
 
 
 def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
@@ -112,6 +113,40 @@ def layers(
             reading[direction] = x + y if layer and lstm["use_skip_connections"] else y
         found.append(np.concatenate([reading["forward"], reading["backward"][::-1]], axis=1))
     return found
+
+
+def mixed_layers(
+    vectors: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str
+) -> list[np.ndarray]:
+    """Layer 0, and what LSTMs that read both directions make of it (ELMoForManyLangs `LstmbiLM`).
+
+    The LSTMs are torch's: gates stand in the order input, forget, candidate, output.
+    """
+    x = vectors
+    for layer in range(lstm["n_layers"]):
+        ends = {f"l{layer}": 1, f"l{layer}_reverse": -1}
+        x = np.concatenate(
+            [
+                run_plain(x[::step], arrays, f"{name}encoder.{{}}_{end}")[::step]
+                for end, step in ends.items()
+            ],
+            axis=1,
+        )
+    halves = [linear(half, arrays, f"{name}projection") for half in np.split(x, 2, axis=1)]
+    return [np.concatenate([vectors, vectors], axis=1), np.concatenate(halves, axis=1)]
+
+
+def run_plain(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
+    """One LSTM over words (words, D) in reading order, from zero states."""
+    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights, recurrent, bias, more = (_read(arrays, name.format(part)) for part in parts)
+    h = c = np.zeros(recurrent.shape[1])
+    outputs = np.empty((len(x), len(h)))
+    for t, given in enumerate(x @ weights.T + bias + more):
+        i, f, g, o = np.split(given + recurrent @ h, 4)
+        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+        h = outputs[t] = _sigmoid(o) * np.tanh(c)
+    return outputs
 
 
 def run(x: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:

@@ -51,6 +51,8 @@ class ElmoConfig(PreTrainedConfig):
         lstm_projection: map the LSTM output from `cell_dim` to `projection_dim`. `None`: where
             they differ (bilm-tf).
         num_hidden_layers: LSTM layers of each direction.
+        num_mixed_lstms: bidirectional LSTMs, each reading both directions of the one below, that
+            make up the one layer in place of a biLM's (ELMoForManyLangs' encoder `lstm`); 0: none.
         cell_clip: bound on the magnitude of the LSTM memory; `None`: unbounded.
         projection_clip: bound on the magnitude of the projected output; `None`: unbounded.
             Without an LSTM projection nothing is clipped (TensorFlow's `LSTMCell`).
@@ -105,6 +107,7 @@ class ElmoConfig(PreTrainedConfig):
     cell_dim: int = 4096
     lstm_projection: bool | None = None
     num_hidden_layers: int = 2
+    num_mixed_lstms: int = 0
     cell_clip: float | int | None = 3.0
     projection_clip: float | int | None = 3.0
     use_skip_connections: bool = True
@@ -177,7 +180,7 @@ class ElmoConfig(PreTrainedConfig):
         """Fields that are legal alone but not together; `@strict` calls every `validate_*`."""
         self._require_positive("projection_dim", "cell_dim", "num_hidden_layers")
         self._require_at_least_zero("num_highway_layers", "word_vocab_size", "lm_vocab_size")
-        self._require_at_least_zero("num_sampled_words")
+        self._require_at_least_zero("num_sampled_words", "num_mixed_lstms")
         for name in ("cell_clip", "projection_clip"):
             clip = getattr(self, name)
             if clip is not None and clip <= 0:
@@ -195,6 +198,14 @@ class ElmoConfig(PreTrainedConfig):
             self._require_positive("word_embedding_dim")
         self._validate_projections()
         self._validate_softmax()
+        if self.num_mixed_lstms and (
+            self.num_hidden_layers != 1 or not self.bidirectional or self.lm_vocab_size
+        ):
+            raise ValueError(
+                f"num_mixed_lstms={self.num_mixed_lstms} makes up one layer that reads both "
+                "directions and predicts no words; give num_hidden_layers=1, bidirectional=True "
+                "and lm_vocab_size=0"
+            )
 
     def validate_heads(self) -> None:
         """Fields of the task heads; `@strict` calls every `validate_*`."""

@@ -31,6 +31,7 @@ from .losses_elmo import (
     span_loss,
 )
 from .lstm_elmo import ElmoLstm  # noqa: F401
+from .mixed_lstm_elmo import ElmoMixedLayer  # noqa: F401
 from .modeling_elmo import ElmoModel  # noqa: F401
 from .packing_elmo import Packing  # noqa: F401
 from .quantization_elmo import is_int8  # noqa: F401

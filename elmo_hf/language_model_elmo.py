@@ -21,9 +21,11 @@ from .inference_elmo import PreparedLstm  # noqa: F401
 from .inputs_elmo import States, check_labels, make_mask
 from .kernels_elmo import find_kernels  # noqa: F401
 from .lstm_elmo import ElmoLstm  # noqa: F401
+from .mixed_lstm_elmo import ElmoMixedLayer  # noqa: F401
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .packing_elmo import Packing  # noqa: F401
 from .quantization_elmo import is_int8  # noqa: F401
+from .rows_elmo import run_over_words  # noqa: F401
 from .softmax_elmo import full_softmax_loss, sampled_softmax_loss
 from .threads_elmo import run_side_by_side  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401

@@ -22,8 +22,10 @@ from .inference_elmo import PreparedLstm  # noqa: F401
 from .inputs_elmo import States, check_states, check_words, make_mask
 from .kernels_elmo import find_kernels  # noqa: F401
 from .lstm_elmo import Distinct, ElmoLstm, is_unhooked, run_directions
+from .mixed_lstm_elmo import ElmoMixedLayer
 from .packing_elmo import Packing  # noqa: F401
 from .quantization_elmo import is_int8  # noqa: F401
+from .rows_elmo import run_over_words  # noqa: F401
 from .threads_elmo import run_side_by_side  # noqa: F401
 from .training_elmo import clipped_lstm  # noqa: F401
 
@@ -108,7 +110,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     base_model_prefix = "elmo"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ElmoEmbeddings", "ElmoLayer"]
+    _no_split_modules = ["ElmoEmbeddings", "ElmoLayer", "ElmoMixedLayer"]
     model_tags = ["elmo", "bilm"]
 
     @torch.no_grad()
@@ -122,6 +124,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
             self._init_convolution(module)
         elif isinstance(module, nn.Linear):
             self._init_linear(module)
+        elif isinstance(module, nn.LSTM):
+            _init_lstm(module)
 
     def _init_convolution(self, convolution: nn.Conv1d) -> None:
         if self.config.activation == "relu":
@@ -167,9 +171,11 @@ class ElmoModel(ElmoPreTrainedModel):
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
         self.embeddings = ElmoEmbeddings(config)
-        self.layers = nn.ModuleList(
-            ElmoLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)
-        )
+        if config.num_mixed_lstms:
+            self.layers = nn.ModuleList([ElmoMixedLayer(config)])
+        else:
+            layers = range(config.num_hidden_layers)
+            self.layers = nn.ModuleList(ElmoLayer(config, layer_idx) for layer_idx in layers)
         _tag_roles(self)
         self.post_init()
 
@@ -181,6 +187,8 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def engine_info(self) -> dict[str, str]:
         """Say which engine runs the LSTMs with and without gradients, here and now, and why."""
+        if self.config.num_mixed_lstms:
+            return dict.fromkeys(("inference", "training"), "torch: the directions are mixed")
         lstm = next(module for module in self.modules() if isinstance(module, ElmoLstm))
         words = torch.zeros(1, 1, self.config.projection_dim, dtype=self.dtype, device=self.device)
         hidden, cell = self._zero_states(words)
@@ -235,6 +243,11 @@ class ElmoModel(ElmoPreTrainedModel):
         mask = make_mask(
             attention_mask, input_ids, word_input_ids, inputs_embeds, shape, directions
         )
+        if self.config.num_mixed_lstms and (use_cache or states is not None):
+            raise ValueError(
+                "this model's layers read both directions, so that it has no memory to carry from "
+                "one call to the next; leave states and use_cache out"
+            )
         vectors, distinct = self._embed(input_ids, word_input_ids, inputs_embeds)
         vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
         if states is None:
@@ -308,6 +321,19 @@ def select_layers(
 def _stack(states: list[States]) -> States:
     hidden, cell = zip(*states, strict=True)
     return torch.stack(hidden), torch.stack(cell)
+
+
+def _init_lstm(lstm: nn.LSTM) -> None:
+    """Draw input maps as Glorot does, recurrent maps orthogonal; forget gates start open."""
+    for name, parameter in lstm.named_parameters():
+        if name.startswith("weight_ih"):
+            init.xavier_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            init.orthogonal_(parameter)
+        else:
+            init.zeros_(parameter)
+            if name.startswith("bias_ih"):
+                init.copy_(parameter, torch.eye(4)[1].repeat_interleave(lstm.hidden_size))
 
 
 def _tag_roles(model: ElmoModel) -> None:

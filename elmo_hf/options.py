@@ -84,6 +84,8 @@ def options_from_config(config: ElmoConfig) -> dict[str, Any]:
     Raises:
         WeightsError: the format cannot describe the model.
     """
+    if config.num_mixed_lstms:
+        raise WeightsError("LSTMs that mix the directions have no place in the HDF5 format")
     if config.uses_characters and config.word_vocab_size:
         raise WeightsError("a word table beside the characters has no place in the HDF5 format")
     if config.uses_characters and config.vocab_size != 262:

@@ -3,6 +3,8 @@
 """Which rows of a batch are words, and what heads do with whole sentences of them."""
 
 import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .configuration_elmo import ElmoConfig
 
@@ -114,6 +116,30 @@ class LeftAlignment:
         return self.order if rows.ndim == 2 else self.order[..., None].expand_as(rows)
 
 
+def run_over_words(lstm: nn.LSTM, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    Run one of torch's LSTMs over the words of a mask, wherever the padding stands.
+
+    Args:
+        lstm: batch first, in both directions.
+        vectors: `(batch, words, width)`.
+        mask: bool `(batch, words)`, False at padding.
+
+    Returns:
+        `(batch, words, 2 * lstm.hidden_size)`, zero at padding.
+    """
+    if not mask.numel():
+        return vectors.new_zeros(*mask.shape, 2 * lstm.hidden_size)
+    rows = LeftAlignment(mask)
+    # A sentence of padding alone is read as one word, and what comes out thrown away.
+    lengths = rows.mask.sum(1).clamp(min=1).cpu()
+    packed = pack_padded_sequence(
+        rows.align(vectors), lengths, batch_first=True, enforce_sorted=False
+    )
+    outputs, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
+    return rows.restore(outputs).masked_fill(~mask[..., None], 0)
+
+
 def _first_symbols(
     config: ElmoConfig, input_ids: torch.Tensor | None, word_input_ids: torch.Tensor | None
 ) -> torch.Tensor | None:
@@ -134,4 +160,4 @@ def _ends(vectors: torch.Tensor, words: torch.Tensor, num_directions: int) -> to
     return torch.cat(ends, -1).masked_fill(~words.any(1, keepdim=True), 0)
 
 
-__all__ = ["LeftAlignment", "find_context", "find_words", "pool_words"]
+__all__ = ["LeftAlignment", "find_context", "find_words", "pool_words", "run_over_words"]

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import ElmoCrf
 from .inputs_elmo import make_mask
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, select_layers
-from .rows_elmo import LeftAlignment, find_words
+from .rows_elmo import find_words, run_over_words
 from .scalar_mix_elmo import ElmoScalarMix
 
 
@@ -72,8 +71,6 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         elif isinstance(module, ElmoCrf):
             for parameter in module.parameters():
                 init.zeros_(parameter)
-        elif isinstance(module, nn.LSTM):
-            _init_lstm(module)
         else:
             super()._init_weights(module)
 
@@ -126,31 +123,7 @@ class ElmoTaskLstm(nn.Module):
 
     def forward(self, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`(batch, words, input_size)` to `(batch, words, 2 * hidden_size)`, zero at padding."""
-        if not mask.numel():
-            return vectors.new_zeros(*mask.shape, 2 * self.lstm.hidden_size)
-        rows = LeftAlignment(mask)
-        # A sentence of padding alone is read as one word, and what comes out thrown away.
-        lengths = rows.mask.sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(
-            rows.align(vectors), lengths, batch_first=True, enforce_sorted=False
-        )
-        outputs, _ = pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=mask.shape[1]
-        )
-        return self.dropout(rows.restore(outputs).masked_fill(~mask[..., None], 0))
-
-
-def _init_lstm(lstm: nn.LSTM) -> None:
-    """Draw input maps as Glorot does, recurrent maps orthogonal; forget gates start open."""
-    for name, parameter in lstm.named_parameters():
-        if name.startswith("weight_ih"):
-            init.xavier_uniform_(parameter)
-        elif name.startswith("weight_hh"):
-            init.orthogonal_(parameter)
-        else:
-            init.zeros_(parameter)
-            if name.startswith("bias_ih"):
-                init.copy_(parameter, torch.eye(4)[1].repeat_interleave(lstm.hidden_size))
+        return self.dropout(run_over_words(self.lstm, vectors, mask))
 
 
 def _is_frozen(module: nn.Module) -> bool:

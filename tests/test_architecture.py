@@ -15,7 +15,7 @@ LAYERS = [
     {"rows_elmo", "scalar_mix_elmo", "losses_elmo", "pipeline_elmo"},
     {"word_splitter_elmo", "texts_elmo", "layout_elmo", "spelling_elmo", "softmax_elmo"},
     {"inputs_elmo", "inference_elmo", "training_elmo", "vocabulary_elmo", "whole_words_elmo"},
-    {"crf_elmo"},
+    {"crf_elmo", "mixed_lstm_elmo"},
     {"character_engine_elmo", "gpu_elmo"},
     {"lstm_elmo", "embeddings_elmo"},
     {"modeling_elmo", "tokenization_elmo", "hdf5"},

@@ -107,6 +107,12 @@ def manylangs_tensors(settings: dict, seed: int = 0) -> dict[str, dict[str, torc
             first[f"highways._layers.{k}.weight"] = normal(2 * filters, filters)
             first[f"highways._layers.{k}.bias"] = normal(2 * filters)
     first["projection.weight"], first["projection.bias"] = normal(width, inputs), normal(width)
+    if encoder["name"] == "lstm":
+        lstm = torch.nn.LSTM(width, dim, encoder["n_layers"], bidirectional=True)
+        shapes = {f"encoder.{key}": tensor.shape for key, tensor in lstm.state_dict().items()}
+        shapes |= {"projection.weight": (width, dim), "projection.bias": (width,)}
+        made = {name: 2 * normal(*shape) for name, shape in shapes.items()}
+        return {"token_embedder.pkl": first, "encoder.pkl": made}
     for layer in range(encoder["n_layers"]):
         for direction in ("forward", "backward"):
             name = f"{direction}_layer_{layer}"
