@@ -32,8 +32,10 @@ def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int)
     """
     if (folder / "config.json").is_file():
         return folder
-    from gensim.models import Word2Vec
-
+    try:
+        from gensim.models import Word2Vec
+    except ImportError:
+        raise ValueError("word2vec needs gensim: pip install gensim, or leave --text out") from None
     from elmo_hf.pretraining_data import WordStream, read_corpus
 
     corpus = read_corpus(files, ElmoTokenizer(), folder.parent / "words")
