@@ -65,7 +65,7 @@ class Plan:
     singles: int = 12
     steps: int = 1
     rounds: int = 3
-    sweep_rounds: int = 2
+    sweep_rounds: int = 1
     sweep_words: int = 300  # at least at each point
 
 

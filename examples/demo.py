@@ -1,6 +1,6 @@
 """See ELMo at work: original-format weights become a Hub folder, and "bank" gets its contexts.
 
-Run it with `make demo`; it needs no network and no downloaded weights.
+Run it with `make demo`; it needs no network.
 """
 
 import tempfile
@@ -10,47 +10,60 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-import elmo_hf
+import elmo_hf  # noqa: F401  (registers the model)
 from conversion.convert import convert, convert_back
 
-SENTENCES = [
-    "We sat on the bank of the river and fished.",
-    "The river burst its bank after the storm.",
-    "The bank lent him money for a house.",
-    "She opened an account at the bank.",
-]
+TRAINED = Path(__file__).resolve().parent.parent / "checkpoints/elmo-mini-en"
+SENTENCES = {
+    "river": [
+        "We sat on the bank of the river and fished.",
+        "The river burst its bank after the storm.",
+        "They rowed to the far bank and pulled the boat ashore.",
+        "Willows grew along the bank of the stream.",
+        "The village lies on the left bank of the Danube.",
+    ],
+    "money": [
+        "The bank lent him money for a house.",
+        "She opened an account at the bank.",
+        "The bank raised its interest rates again.",
+        "He worked as a clerk in a bank in London.",
+        "The central bank sold its gold.",
+    ],
+}
 
 
 def original_checkpoint(folder: Path) -> Path:
-    """Write a small model with random weights in the original format, as bilm-tf would."""
-    torch.manual_seed(0)
-    config = elmo_hf.ElmoConfig(
-        cell_dim=512, projection_dim=64, num_highway_layers=1, filters=[[1, 32], [2, 32], [3, 64]]
-    )
-    elmo_hf.ElmoModel(config).save_pretrained(folder / "random")
-    convert_back(folder / "random", folder / "original")
+    """Write the trained model of checkpoints/ in the original format, as bilm-tf would."""
+    convert_back(TRAINED, folder / "original")
     return folder / "original"
 
 
-def vectors_of(word: str, model, tokenizer) -> torch.Tensor:
+def vectors_of(word: str, sentences: list[str], model, tokenizer) -> torch.Tensor:
     """Return the word's vector in each sentence and layer, `(layers, sentences, hidden_size)`."""
-    inputs = tokenizer(SENTENCES, padding=True, return_tensors="pt")
+    inputs = tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.inference_mode():
         hidden_states = model(**inputs, output_hidden_states=True).hidden_states
     print(f"input_ids {tuple(inputs['input_ids'].shape)}: sentences, words, characters")
     print(f"hidden_states: {len(hidden_states)} layers of {tuple(hidden_states[0].shape)}\n")
-    places = [inputs.tokens(row).index(word) for row in range(len(SENTENCES))]
-    return torch.stack([layer[range(len(SENTENCES)), places] for layer in hidden_states])
+    rows = range(len(sentences))
+    places = [inputs.tokens(row).index(word) for row in rows]
+    return torch.stack([layer[rows, places] for layer in hidden_states])
 
 
-def print_similarities(vectors: torch.Tensor) -> None:
-    """Print the cosine of each pair of sentences in each layer."""
-    pairs = [(i, j) for i in range(len(SENTENCES)) for j in range(i + 1, len(SENTENCES))]
-    print('cosine of "bank" in sentences  ' + "  ".join(f"{i + 1}-{j + 1}" for i, j in pairs))
-    for number, layer in enumerate(vectors):
-        cosines = [torch.cosine_similarity(layer[i], layer[j], dim=0) for i, j in pairs]
+def print_similarities(vectors: torch.Tensor, senses: list[str]) -> None:
+    """Print how alike the vectors of one sense are, and those of two, in each layer."""
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    cosines = unit @ unit.transpose(1, 2)
+    same = torch.tensor([[a == b for b in senses] for a in senses])
+    other = ~torch.eye(len(senses), dtype=torch.bool)
+    print('"bank", mean cosine of pairs    same sense  two senses  nearest has the same sense')
+    for number, layer in enumerate(cosines):
+        nearest = layer.masked_fill(~other, -1).argmax(1)
+        right = sum(senses[i] == senses[j] for i, j in enumerate(nearest))
         name = "characters alone" if number == 0 else f"biLSTM {number}"
-        print(f"layer {number} ({name}):".ljust(30), "  ".join(f"{c:.2f}" for c in cosines))
+        means = f"{layer[same & other].mean():10.3f}  {layer[~same].mean():10.3f}"
+        found = "all are equal" if number == 0 else f"{right} of {len(senses)}"
+        print(f"layer {number} ({name}):".ljust(30), means, f"  {found}")
 
 
 def main() -> None:
@@ -65,14 +78,15 @@ def main() -> None:
         model = AutoModel.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         print(f"\n{type(model).__name__} with {model.num_parameters():,} parameters")
-        vectors = vectors_of("bank", model, tokenizer)
-    for number, sentence in enumerate(SENTENCES, 1):
-        print(f"  {number}  {sentence}")
-    print_similarities(vectors)
+        sentences = [sentence for group in SENTENCES.values() for sentence in group]
+        vectors = vectors_of("bank", sentences, model, tokenizer)
+    for sense, group in SENTENCES.items():
+        print(f"{sense}:", *group, sep="\n  ")
+    print_similarities(vectors, [sense for sense, group in SENTENCES.items() for _ in group])
     print(
-        "\nThese weights are random: they show that the layers see the context, not what a trained "
-        "\nmodel makes of it. For published weights: python -m conversion.convert SOURCE OUTPUT,"
-        "\nthen AutoModel.from_pretrained(OUTPUT). The README goes on from here."
+        "\nThe weights are those of checkpoints/elmo-mini-en, trained with examples/pretrain.py."
+        "\nFor published ones: python -m conversion.fetch --list, or python -m conversion.convert"
+        "\nSOURCE OUTPUT; then AutoModel.from_pretrained(OUTPUT). The README goes on from here."
     )
 
 
