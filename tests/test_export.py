@@ -48,6 +48,7 @@ def check(found, expected):
         torch.testing.assert_close(torch.as_tensor(layer), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_exported_graph_serves_any_batch_and_any_number_of_words(model):
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     exported = torch.export.export(Layers(model), words(3, 5), dynamic_shapes=(sizes, sizes))
@@ -55,6 +56,7 @@ def test_an_exported_graph_serves_any_batch_and_any_number_of_words(model):
         check(exported.module()(*words(*size)), layers(model, *words(*size)))
 
 
+@pytest.mark.slow
 def test_onnx_serves_any_batch_and_any_number_of_words(model, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")

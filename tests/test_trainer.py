@@ -213,6 +213,7 @@ def test_training_stops_early_and_keeps_the_best(tmp_path):
     assert run.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_step_of_one(tmp_path):
     """DDP over gloo: two batches of 4 are one of 8, whichever of them has more labelled words."""
     script = Path(__file__)
