@@ -9,7 +9,7 @@ import torch
 from originals import GOLD
 
 from conversion.convert import convert
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from elmo_hf.hdf5 import load_arrays
 from elmo_hf.options import config_from_options
 
@@ -136,96 +136,3 @@ def test_a_character_checkpoint_matches_tensorflow_in_logits_and_losses():
         return_tensors="pt",
     )["input_ids"]
     check_language_model(model, gold, *ids)
-
-
-def dictionary(name):
-    """An ELMoForManyLangs .dic file; an entry that strips away is the ideographic space."""
-    lines = (GOLD / "efml_cnn_word" / name).read_text(encoding="utf-8").splitlines()
-    pairs = [line.strip().split("\t") for line in lines]
-    return {pair[0] if len(pair) == 2 else "\u3000": int(pair[-1]) for pair in pairs}
-
-
-def manylangs_model():
-    settings = json.loads((GOLD / "efml_cnn_word/model_config.json").read_text())
-    encoder, embedder = settings["encoder"], settings["token_embedder"]
-    characters, words = dictionary("char.dic"), dictionary("word.dic")
-    config = ElmoConfig(
-        vocab_size=len(characters) + 1,
-        max_characters_per_token=embedder["max_characters_per_token"],
-        char_embedding_dim=embedder["char_dim"],
-        filters=embedder["filters"],
-        activation=embedder["activation"],
-        num_highway_layers=embedder["n_highway"],
-        word_vocab_size=len(words) + 1,
-        word_embedding_dim=embedder["word_dim"],
-        embedding_projection=True,
-        projection_dim=encoder["projection_dim"],
-        cell_dim=encoder["dim"],
-        lstm_projection=True,
-        num_hidden_layers=encoder["n_layers"],
-        cell_clip=encoder["cell_clip"],
-        projection_clip=encoder["proj_clip"],
-        bos_token_id=characters["<bos>"] + 1,
-        eos_token_id=characters["<eos>"] + 1,
-    )
-    model = ElmoModel(config).eval()
-    model.load_state_dict(manylangs_weights(encoder["n_layers"], len(embedder["filters"])))
-    # A word begins with the entry <eow> and ends with <bow>: the original's swap, kept.
-    roles = {"<eow>": "<BOW>", "<bow>": "<EOW>", "<pad>": "<PADC>", "<oov>": "<OOV>"}
-    tokenizer = ElmoTokenizer.from_characters(
-        {roles.get(entry, entry): number + 1 for entry, number in characters.items()},
-        max_characters_per_token=config.max_characters_per_token,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        use_word_ids=True,
-        lm_vocab=sorted(words, key=words.get),
-        word_unk_token="<oov>",
-    )
-    return model, tokenizer
-
-
-def manylangs_weights(layers, filters):
-    def load(name):
-        return torch.load(GOLD / "efml_cnn_word" / name, weights_only=True)
-
-    def padded(table):
-        return torch.cat([torch.zeros(1, table.shape[1]), table])
-
-    theirs, encoder, ours = load("token_embedder.pkl"), load("encoder.pkl"), {}
-    for kind in ("char", "word"):
-        table = theirs[f"{kind}_emb_layer.embedding.weight"]
-        ours[f"embeddings.{kind}_embeddings.weight"] = padded(table)
-    for part in ("weight", "bias"):
-        for i in range(filters):
-            ours[f"embeddings.convolutions.{i}.{part}"] = theirs[f"convolutions.{i}.{part}"]
-        for k in range(2):
-            transform, carry = theirs[f"highways._layers.{k}.{part}"].chunk(2)
-            ours[f"embeddings.highways.{k}.transform.{part}"] = transform
-            ours[f"embeddings.highways.{k}.gate.{part}"] = -carry
-        ours[f"embeddings.projection.{part}"] = theirs[f"projection.{part}"]
-    for direction in ("forward", "backward"):
-        for layer in range(layers):
-            source, target = f"{direction}_layer_{layer}", f"layers.{layer}.{direction}_lstm"
-            ours[f"{target}.input_map.weight"] = encoder[f"{source}.input_linearity.weight"]
-            ours[f"{target}.input_map.bias"] = encoder[f"{source}.state_linearity.bias"]
-            ours[f"{target}.recurrent_map.weight"] = encoder[f"{source}.state_linearity.weight"]
-            ours[f"{target}.output_map.weight"] = encoder[f"{source}.state_projection.weight"]
-    return ours
-
-
-def test_elmo_for_many_langs_matches_with_carried_states():
-    model, tokenizer = manylangs_model()
-    gold = np.load(GOLD / "efml_cnn_word/gold.npz")
-    sentences = json.loads((GOLD / "efml_sents.json").read_text())
-    inputs = tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
-    states = None
-    for call in ("call1", "call2"):
-        with torch.no_grad():
-            output = model(**inputs, states=states, use_cache=True, output_hidden_states=True)
-        states = output.states
-        found = torch.stack(output.hidden_states, 1).numpy()
-        for row, sentence in enumerate(sentences):
-            ours = found[row, :, 1 : len(sentence) + 1]
-            np.testing.assert_allclose(ours, gold[f"{call}/{row}"], **CLOSE)
-            if call == "call1":
-                np.testing.assert_allclose(ours.mean(0), gold[f"avg/{row}"], **CLOSE)

@@ -158,6 +158,8 @@ def test_the_original_programs_vectors_come_out_of_the_command(tmp_path):
         for row, sentence in enumerate(sentences):
             ours = found[row, :, 1 : len(sentence) + 1]
             np.testing.assert_allclose(ours, gold[f"{call}/{row}"], atol=2e-6, rtol=1e-5)
+            if call == "call1":
+                np.testing.assert_allclose(ours.mean(0), gold[f"avg/{row}"], atol=2e-6, rtol=1e-5)
 
 
 def test_a_dictionary_without_lines_is_refused(tmp_path):
