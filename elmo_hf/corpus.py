@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .modeling_elmo import ElmoModel
+from .threads_elmo import keep_threads
 from .tokenization_elmo import ElmoTokenizer
 
 Sentence = str | Sequence[str]
@@ -98,8 +99,7 @@ def _stream(
     before = torch.get_num_threads()
     share = max(1, before // workers)
     numbered = enumerate(sentences)
-    # A thread takes over torch's number at its first operation, or sets its own as here.
-    pool = ThreadPoolExecutor(workers, "elmo", torch.set_num_threads, (share,))
+    pool = ThreadPoolExecutor(workers, "elmo", keep_threads, (share,))
     try:
         with encoder.model.embeddings.word_cache(known_words):
             running: list[_Task] = []

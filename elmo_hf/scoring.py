@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .inputs_elmo import States
 from .language_model_elmo import ElmoForPreTraining
+from .threads_elmo import keep_threads
 from .tokenization_elmo import ElmoTokenizer
 
 Sentence = str | Sequence[str]
@@ -187,7 +188,7 @@ def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that have torch's threads to themselves."""
     before = torch.get_num_threads()
     share = max(1, before // workers)
-    pool = ThreadPoolExecutor(workers, "elmo", torch.set_num_threads, (share,))
+    pool = ThreadPoolExecutor(workers, "elmo", keep_threads, (share,))
     try:
         yield pool
     finally:

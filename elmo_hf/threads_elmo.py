@@ -47,13 +47,24 @@ def run_side_by_side(
         torch.set_num_threads(threads)
 
 
+def keep_threads(threads: int) -> None:
+    """
+    Give the calling thread a number of torch's threads that no other thread's choice changes.
+
+    A thread that has not yet asked for its number takes, at its first operation, the number that
+    any thread set last: `torch.set_num_threads` alone would be forgotten there.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
+
+
 @functools.cache
 def _find_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "elmo", torch.set_num_threads, (threads,))
+    return ThreadPoolExecutor(1, "elmo", keep_threads, (threads,))
 
 
 if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
     os.register_at_fork(after_in_child=_find_pool.cache_clear)
 
 
-__all__ = ["SMALL_LSTM", "run_side_by_side"]
+__all__ = ["SMALL_LSTM", "keep_threads", "run_side_by_side"]

@@ -163,7 +163,8 @@ def test_the_token_is_never_printed(hub):
     assert all(TOKEN.encode() not in content for content in hub.blobs.values())
 
 
-@pytest.mark.parametrize("installed", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("installed", [True, False])
 def test_it_loads_by_its_name_in_a_fresh_process(hub, converted, tmp_path, installed):
     start = "import elmo_hf\nTRUST = False\n" if installed else f"{HIDE}TRUST = True\n"
     result = run(start + LOADER, hub, tmp_path, json.dumps(SENTENCES))

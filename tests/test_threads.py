@@ -8,7 +8,7 @@ import torch
 
 from elmo_hf import ElmoConfig, ElmoModel
 from elmo_hf.lstm_elmo import ElmoLstm
-from elmo_hf.threads_elmo import run_side_by_side
+from elmo_hf.threads_elmo import keep_threads, run_side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,26 @@ def test_both_run_at_once_on_half_of_the_threads_each():
     assert (one, half, two, other_half) == (1, 2, 2, 2)
     assert here == threading.get_ident() != there
     assert torch.get_num_threads() == 4
+
+
+def test_a_thread_keeps_its_number_whatever_another_sets():
+    seen = []
+    ready, changed = threading.Event(), threading.Event()
+
+    def work():
+        keep_threads(2)
+        ready.set()
+        changed.wait(10)
+        torch.ones(2).add(1)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ready.wait(10)
+    torch.set_num_threads(1)
+    changed.set()
+    thread.join()
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
