@@ -27,7 +27,7 @@ test: $(VENV)/installed  ## lint, check types, run the quick tests
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(PYTEST) -m "not slow" -n $(WORKERS)
+	$(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
 slow: $(VENV)/installed  ## run the slow proofs
 	$(PYTEST) -m slow -n $(WORKERS)

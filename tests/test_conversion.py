@@ -43,7 +43,9 @@ def refuses(tmp_path, *arguments, complaint, capsys):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("softmax", [False, True], ids=["bare", "with softmax"])
+@pytest.mark.parametrize(
+    "softmax", [pytest.param(False, marks=pytest.mark.slow), True], ids=["bare", "with softmax"]
+)
 def test_every_variant_converts_and_comes_back_byte_for_byte(tmp_path, variant, softmax):
     made_of = VARIANTS[variant]
     arrays = random_arrays(made_of, softmax=softmax)

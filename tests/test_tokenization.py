@@ -649,6 +649,7 @@ def test_a_folder_without_tokenizer_json_gives_the_byte_tokenizer(tmp_path):
     assert tokenizer("don't")["input_ids"] == rows(["<S>", "do", "n't", "</S>"], 7)
 
 
+@pytest.mark.slow
 def test_a_saved_folder_works_as_remote_code_where_elmo_hf_is_not_installed(tmp_path):
     ElmoTokenizer.register_for_auto_class("AutoTokenizer")
     tokenizer = ElmoTokenizer(lm_vocab=VOCABULARY)

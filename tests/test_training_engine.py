@@ -1,5 +1,7 @@
 """The training engine of the LSTM against the plain recurrence, in values and in gradients."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,9 +112,14 @@ def packs_small_weights(monkeypatch):
     monkeypatch.setattr(training_elmo, "PACKED_PRODUCTS", 0)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("projected", [True, False])
-@pytest.mark.parametrize("reverse", [False, True])
+# Any two of the three choices meet in the quick ones.
+@pytest.mark.parametrize(
+    "reverse, projected, recompute",
+    [
+        pytest.param(*choice, marks=[pytest.mark.slow] * (sum(choice) % 2))
+        for choice in itertools.product([False, True], repeat=3)
+    ],
+)
 def test_finite_differences_confirm_every_gradient_with_both_clips_active(
     reverse, projected, recompute
 ):
