@@ -26,6 +26,7 @@ from .spelling_elmo import (
 from .texts_elmo import check_texts  # noqa: F401  remote code may find direct imports only
 from .vocabulary_elmo import NO_WORD, WordTable, check_vocabulary, load_vocabulary
 from .whole_words_elmo import WholeWordsBackend
+from .word_splitter_elmo import splitter_state
 from .word_splitter_elmo import word_splitter as make_word_splitter
 
 IGNORED_LABEL = -100
@@ -236,11 +237,10 @@ class ElmoTokenizer(WholeWordsBackend):
     @property
     def word_splitter(self) -> str | None:
         """How raw text is split: "treebank", "whitespace", or None for another pre-tokenizer."""
-        current = self._tokenizer.pre_tokenizer
-        for name in ("treebank", "whitespace") if current is not None else ():
-            if make_word_splitter(name).__getstate__() == current.__getstate__():
-                return name
-        return None
+        if self._tokenizer.pre_tokenizer is None:
+            return None
+        current = self._tokenizer.pre_tokenizer.__getstate__()
+        return next((n for n in ("treebank", "whitespace") if splitter_state(n) == current), None)
 
     @word_splitter.setter
     def word_splitter(self, name: str) -> None:

@@ -15,6 +15,8 @@ words; what it leaves is sent on by its first character and by the sign behind i
 takes more than linear time, a rule consumes what it reads or reads a bounded number of characters.
 """
 
+import functools
+
 from tokenizers import Regex, pre_tokenizers
 
 
@@ -35,6 +37,12 @@ def word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
         f"word_splitter is {name!r}, but it can be only 'treebank' or 'whitespace'; "
         "for words of your own pass lists of words and is_split_into_words=True."
     )
+
+
+@functools.cache
+def splitter_state(name: str) -> bytes:
+    """What the pre-tokenizer called `name` is made of: equal for two that split alike."""
+    return bytes(word_splitter(name).__getstate__())
 
 
 def one_of(*patterns: str) -> str:
@@ -255,4 +263,4 @@ TREEBANK_WORD = r"(?!\s)" + one_of(
     *(FACE, RULER, REPEATED, EMOJI, ANY_SIGN),
 )
 
-__all__ = ["word_splitter"]
+__all__ = ["splitter_state", "word_splitter"]
