@@ -74,7 +74,7 @@ def prepare(
         private: whether only its owners may see it.
         checkpoint: whose facts the card states; None: what conversion.json names, or the only
             one of `facts`.
-        facts: a file like checkpoints.toml.
+        facts: a file like checkpoints.toml; what model_cards/facts tells is added.
 
     Raises:
         WeightsError: the folder is not verified, not complete, or not what was verified, or the

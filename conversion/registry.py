@@ -1,4 +1,9 @@
-"""What is known about each published checkpoint; the facts stand in checkpoints.toml."""
+"""
+What is known about each published checkpoint.
+
+How to get it and on which terms stands in checkpoints.toml; what its card tells beside that, in a
+file of facts of its own, model_cards/facts/NAME.toml.
+"""
 
 import difflib
 import sys
@@ -16,6 +21,8 @@ else:
     import tomli as tomllib
 
 REGISTRY = Path(__file__).with_name("checkpoints.toml")
+FACTS = Path(__file__).parents[1] / "model_cards/facts"
+TOLD_BY_CARDS = {"training_data", "stated", "evaluations", "biases"}
 
 
 @dataclass(frozen=True)
@@ -94,24 +101,26 @@ class Checkpoint:
         return f"about {self.parameters * 4 / 1e6:,.0f} MB" if self.parameters else "size not known"
 
 
-def read_registry(path: Path = REGISTRY) -> dict[str, Checkpoint]:
+def read_registry(path: Path = REGISTRY, facts: Path = FACTS) -> dict[str, Checkpoint]:
     """
     Read the checkpoints of a file like checkpoints.toml, by name.
 
+    Args:
+        path: the file.
+        facts: a folder; the facts in NAME.toml there are added to those of checkpoint NAME.
+
     Raises:
-        WeightsError: the file is missing or no TOML, or a checkpoint lacks a field or has one
-            that is unknown.
+        WeightsError: a file is missing or no TOML, or a checkpoint lacks a field or has one
+            that is unknown or stands in both files.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
+    content = _read(path)
     citations = content.pop("citations", {})
     found = {}
-    for name, facts in content.items():
+    for name, said in content.items():
         try:
-            for entry in _variants(name, facts):
-                checkpoint = _checkpoint(entry, citations)
+            for entry in _variants(name, said):
+                told = _told_by_card(facts / f"{entry['name']}.toml", entry)
+                checkpoint = _checkpoint(entry | told, citations)
                 found[checkpoint.name] = checkpoint
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise WeightsError(f"{path.name}: checkpoint {name}: {error}") from error
@@ -128,6 +137,24 @@ def find(name: str, registry: Mapping[str, Checkpoint] | None = None) -> Checkpo
     raise WeightsError(
         f"there is no checkpoint {name!r}; {hint}`python -m conversion.fetch --list` lists them"
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def _told_by_card(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in `path`, none if there is no such file."""
+    told = _read(path) if path.is_file() else {}
+    if strange := sorted(told.keys() - TOLD_BY_CARDS):
+        known = ", ".join(sorted(TOLD_BY_CARDS))
+        raise ValueError(f"{path} has {strange[0]}; expected only {known}")
+    if twice := sorted(told.keys() & entry.keys()):
+        raise ValueError(f"{twice[0]} stands in {path} too; keep one of the two")
+    return told
 
 
 def _variants(name: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -162,4 +189,4 @@ def _checkpoint(entry: dict[str, Any], citations: Mapping[str, str]) -> Checkpoi
     return Checkpoint(**made_of)
 
 
-__all__ = ["Checkpoint", "Measurement", "SourceFile", "find", "read_registry"]
+__all__ = ["FACTS", "REGISTRY", "Checkpoint", "Measurement", "SourceFile", "find", "read_registry"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conversion.registry import find, read_registry
+from conversion.registry import FACTS, REGISTRY, find, read_registry
 from elmo_hf.hdf5 import WeightsError
 
 SAID = 'title = "t"\nformat = "f"\npage = "https://p"\nlicence = "not stated"\n'
@@ -12,9 +12,31 @@ SAID = 'title = "t"\nformat = "f"\npage = "https://p"\nlicence = "not stated"\n'
 def registry(tmp_path):
     def read(text):
         (tmp_path / "some.toml").write_text(text)
-        return read_registry(tmp_path / "some.toml")
+        return read_registry(tmp_path / "some.toml", tmp_path)
 
     return read
+
+
+def test_every_checkpoint_has_a_file_of_facts_and_no_file_is_without_one():
+    assert {path.name for path in FACTS.iterdir()} == {f"{name}.toml" for name in read_registry()}
+    assert "training_data" not in REGISTRY.read_text() and "stated = [" not in REGISTRY.read_text()
+    assert find("norelmo-wiki").training_data == "Norwegian Wikipedia of September 2020"
+    assert find("deeppavlov-news").stated == ("perplexity 49.88",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        ('licence = "MIT"', "m.toml has licence; expected only biases"),
+        ('stated = ["a"]', "stated stands in .*m.toml too"),
+        ("stated", "m.toml cannot be read"),
+        ('[[biases]]\ntask = "WEAT"', "checkpoint m: .*missing"),
+    ],
+)
+def test_a_file_of_facts_with_mistakes_is_refused(registry, tmp_path, facts, complaint):
+    (tmp_path / "m.toml").write_text(facts)
+    with pytest.raises(WeightsError, match=complaint):
+        registry(f'[m]\n{SAID}stated = ["b"]')
 
 
 def test_every_published_checkpoint_has_a_source_a_licence_and_a_citation():
@@ -54,9 +76,14 @@ def test_a_wrong_name_is_told_the_nearest():
         find("zzz")
 
 
-def test_measured_figures_stand_beside_the_facts(registry):
-    measured = '[[m.biases]]\ntask = "WEAT"\ndataset = "d"\nmetric = "e"\nvalue = 1\ncommand = "c"'
-    (checkpoint,) = registry(f"[m]\n{SAID}{measured}").values()
+@pytest.mark.parametrize("place", ["registry", "file of facts"])
+def test_measured_figures_stand_beside_the_facts(registry, tmp_path, place):
+    measured = 'task = "WEAT"\ndataset = "d"\nmetric = "e"\nvalue = 1\ncommand = "c"'
+    if place == "registry":
+        (checkpoint,) = registry(f"[m]\n{SAID}[[m.biases]]\n{measured}").values()
+    else:
+        (tmp_path / "m.toml").write_text(f"[[biases]]\n{measured}")
+        (checkpoint,) = registry(f"[m]\n{SAID}").values()
     assert checkpoint.biases[0].value == 1 and checkpoint.evaluations == ()
 
 
