@@ -97,21 +97,21 @@ class Plan:
     name: str
     rows: dict[str, Row]
     models: dict[str, Path]
+    prints: dict[str, str]
     work: Path
     data: Path
     seeds: int
-    fingerprint: str
 
-    @property
-    def results(self) -> Path:
-        return self.work / "results" / f"{self.name}-{self.fingerprint}.jsonl"
+    def results(self, model: str) -> Path:
+        """Where a model's results are kept, by its weights, whatever it is compared with."""
+        return self.work / "results" / f"{self.name}-{self.prints[model]}.jsonl"
 
     def read(self) -> list[dict]:
         """What has been measured so far; a line that was cut off is not."""
-        if not self.results.is_file():
-            return []
-        lines = self.results.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        files = sorted({path for path in map(self.results, self.models) if path.is_file()})
+        lines = [line for path in files for line in path.read_text().splitlines(keepends=True)]
+        runs = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [run for run in runs if run["row"] in self.rows and run["seed"] < self.seeds]
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Rows and seeds still to be measured, those of one model together."""
@@ -143,8 +143,9 @@ def measure(plan: Plan) -> str:
         metrics = trainer.evaluate()
         run = {"row": name, "seed": seed, "score": metrics[f"eval_{task.metric}"]}
         run["examples"] = len(trainer.train_dataset)
-        plan.results.parent.mkdir(parents=True, exist_ok=True)
-        with plan.results.open("a") as file:
+        results = plan.results(row.model)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with results.open("a") as file:
             file.write(json.dumps(run) + "\n")
         print(f"{plan.name}: {name}, seed {seed}: {run['score']:.4f}", file=sys.stderr, flush=True)
     return plan.name
@@ -201,7 +202,7 @@ def markdown(results: dict) -> str:
             *commands,
             "",
             f"Made on {made['date']} by `{made['command']}` on {made['machine']['processor']}, "
-            f"{made['machine']['cores']} cores; checkpoint {made['fingerprint']} (SHA-256).",
+            f"{made['machine']['cores']} cores; checkpoint {made['checkpoint']} (SHA-256).",
             "",
         ]
     )
@@ -214,7 +215,7 @@ def cell(score: dict | None) -> str:
     return f"{score['mean']:.1f}{spread}"
 
 
-def collect(plans: Sequence[Plan], command: str, fingerprint: str) -> dict:
+def collect(plans: Sequence[Plan], command: str) -> dict:
     """What the report says, ready for JSON."""
     tasks = {}
     for plan in plans:
@@ -229,7 +230,7 @@ def collect(plans: Sequence[Plan], command: str, fingerprint: str) -> dict:
         for name, row in plans[0].rows.items()
     }
     made = {"date": datetime.date.today().isoformat(), "command": command}
-    made |= {"machine": speed_machine.describe(), "fingerprint": fingerprint}
+    made |= {"machine": speed_machine.describe(), "checkpoint": plans[0].prints["checkpoint"]}
     return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": made}
 
 
@@ -251,8 +252,6 @@ def make_plans(given: argparse.Namespace) -> list[Plan]:
     from elmo_hf import ElmoConfig
 
     config = ElmoConfig.from_pretrained(given.checkpoint)
-    weights = Path(given.checkpoint, "model.safetensors").read_bytes()
-    fingerprint = hashlib.sha256(weights).hexdigest()[:12]
     rows = make_rows(config.num_hidden_layers + 1)
     if not given.text:
         rows = {name: row for name, row in rows.items() if row.model != "word2vec"}
@@ -265,7 +264,11 @@ def make_plans(given: argparse.Namespace) -> list[Plan]:
         models["word2vec"] = task_models.write_word2vec(
             given.text, config.projection_dim, given.work / "word2vec", given.workers
         )
-    shared = (rows, models, given.work, given.data, given.seeds, fingerprint)
+    prints = {
+        name: hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+        for name, folder in models.items()
+    }
+    shared = (rows, models, prints, given.work, given.data, given.seeds)
     return [Plan(name, *shared) for name in given.tasks]
 
 
@@ -278,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ProcessPoolExecutor(given.workers, context) as pool:
             for finished in as_completed([pool.submit(measure, plan) for plan in plans]):
                 print(f"{finished.result()} is done", file=sys.stderr, flush=True)
-        results = collect(plans, command, plans[0].fingerprint)
+        results = collect(plans, command)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
