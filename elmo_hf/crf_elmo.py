@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
+from .crf_engine_elmo import can_sum_products, log_partition
 from .rows_elmo import LeftAlignment
 
 TaggingScheme = Literal["BIO", "BIOES"]
@@ -115,6 +116,8 @@ class ElmoCrf(nn.Module):
 
     def _log_partition(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         start, transitions, end = self._scores(None)
+        if can_sum_products(emissions, transitions, end):
+            return log_partition(emissions, mask, start, transitions, end)
         scores = start + emissions[:, 0]
         for t in range(1, emissions.shape[1]):
             longer = (scores[:, :, None] + transitions).logsumexp(1) + emissions[:, t]

@@ -16,6 +16,7 @@ from transformers.utils import can_return_tuple
 from .character_engine_elmo import is_plain  # noqa: F401
 from .configuration_elmo import ElmoConfig
 from .crf_elmo import Constraints, ElmoCrf, make_constraints
+from .crf_engine_elmo import log_partition  # noqa: F401
 from .embeddings_elmo import ElmoEmbeddings  # noqa: F401
 from .engines_elmo import forced_engine  # noqa: F401
 from .gpu_elmo import GpuRunner  # noqa: F401

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import what stands below it.
 LAYERS = [
     {"configuration_elmo", "engines_elmo", "packing_elmo", "quantization_elmo", "threads_elmo"},
-    {"kernels_elmo"},
+    {"kernels_elmo", "crf_engine_elmo"},
     {"rows_elmo", "scalar_mix_elmo", "losses_elmo", "pipeline_elmo"},
     {"word_splitter_elmo", "texts_elmo", "layout_elmo", "spelling_elmo", "softmax_elmo"},
     {"inputs_elmo", "inference_elmo", "training_elmo", "vocabulary_elmo", "whole_words_elmo"},

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf.crf_elmo import ElmoCrf, make_constraints
+from elmo_hf.engines_elmo import use_engine
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 BIOES = ("O", "B-X", "I-X", "E-X", "S-X", "B-Y", "I-Y", "E-Y", "S-Y")
@@ -86,6 +87,50 @@ def test_gradients_are_right_and_finite_with_masks_and_missing_labels():
     assert torch.autograd.gradcheck(lambda e: crf(e, labels, mask), emissions.requires_grad_())
     crf(emissions, labels, mask).sum().backward()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in crf.parameters())
+
+
+def test_products_give_the_values_and_gradients_of_the_plain_sum():
+    crf = make(5)
+    emissions, labels, mask = example(3, num_labels=5)
+    emissions *= 200  # beyond what e^x can hold
+    labels[1, 2] = -100
+
+    def run():
+        given = emissions.clone().requires_grad_()
+        losses = crf(given, labels, mask)
+        return [losses, *torch.autograd.grad((losses**2).sum(), [given, *crf.parameters()])]
+
+    found = run()
+    with use_engine("plain"):
+        expected = run()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+def test_every_gradient_passes_gradcheck():
+    crf = make()
+    emissions, labels, mask = example(2)
+
+    def losses(emissions, *scores):
+        parameters = dict(zip(("start", "transitions", "end"), scores, strict=True))
+        return torch.func.functional_call(crf, parameters, (emissions, labels, mask))
+
+    inputs = [emissions, *(p.detach() for p in crf.parameters())]
+    assert torch.autograd.gradcheck(losses, [x.requires_grad_() for x in inputs])
+    with pytest.raises(RuntimeError, match=r'use_engine\("plain"\)'):
+        torch.autograd.grad(losses(*inputs).sum(), inputs, create_graph=True)
+    with use_engine("plain"):
+        assert torch.autograd.gradgradcheck(losses, inputs)
+
+
+@pytest.mark.parametrize("part", ["transitions", "end"])
+def test_forbidding_scores_take_the_plain_sum(part):
+    """Tag 0 wins by its word, tag 1 by what follows: a product would have lost tag 1."""
+    crf = ElmoCrf(2)
+    getattr(crf, part).data[..., 0] = -2000
+    emissions = torch.tensor([[[0.0, -1000.0], [0.0, -1000.0]]])
+    losses = crf(emissions, torch.tensor([[0, 1]]), torch.ones(1, 2).bool())
+    assert losses.tolist() == [0]
 
 
 @pytest.mark.parametrize(("labels", "scheme"), [(BIO, "BIO"), (BIOES, "BIOES")])
