@@ -323,11 +323,9 @@ class _Scorer:
         step = max(1, SCORES // self.model.config.lm_vocab_size)
         found = []
         for rows, wanted in zip(top.split(step), targets.split(step), strict=True):
-            scores = self.model._score(rows).float()
-            # In place, as logsumexp is not: the scores are most of the time and memory.
-            scores -= scores.amax(1, keepdim=True)
-            logits = scores.gather(1, wanted[:, None])[:, 0]
-            found.append(logits - scores.exp_().sum(1).log())
+            # One pass over the scores, as logsumexp is not: they are most of the time.
+            scores = self.model._score(rows).float().log_softmax(-1)
+            found.append(scores.gather(1, wanted[:, None])[:, 0])
         return torch.cat(found)
 
 
