@@ -21,7 +21,7 @@ from .inference_elmo import (
 )
 from .inputs_elmo import States
 from .kernels_elmo import find_kernels
-from .threads_elmo import SMALL_LSTM, run_side_by_side
+from .threads_elmo import SMALL_LSTM, rest_alone, run_side_by_side
 from .training_elmo import clipped_lstm
 
 # Vectors `(vectors, projection_dim)`, and each word's place among them `(batch, words)`.
@@ -248,6 +248,8 @@ def run_directions(
     if engines == {"prepared"} and untouched and _gain_side_by_side(lstms, inputs[0]):
         first, second = ((*call, distinct) for call in calls)
         return list(run_side_by_side(lambda lstm, *given: lstm(*given), first, second))
+    if engines <= {"prepared", "autograd"} and torch.get_num_threads() > 1:
+        rest_alone()
     return [lstm(words, mask, state, distinct) for lstm, words, mask, state in calls]
 
 

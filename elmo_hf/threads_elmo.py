@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two pieces of work at once on a CPU, each on half of torch's threads."""
 
-import functools
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -37,8 +37,7 @@ def run_side_by_side(
             return work(*arguments)
 
     threads = torch.get_num_threads()
-    pool = _find_pool(threads // 2)
-    other = pool.submit(run, *second)
+    other = _helpers.submit(threads // 2, run, *second)
     # More threads than cores would make all of them wait asleep, so the caller gives up its half.
     torch.set_num_threads(threads - threads // 2)
     try:
@@ -58,13 +57,44 @@ def keep_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-@functools.cache
-def _find_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "elmo", keep_threads, (threads,))
+def rest_alone() -> None:
+    """
+    Let the threads go that `run_side_by_side` keeps; it makes new ones when it needs them.
+
+    OpenMP counts them as running. Where it counts more threads than cores, its threads no longer
+    wait awake for the next product but fall asleep, which halves the speed of one that comes soon.
+    """
+    _helpers.dismiss()
 
 
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
-    os.register_at_fork(after_in_child=_find_pool.cache_clear)
+class _Helpers:
+    """Threads that wait for work, one for each number of torch's threads that it is given."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+
+    def submit(self, threads: int, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        with self._lock:
+            if threads not in self._pools:
+                self._pools[threads] = ThreadPoolExecutor(1, "elmo", keep_threads, (threads,))
+            return self._pools[threads].submit(work, *arguments)
+
+    def dismiss(self) -> None:
+        if not self._pools:
+            return
+        with self._lock:
+            while self._pools:
+                self._pools.popitem()[1].shutdown(wait=False)  # what it has begun it finishes
+
+    def forget(self) -> None:
+        """A forked process has none of its parent's threads."""
+        self.__init__()  # type: ignore[misc]
 
 
-__all__ = ["SMALL_LSTM", "keep_threads", "run_side_by_side"]
+_helpers = _Helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.forget)
+
+
+__all__ = ["SMALL_LSTM", "keep_threads", "rest_alone", "run_side_by_side"]

@@ -6,9 +6,9 @@ import threading
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoModel
+from elmo_hf import ElmoConfig, ElmoModel, lstm_elmo
 from elmo_hf.lstm_elmo import ElmoLstm
-from elmo_hf.threads_elmo import keep_threads, run_side_by_side
+from elmo_hf.threads_elmo import keep_threads, rest_alone, run_side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,43 @@ def test_both_directions_give_what_they_give_one_after_the_other(monkeypatch):
         alone = model(input_ids, output_hidden_states=True).hidden_states
     for found, expected in zip(side_by_side, alone, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("elmo")]
+
+
+def test_a_lone_sentence_and_training_have_the_cores_to_themselves(monkeypatch):
+    monkeypatch.setattr(lstm_elmo, "SMALL_LSTM", 0)
+    config = ElmoConfig(cell_dim=24, projection_dim=12, filters=[[1, 4], [2, 8]])
+    model, input_ids = ElmoModel(config).eval(), torch.randint(1, 262, (3, 9, 50))
+    for learns in (False, True):
+        with torch.no_grad():
+            model(input_ids)
+        resting = helpers()
+        assert resting
+        with torch.set_grad_enabled(learns):
+            model(input_ids if learns else input_ids[:1])
+        for thread in resting:
+            thread.join(10)
+        assert not helpers()
+
+
+def test_helpers_may_be_dismissed_while_they_are_asked_for():
+    stop = threading.Event()
+
+    def dismiss():
+        while not stop.is_set():
+            rest_alone()
+
+    thread = threading.Thread(target=dismiss)
+    thread.start()
+    try:
+        for i in range(200):
+            assert run_side_by_side(abs, (i,), (-i,)) == (i, i)
+    finally:
+        stop.set()
+        thread.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
