@@ -34,9 +34,9 @@ from task_texts import TASKS, Task
 DATA = ROOT.parent / "shared" / "data"
 REPORT = ROOT / "benchmarks" / "tasks.md"
 TAGGING = "train_ner"
-LINEAR = ("--lstm_dim", "0", "--learning_rate", "1e-2", "--max_steps", "1000")
-LSTM = ("--lstm_dim", "100", "--learning_rate", "2e-3", "--max_steps", "600")
-TRAINED = ("--lstm_dim", "0", "--learning_rate", "1e-3", "--max_steps", "300", "--train_bilm")
+LINEAR = ("--lstm_dim", "0", "--learning_rate", "1e-2", "--max_steps", "800")
+LSTM = ("--lstm_dim", "100", "--learning_rate", "2e-3", "--max_steps", "500")
+TRAINED = ("--lstm_dim", "0", "--learning_rate", "1e-3", "--max_steps", "200", "--train_bilm")
 STEPS = ("--lr_scheduler_type", "linear", "--per_device_train_batch_size", "32")
 QUIET = ("--eval_strategy", "no", "--save_strategy", "no", "--logging_strategy", "no")
 
