@@ -26,8 +26,9 @@ demo: $(VENV)/installed  ## see ELMo at work
 test: $(VENV)/installed  ## lint, check types, run the quick tests
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
-	$(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
+	@$(VENV)/bin/mypy & types=$$!; \
+	$(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal; tests=$$?; \
+	wait $$types && exit $$tests
 
 slow: $(VENV)/installed  ## run the slow proofs
 	$(PYTEST) -m slow -n $(WORKERS)

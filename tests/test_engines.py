@@ -70,8 +70,16 @@ def test_hooked_and_replaced_maps_are_called():
     assert not torch.allclose(top(model, words(5, 3)), expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"bidirectional": False}, {"cell_clip": None}])
-@pytest.mark.parametrize("engine", ["prepared", "autograd", "scan"])
+@pytest.mark.parametrize(
+    ("engine", "changes"),
+    [
+        pytest.param(
+            engine, changes, marks=[pytest.mark.slow] * (engine == "scan" and changes != {})
+        )
+        for engine in ("prepared", "autograd", "scan")
+        for changes in ({}, {"bidirectional": False}, {"cell_clip": None})
+    ],
+)
 def test_every_engine_computes_what_the_plain_one_does(engine, changes):
     model, ids = make(**changes), words(9, 4, 1)
     with use_engine("plain"):

@@ -193,7 +193,9 @@ BACKWARD = torch.tensor([[0, 1, 1, 1, 1, 0, 1, 1, 1]])
 MASK = torch.stack([FORWARD, BACKWARD], -1)
 
 
-@pytest.mark.parametrize("engine", ["plain", "prepared", "autograd", "scan"])
+@pytest.mark.parametrize(
+    "engine", ["plain", "prepared", "autograd", pytest.param("scan", marks=pytest.mark.slow)]
+)
 def test_a_direction_skips_what_its_mask_hides(engine):
     model, (ids, _) = make(bidirectional=True), words(9)
     with use_engine("plain"), torch.no_grad():

@@ -266,6 +266,7 @@ def test_the_shares_of_the_corpus_that_a_slow_program_is_timed_on_are_even(monke
     assert answer["words"] == sum(len(sentence) for batch in seen for sentence in batch)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_tells_why(tmp_path):
     with pytest.raises(BenchmarkError, match="nothing: KeyError"):
         Process(Variant("nothing", "none"), tmp_path, sys.executable, threads=1)

@@ -40,7 +40,13 @@ def refuses(tmp_path, source, complaint, capsys, *named):
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * bool(number % 3))
+        for number, name in enumerate(VARIANTS)
+    ],
+)
 def test_every_variant_gives_what_its_hdf5_file_gives(tmp_path, variant):
     made_of = VARIANTS[variant]
     arrays = random_arrays(made_of, softmax=True)

@@ -55,6 +55,8 @@ HEADS = {
     "answers": (ElmoForQuestionAnswering, {}),
     "choice": (ElmoForMultipleChoice, {}),
 }
+QUICK = {"single", "words", "answers"}
+KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in HEADS]
 
 
 def make(kind="single", **changes):
@@ -135,7 +137,7 @@ def gradient(kind, folder, **changes):
     return before - after
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_accumulation_gives_the_gradient_of_the_whole_batch(kind, tmp_path):
     whole = gradient(kind, tmp_path, per_device_train_batch_size=8)
     parts = gradient(kind, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4)
@@ -145,7 +147,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(kind, tmp_path):
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_head_learns(kind, tmp_path):
     options = {"max_steps": 25, "learning_rate": 0.1, "per_device_train_batch_size": 8}
     run = trainer(make(kind), tmp_path, kind, **options)
@@ -165,7 +167,7 @@ def test_every_head_learns(kind, tmp_path):
     ],
     ids=lambda options: next(iter(options)),
 )
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_switches_of_trainer_work(options, frozen, tmp_path):
     model = make("words")
     model.elmo.requires_grad_(not frozen)
