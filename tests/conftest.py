@@ -1,4 +1,4 @@
-"""Settings of every test process."""
+"""Settings and fixtures of every test process."""
 
 import os
 
@@ -6,3 +6,20 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+from spelled import VOCABULARY
+
+
+@pytest.fixture
+def tokenizer():
+    from elmo_hf import ElmoTokenizer
+
+    return ElmoTokenizer()
+
+
+@pytest.fixture
+def with_vocabulary():
+    from elmo_hf import ElmoTokenizer
+
+    return ElmoTokenizer(lm_vocab=VOCABULARY)

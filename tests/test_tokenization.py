@@ -23,16 +23,6 @@ from elmo_hf.tokenization_elmo import ElmoTokenizer
 GOLD = Path(__file__).parent / "gold"
 
 
-@pytest.fixture
-def tokenizer():
-    return ElmoTokenizer()
-
-
-@pytest.fixture
-def with_vocabulary():
-    return ElmoTokenizer(lm_vocab=VOCABULARY)
-
-
 # --- Rows ---
 
 

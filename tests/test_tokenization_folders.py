@@ -15,17 +15,6 @@ from elmo_hf.spelling_elmo import byte_symbols
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 from elmo_hf.vocabulary_elmo import WordTable
 
-
-@pytest.fixture
-def tokenizer():
-    return ElmoTokenizer()
-
-
-@pytest.fixture
-def with_vocabulary():
-    return ElmoTokenizer(lm_vocab=VOCABULARY)
-
-
 # --- Saving, loading, copying ---
 
 

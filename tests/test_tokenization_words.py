@@ -11,17 +11,6 @@ from spelled import CHARACTERS, TEXTS, VOCABULARY, rows
 from elmo_hf.tokenization_elmo import ElmoTokenizer
 from elmo_hf.vocabulary_elmo import LmVocabulary
 
-
-@pytest.fixture
-def tokenizer():
-    return ElmoTokenizer()
-
-
-@pytest.fixture
-def with_vocabulary():
-    return ElmoTokenizer(lm_vocab=VOCABULARY)
-
-
 # --- Word ids and labels ---
 
 
