@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .inference_elmo import Kind, PreparedMap, find_operators, multiply, prepare_map
+from .inference_elmo import (
+    Kind,
+    PreparedMap,
+    find_operators,
+    multiply,
+    prepare_map,
+    without_python,
+)
 from .quantization_elmo import dequantize, is_int8, stored_values
 
 # Sums of one convolution for 16 words stay in the second-level cache.
@@ -65,7 +72,10 @@ def cut_padding(rows: torch.Tensor, widest: int) -> torch.Tensor:
 
 
 def pool_characters(
-    char_embeddings: nn.Embedding, convolutions: nn.ModuleList, rows: torch.Tensor
+    char_embeddings: nn.Embedding,
+    convolutions: nn.ModuleList,
+    rows: torch.Tensor,
+    prepared: "Snapshot | None" = None,
 ) -> torch.Tensor:
     """
     Compute each filter's largest value over each word, without multiplying symbol by symbol.
@@ -78,6 +88,7 @@ def pool_characters(
         char_embeddings: of the symbols.
         convolutions: `nn.Conv1d` without stride, padding or dilation.
         rows: symbols `(words, symbols)`.
+        prepared: what is kept of these weights.
 
     Returns:
         `(words, filters)`, at least in single precision.
@@ -86,17 +97,24 @@ def pool_characters(
     numbers, symbols = _number_symbols(rows[order], char_embeddings.num_embeddings)
     vectors = char_embeddings(symbols)  # (symbols used, char_embedding_dim)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    pooled = []
+    parts, longest = numbers.split(WORDS_PER_PART), lengths[::WORDS_PER_PART].tolist()
+    tabulate = prepared.table_weight if prepared else _table_weight
+    weights, biases, widths = [], [], []
     for convolution in convolutions:
         assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
-        width = convolution.kernel_size[0]
-        weight = convolution.weight.to(vectors.dtype).permute(2, 1, 0)
-        table = (vectors @ weight).flatten(0, 1)  # (width * symbols used, count)
-        starts = torch.arange(width) * len(symbols)
-        parts = zip(numbers.split(WORDS_PER_PART), lengths[::WORDS_PER_PART].tolist(), strict=True)
-        largest = [_pool_part(table, starts, part, longest) for part, longest in parts]
-        pooled.append(torch.cat(largest) + convolution.bias)
-    return torch.cat(pooled, 1)[order.argsort()]
+        weights.append(tabulate(convolution))
+        biases.append(convolution.bias)
+        widths.append(convolution.kernel_size[0])
+    pool = _pool_windows if torch.is_grad_enabled() else without_python(_pool_windows)
+    pooled = pool(vectors, weights, biases, widths, list(parts), longest)
+    return pooled[order.argsort()]
+
+
+def _table_weight(convolution: nn.Conv1d) -> torch.Tensor:
+    """What makes a table of a symbol's vector, `(char_embedding_dim, width * count)`."""
+    weight = convolution.weight
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return weight.to(dtype).permute(1, 2, 0).flatten(1)
 
 
 def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,14 +124,41 @@ def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, 
     return (used.cumsum(0) - 1)[rows], used.nonzero()[:, 0]
 
 
-def _pool_part(
-    table: torch.Tensor, starts: torch.Tensor, numbers: torch.Tensor, longest: int
+def _pool_windows(
+    vectors: torch.Tensor,
+    weights: list[torch.Tensor],
+    biases: list[torch.Tensor],
+    widths: list[int],
+    parts: list[torch.Tensor],
+    longest: list[int],
 ) -> torch.Tensor:
-    """Largest sums `(words, count)` of words that have up to `longest` symbols before padding."""
-    # One window more than symbols: all those behind it hold the same padding.
-    windows = numbers[:, : longest + len(starts)].unfold(1, len(starts), 1) + starts
-    sums = F.embedding_bag(windows.flatten(0, 1), table, mode="sum")
-    return sums.view(*windows.shape[:2], -1).amax(1)
+    """
+    Largest sums, over each word's windows, of what the symbols give from their places.
+
+    TorchScript must understand every line.
+
+    Args:
+        vectors: of the symbols, `(symbols, char_embedding_dim)`.
+        weights: of each convolution, as `_table_weight` lays them out.
+        biases, widths: of each convolution.
+        parts: some words' symbols each, by their numbers, `(words, symbols)`.
+        longest: for each part the most symbols before the padding.
+
+    Returns:
+        `(words, filters)`.
+    """
+    pooled: list[torch.Tensor] = []
+    for weight, bias, width in zip(weights, biases, widths):  # noqa: B905
+        table = (vectors @ weight).view(-1, bias.size(0))  # (symbols * width, count)
+        places = torch.arange(width)
+        largest: list[torch.Tensor] = []
+        for part, length in zip(parts, longest):  # noqa: B905
+            # One window more than symbols: all those behind it hold the same padding.
+            windows = (part[:, : length + width] * width).unfold(1, width, 1) + places
+            sums = F.embedding_bag(windows.flatten(0, 1), table, mode="sum")
+            largest.append(sums.view(windows.size(0), windows.size(1), -1).amax(1))
+        pooled.append(torch.cat(largest) + bias)
+    return torch.cat(pooled, 1)
 
 
 # --- Prepared maps ---
@@ -158,6 +203,7 @@ class Snapshot:
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.maps: dict[int, torch.Tensor | PreparedMap] = {}
+        self.table_weights: dict[int, torch.Tensor] = {}
         self.words: Vectors = {}
         self._coming: dict[bytes, Future[Vectors]] = {}
         self._lock = Lock()
@@ -173,6 +219,13 @@ class Snapshot:
         if [*map(_identify, parameters)] != self._identity:
             return False
         return torch.equal(torch.cat(self._views), self._sample)
+
+    def table_weight(self, convolution: nn.Conv1d) -> torch.Tensor:
+        """What `pool_characters` multiplies symbols' vectors by, `(in, width * count)`."""
+        key = convolution.weight.data_ptr()
+        if key not in self.table_weights:
+            self.table_weights[key] = _table_weight(convolution).detach()
+        return self.table_weights[key]
 
     def linear(self, linear: nn.Module, vectors: torch.Tensor, then: str = "none") -> torch.Tensor:
         """Apply a map to `(words, width)`, then an activation that oneDNN fuses with it."""

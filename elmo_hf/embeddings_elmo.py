@@ -185,7 +185,7 @@ class ElmoEmbeddings(nn.Module):
 
         def encode(rows: torch.Tensor) -> torch.Tensor:
             char_ids = rows[:, :-1] if has_word_ids else rows
-            pooled = pool_characters(self.char_embeddings, self.convolutions, char_ids)
+            pooled = pool_characters(self.char_embeddings, self.convolutions, char_ids, prepared)
             vectors = self.activation(pooled).to(self.char_embeddings.weight.dtype)
             words = self.word_embeddings(rows[:, -1]) if has_word_ids else None
             return self._map(vectors, words, prepared)

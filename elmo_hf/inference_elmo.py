@@ -10,7 +10,7 @@ because PyTorch's tanh costs five sigmoids on a CPU; the factors go into the cop
 import functools
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -151,7 +151,7 @@ class PreparedLstm:
         if not packing.sizes:
             return hidden.new_zeros(*mask.shape, hidden.shape[1]), (hidden, cell)
         bound = None if self.settings.cell_clip is None else 2.0 * self.settings.cell_clip
-        read = _find_reader() if self.settings.operators is None else _read
+        read = without_python(_read) if self.settings.operators is None else _read
         doubled_cell = packing.sort_rows(cell) * 2
         outputs = [packing.sort_rows(hidden)]
         for gates in self._map_inputs(inputs, packing, distinct):
@@ -356,14 +356,18 @@ def _read(
 
 
 @functools.cache
-def _find_reader() -> Any:
-    """`_read` without Python between its operators, where TorchScript can still be had."""
+def without_python(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    The function in TorchScript, where that can still be had, else itself.
+
+    Between its operators no thread waits for Python's lock.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return torch.jit.script(_read)
+            return torch.jit.script(function)
         except Exception:
-            return _read
+            return function
 
 
 @functools.cache
@@ -452,4 +456,5 @@ __all__ = [
     "is_ordinary",
     "multiply",
     "prepare_map",
+    "without_python",
 ]

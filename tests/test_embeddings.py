@@ -278,8 +278,8 @@ def test_the_word_cache_changes_no_vector_and_stays_bounded(monkeypatch):
     pool = engine.pool_characters
     monkeypatch.setattr(
         "elmo_hf.embeddings_elmo.pool_characters",
-        lambda table, convolutions, rows: (
-            encoded.append(len(rows)) or pool(table, convolutions, rows)
+        lambda table, convolutions, rows, prepared: (
+            encoded.append(len(rows)) or pool(table, convolutions, rows, prepared)
         ),
     )
     with torch.no_grad():

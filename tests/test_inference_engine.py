@@ -18,11 +18,11 @@ from elmo_hf.inference_elmo import (
     PreparedCache,
     PreparedLstm,
     _cut,
-    _find_reader,
     _read,
     find_obstacle,
     find_operators,
     multiply,
+    without_python,
 )
 from elmo_hf.lstm_elmo import ElmoLstm
 from elmo_hf.packing_elmo import Packing
@@ -276,15 +276,15 @@ def test_operators_that_fail_or_disagree_are_not_used(monkeypatch):
 
 
 def test_the_loop_runs_without_python_where_torchscript_can_be_had(monkeypatch):
-    _find_reader.cache_clear()
+    without_python.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert isinstance(_find_reader(), torch.jit.ScriptFunction)
-    _find_reader.cache_clear()
+        assert isinstance(without_python(_read), torch.jit.ScriptFunction)
+    without_python.cache_clear()
     monkeypatch.delattr(torch.jit, "script")
     assert_like_the_plain_loop(make_lstm(), MASKS["holes"])
-    assert _find_reader() is _read
-    _find_reader.cache_clear()
+    assert without_python(_read) is _read
+    without_python.cache_clear()
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
