@@ -154,6 +154,7 @@ def train(args, training_args):
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+    trainer.save_state()
 
 
 def main():

@@ -142,6 +142,22 @@ def test_rows_are_measured_once_and_reported(checkpoint, data, tmp_path, monkeyp
     assert "--no_crf" in text and "--train_bilm" in text
 
 
+def test_the_learned_mix_is_compared_with_single_layers_and_random_weights():
+    import tasks
+
+    def scores(mix, bottom, top, random):
+        rows = zip(
+            [tasks.MIX, "layer 0", "layer 1", tasks.RANDOM], (mix, bottom, top, random), strict=True
+        )
+        return {"scores": {row: {"mean": mean} for row, mean in rows}}
+
+    found = {"one": scores(80.0, 60.0, 81.0, 40.0), "two": scores(90.0, 88.0, 70.0, 60.0)}
+    best, random = tasks.compare(found)
+    assert best.endswith("best single layer: +0.5 on average, from -1.0 (one) to +2.0 (two)")
+    assert random.endswith("mix: +35.0 on average, from +30.0 (two) to +40.0 (one)")
+    assert tasks.compare({"one": {"scores": {tasks.MIX: {"mean": 1.0}}}}) == []
+
+
 def test_a_model_of_word2vec_has_its_vectors_in_layer_0(data, tmp_path):
     pytest.importorskip("gensim")
     from task_models import write_word2vec

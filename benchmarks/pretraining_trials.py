@@ -1,0 +1,216 @@
+"""Small trials of architectures and recipes: the same words through each, then held-out perplexity.
+
+    python benchmarks/pretraining_trials.py --train_files 'text/train-*.txt.xz' \
+        --valid_files text/valid.txt.xz [--words 1200000] [--only NAME ...]
+
+Every trial is one run of examples/pretrain.py, in one process of one thread, as many side by side
+as there are cores. Writes benchmarks/pretraining_trials.md and .json. What trials
+came to is kept in the folder --work, so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import speed_machine
+
+from elmo_hf import ElmoTokenizer
+from elmo_hf.pretraining_data import WordStream, find_files, read_corpus, read_lines
+from elmo_hf.pretraining_feeds import PackedWindows
+
+REPORT = ROOT / "benchmarks" / "pretraining_trials.md"
+CONFIG = {
+    "projection_dim": 256,
+    "cell_dim": 512,
+    "filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256]],
+    "num_highway_layers": 1,
+    "num_sampled_words": 2048,
+    "dropout": 0.0,
+}
+RECIPE = {
+    "vocabulary_size": 50_000,
+    "window": 128,
+    "per_device_train_batch_size": 32,
+    "learning_rate": 2e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 50,
+    "weight_decay": 0.01,
+    "adam_beta2": 0.98,
+    "max_grad_norm": 1.0,
+    "seed": 0,
+}
+HELD_OUT_LINES = 2000
+FIXED = (
+    "--use_cpu --bf16 --report_to none --disable_tqdm True --logging_steps 10 --save_strategy no"
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial changes of the configuration and of the recipe."""
+
+    config: dict = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
+
+
+TRIALS = {
+    "elmo-mini-en's own": Trial(),
+    "the same, another seed": Trial(recipe={"seed": 1}),
+    "cell_dim 1024": Trial({"cell_dim": 1024}),
+    "projection_dim 128": Trial({"projection_dim": 128}),
+    "3 layers": Trial({"num_hidden_layers": 3}),
+    "2 highway layers": Trial({"num_highway_layers": 2}),
+    "filters up to 6 characters, 1,024": Trial({"filters": [*CONFIG["filters"], [6, 512]]}),
+    "8,192 sampled words": Trial({"num_sampled_words": 8192}),
+    "dropout 0.1": Trial({"dropout": 0.1}),
+    "learning rate 1e-3": Trial(recipe={"learning_rate": 1e-3}),
+    "learning rate 4e-3": Trial(recipe={"learning_rate": 4e-3}),
+    "Adagrad, 0.2, as in bilm-tf": Trial(
+        recipe={"optim": "adagrad", "learning_rate": 0.2, "weight_decay": 0.0}
+    ),
+    "16 windows a step": Trial(recipe={"per_device_train_batch_size": 16}),
+    "128 windows of 32 words": Trial(recipe={"per_device_train_batch_size": 128, "window": 32}),
+    "8 windows of 512 words": Trial(recipe={"per_device_train_batch_size": 8, "window": 512}),
+    "streams of 20 words, as in bilm-tf": Trial(
+        recipe={"per_device_train_batch_size": 205, "window": 20, "feed": "streams"}
+    ),
+}
+
+
+def plan(trial: Trial, stream: WordStream, words: int) -> tuple[dict, dict]:
+    """The trial's configuration and recipe, of as many steps as read so many words."""
+    config, recipe = CONFIG | trial.config, RECIPE | trial.recipe
+    if recipe.get("feed") == "streams":
+        each = float(recipe["window"])
+    else:
+        each = len(stream) / len(PackedWindows(stream, recipe["window"]))
+    steps = round(words / (each * recipe["per_device_train_batch_size"]))
+    return config, recipe | {"max_steps": steps}
+
+
+def make_command(config: dict, recipe: dict, given: argparse.Namespace, output: Path) -> list[str]:
+    """The command of examples/pretrain.py."""
+    command = [f"{ROOT}/examples/pretrain.py", "--config", json.dumps(config)]
+    for name, value in recipe.items():
+        command += [f"--{name}", str(value)]
+    command += ["--train_files", *given.train_files, "--valid_files", f"{given.work}/held_out.txt"]
+    command += ["--cache_dir", f"{given.work}/words", "--output_dir", f"{output}"]
+    return [*command, *shlex.split(FIXED)]
+
+
+def run(name: str, given: argparse.Namespace, stream: WordStream) -> dict:
+    """Run a trial, unless it has ended before, and return what it came to."""
+    config, recipe = plan(TRIALS[name], stream, given.words)
+    letters = "".join(letter if letter.isalnum() else "-" for letter in name)
+    output = given.work / f"{letters}-{recipe['max_steps']}"
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "eval_results.json").exists():
+        command = [sys.executable, *make_command(config, recipe, given, output)]
+        threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with (output / "log.txt").open("a") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, env=os.environ | threads)
+        if done.returncode:
+            raise SystemExit(f"error: trial {name!r} ended with {done.returncode}; see {log.name}")
+    return read_result(output) | {"steps": recipe["max_steps"]}
+
+
+def read_result(output: Path) -> dict:
+    """Perplexities, words/s and the biLM's parameters, its softmax apart."""
+    result = json.loads((output / "eval_results.json").read_text())
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    speeds = [entry["words_per_second"] for entry in history if "words_per_second" in entry]
+    with safe_open(output / "model.safetensors", "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    sizes = [math.prod(shape) for name, shape in shapes.items() if name.startswith("elmo.")]
+    names = ("perplexity", "forward_perplexity", "backward_perplexity")
+    return {name: result[f"eval_{name}"] for name in names} | {
+        "held_out_words": result["eval_words"],
+        "words_per_second": median(speeds),
+        "parameters": sum(sizes),
+    }
+
+
+def markdown(results: dict) -> str:
+    """The table and what has to be known to read it."""
+    trials, made = results["trials"], results["made"]
+    lines = [
+        f"| {name} | {one['perplexity']:.1f} | {one['forward_perplexity']:.1f} "
+        f"| {one['backward_perplexity']:.1f} | {one['parameters'] / 1e6:.1f} M "
+        f"| {one['words_per_second']:,.0f} | {one['steps']:,} |"
+        for name, one in trials.items()
+    ]
+    held_out = next(iter(trials.values()))["held_out_words"]
+    return "\n".join(
+        [
+            "# Trials of pre-training",
+            "",
+            f"{made['words'] / 1e6:.1f} million words through each, boundaries included, then the "
+            f"perplexity of {held_out:,} held-out words, full softmax, in windows of 128. Each "
+            "line changes what it names and nothing else. Parameters are the biLM's, the softmax "
+            "apart. Two lines differ by their seed alone: a smaller difference says nothing. So "
+            "short a run favours small models and high learning rates.",
+            "",
+            "| trial | perplexity | forward | backward | parameters | words/s | steps |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *lines,
+            "",
+            f"The first line is `{json.dumps(CONFIG)}` with `{json.dumps(RECIPE)}`.",
+            "",
+            f"Words/s are those of one thread beside {made['beside'] - 1} others, "
+            f"{made['machine']['processor']}, {made['machine']['cores']} cores.",
+            "",
+            f"Made by `{made['command']}`.",
+            "",
+        ]
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--train_files", nargs="+", required=True, help="as in examples/pretrain.py"
+    )
+    parser.add_argument("--valid_files", nargs="+", required=True, help="held-out text")
+    parser.add_argument("--words", type=int, default=1_200_000, help="read by each trial")
+    parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME")
+    parser.add_argument("--work", type=Path, default=Path("trials_work"))
+    parser.add_argument("--output", type=Path, default=REPORT)
+    parser.add_argument("--workers", type=int, default=speed_machine.cores())
+    given = parser.parse_args(arguments)
+    given.work = given.work.resolve()
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = parse_arguments(arguments)
+    command = "python benchmarks/pretraining_trials.py " + shlex.join(arguments or sys.argv[1:])
+    stream = WordStream(read_corpus(given.train_files, ElmoTokenizer(), given.work / "words"))
+    held_out = islice(read_lines(find_files(given.valid_files)), HELD_OUT_LINES)
+    (given.work / "held_out.txt").write_text("\n".join(held_out), encoding="utf-8")
+    with ThreadPoolExecutor(given.workers) as pool:
+        found = list(pool.map(lambda name: run(name, given, stream), given.only))
+    made = {"command": command, "words": given.words, "beside": given.workers}
+    made["machine"] = speed_machine.describe()
+    results = {"trials": dict(zip(given.only, found, strict=True)), "made": made}
+    given.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    given.output.write_text(text := markdown(results), encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
