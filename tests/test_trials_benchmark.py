@@ -34,7 +34,7 @@ def test_every_trial_reads_as_many_words(trials, text, tmp_path):
         ElmoConfig(**config, lm_vocab_size=50_000)
         # Windows of whole sentences hold a little less than they might.
         most = recipe["max_steps"] * recipe["window"] * recipe["per_device_train_batch_size"]
-        assert 1 <= most / 10_000_000 <= 1.12, name
+        assert 1 <= most / 10_000_000 <= 1.25, name
     assert len({json.dumps(trials.plan(one, stream, 100)) for one in trials.TRIALS.values()}) == 16
 
 
@@ -60,6 +60,7 @@ def test_trials_run_once_and_are_reported(trials, text, tmp_path, monkeypatch, c
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_names_its_log(trials, text, tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "FIXED", "--no_such_argument")
     arguments = ["--train_files", str(text), "--valid_files", str(text), "--workers", "1"]
