@@ -114,7 +114,8 @@ class Plan:
         files = sorted({path for path in map(self.results, self.models) if path.is_file()})
         lines = [line for path in files for line in path.read_text().splitlines(keepends=True)]
         runs = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [run for run in runs if run["row"] in self.rows and run["seed"] < self.seeds]
+        wanted = [run for run in runs if run["row"] in self.rows and run["seed"] < self.seeds]
+        return [*{(run["row"], run["seed"]): run for run in wanted}.values()]
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Rows and seeds still to be measured, those of one model together."""
