@@ -35,7 +35,8 @@ def test_every_trial_reads_as_many_words(trials, text, tmp_path):
         # Windows of whole sentences hold a little less than they might.
         most = recipe["max_steps"] * recipe["window"] * recipe["per_device_train_batch_size"]
         assert 0.99 <= most / 10_000_000 <= 1.25, name
-    assert len({json.dumps(trials.plan(one, stream, 100)) for one in trials.TRIALS.values()}) == 16
+    plans = [json.dumps(trials.plan(one, stream, 100)) for one in trials.TRIALS.values()]
+    assert len({*plans}) == len(plans)
 
 
 @pytest.mark.slow
