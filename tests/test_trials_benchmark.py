@@ -47,7 +47,7 @@ def test_trials_run_once_and_are_reported(trials, text, tmp_path, monkeypatch, c
         "RECIPE",
         trials.RECIPE | {"vocabulary_size": 12, "window": 16, "per_device_train_batch_size": 4},
     )
-    names = ["elmo-mini-en's own", "3 layers"]
+    names = [trials.BASE, "3 layers"]
     arguments = ["--train_files", str(text), "--valid_files", str(text), "--words", "1000"]
     arguments += ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "trials.md")]
     trials.main([*arguments, "--only", *names])
