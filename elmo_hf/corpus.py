@@ -26,7 +26,7 @@ def embed_corpus(
     layers: int | Sequence[int] | None = None,
     boundaries: bool = False,
     workers: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 128,
     batch_words: int = 8192,
     window: int = 1024,
     known_words: int = 100_000,
@@ -189,6 +189,8 @@ class _Encoder:
             inputs = self.tokenizer(
                 sentences, is_split_into_words=is_split, padding=True, return_tensors="pt"
             )
+        mask = inputs["attention_mask"].bool().numpy()
+        inputs["attention_mask"] = self.read_mask(inputs["attention_mask"])
         layers = True if self.layers is None else self.layers
         wanted = layers if isinstance(layers, (bool, int)) else list(layers)
         with torch.inference_mode():
@@ -197,8 +199,16 @@ class _Encoder:
             chosen = range(len(hidden)) if self.layers is None else layers
             picked = [hidden[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
             arrays = [layer.float().cpu().numpy() for layer in picked]
-        mask = inputs["attention_mask"].bool().cpu().numpy()
         return [self.cut(arrays, i, np.flatnonzero(row)) for i, row in enumerate(mask)]
+
+    def read_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Spare each direction the boundary that it reads last, if nobody sees its output."""
+        config = self.model.config
+        if self.boundaries or config.num_mixed_lstms:
+            return mask
+        place = mask.cumsum(1) * mask  # 1 at the first word, the number of words at the last
+        spared = [place == place.amax(1, keepdim=True), place == 1]
+        return torch.stack([mask & ~one for one in spared[: config.num_directions]], -1)
 
     def cut(self, layers: list[np.ndarray], row: int, words: np.ndarray) -> np.ndarray:
         """Copy one sentence's vectors, so that nothing keeps its batch in memory."""

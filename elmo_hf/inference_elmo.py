@@ -154,9 +154,11 @@ class PreparedLstm:
         read = without_python(_read) if self.settings.operators is None else _read
         doubled_cell = packing.sort_rows(cell) * 2
         outputs = [packing.sort_rows(hidden)]
+        is_empty = not hidden.any()
         for gates in self._map_inputs(inputs, packing, distinct):
             maps = self.recurrent_map, self.output_map
-            outputs += read(gates, outputs[-1], doubled_cell, *maps, bound)
+            outputs += read(gates, outputs[-1], is_empty, doubled_cell, *maps, bound)
+            is_empty = False
         packed = torch.cat(outputs[1:])
         last, alive = packing.last_words()
         new_hidden = packed.index_select(0, last)
@@ -310,6 +312,7 @@ def _multiply_levels(linear: PreparedMap, x: torch.Tensor) -> tuple[torch.Tensor
 def _read(
     gates: list[torch.Tensor],
     hidden: torch.Tensor,
+    is_empty: bool,
     cell: torch.Tensor,
     recurrent_map: PreparedMap,
     output_map: PreparedMap | None,
@@ -321,6 +324,7 @@ def _read(
     Args:
         gates: the input's share of the gates for each step, `(rows, 4 * cell_dim)`.
         hidden: output before the first step, `(rows, projection_dim)`.
+        is_empty: that output is zero, and so is its share of the gates.
         cell: twice the memory, float32 `(batch, cell_dim)`; overwritten.
         recurrent_map, output_map: as `PreparedLstm` holds them.
         bound: twice the memory's clip.
@@ -339,7 +343,8 @@ def _read(
             rows = inflow.size(0)
             memory, half, sigmoids = memory[:rows], half[:rows], sigmoids[:rows]
             parts = sigmoids.chunk(4, 1)
-        sums = _add_product(inflow, recurrent_map, hidden[:rows])
+        sums = inflow if is_empty else _add_product(inflow, recurrent_map, hidden[:rows])
+        is_empty = False
         torch.sigmoid(sums.to(cell.dtype), out=sigmoids)
         input_gate, forget_gate, candidate, output_gate = parts[0], parts[1], parts[2], parts[3]
         # 2c' = f * 2c + i * 2 * (2s - 1), s being the sigmoid of twice the candidate.

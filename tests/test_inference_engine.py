@@ -122,6 +122,16 @@ def test_every_mask_gives_the_plain_loops_outputs_and_states(mask, reverse, oper
 
 
 @pytest.mark.parametrize("operators", OPERATORS)
+def test_an_output_that_starts_at_zero_needs_no_product(operators):
+    lstm, mask = make_lstm(), MASKS["right"]
+    inputs, _, cell = draw_inputs(lstm, mask)
+    hidden = torch.zeros(len(mask), WIDTH)
+    with torch.no_grad():
+        results = prepare(lstm, operators=operators).run(inputs, mask, hidden, cell)
+        assert_near(results, lstm.run_plain(inputs, mask, (hidden, cell)), 2e-6)
+
+
+@pytest.mark.parametrize("operators", OPERATORS)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_every_setting_gives_the_plain_loops_outputs_and_states(variant, reverse, operators):
