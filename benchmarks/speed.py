@@ -245,7 +245,7 @@ class Measurement:
         words = sum(map(len, corpus))
         pieces = [round(PIECES_PER_WORD * len(sentence)) + 2 for sentence in corpus]
         size = speed_models.SIZES[self.results["name"]]
-        self.results["flops"] = speed_models.least_flops(size, corpus) / words
+        self.results["flops"] = speed_models.corpus_flops(size, corpus) / words
         self.results["bert_flops"] = sum(map(speed_models.bert_flops, pieces)) / words
         self.results["steps_per_word"] = (words + 2 * len(corpus)) / words
 

@@ -142,7 +142,7 @@ def character_flops(size: Size, length: float) -> float:
     return 2 * (convolutions + highways + features * size.projection)
 
 
-def least_flops(size: Size, sentences: list[list[str]]) -> float:
+def corpus_flops(size: Size, sentences: list[list[str]]) -> float:
     """All LSTMs for every word and boundary, the character encoder once for each distinct word."""
     steps = sum(len(sentence) + 2 for sentence in sentences)
     words = {word for sentence in sentences for word in sentence}

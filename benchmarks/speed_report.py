@@ -34,7 +34,7 @@ def ratio(rounds: list, base: list | None) -> float | None:
 
 
 def compute_share(size: dict, variant: str, limits: dict) -> float | None:
-    """Part of the measured peak of its precision that the corpus' least arithmetic takes."""
+    """Part of the measured peak of its precision that the corpus' arithmetic takes."""
     rounds = size["inference"]["corpus"].get(variant)
     peak = limits[PRECISIONS[variant]]
     if not rounds or not peak:
@@ -177,10 +177,11 @@ in the original format; AllenNLP loads the same file that our model was converte
 - A training step is forward and backward of a batch of 32 with a tagger's head on a scalar mix,
   without dropout; the weights are moved between the steps. Peak memory is that of the first step
   in a new process, over what the process held before it.
-- Of peak products: the least arithmetic of the corpus (every LSTM once for each word and boundary,
-  the character encoder once for each distinct word) over the fastest large product in that
-  precision. Of memory bandwidth: the recurrent weights once for each word of a lone sentence, over
-  the fastest read of memory; weights that stay in a cache can exceed it.
+- Of peak products: the arithmetic of the corpus (every LSTM once for each word and boundary, the
+  character encoder once for each distinct word) over the fastest large product in that precision;
+  what an engine spares of it, such as a boundary that nobody asks for, counts as done. Of memory
+  bandwidth: the recurrent weights once for each word of a lone sentence, over the fastest read of
+  memory; weights that stay in a cache can exceed it.
 {skipped}
 Made on {date} by `{command}`.
 """

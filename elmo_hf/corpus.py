@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vectors of a whole corpus: batches of like lengths on several workers, results in order."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from .threads_elmo import keep_threads
 from .tokenization_elmo import ElmoTokenizer
 
 Sentence = str | Sequence[str]
+
+# Of few sentences each worker gets so many batches, to be done with its last as the others are.
+BATCHES_PER_WORKER = 2
 
 
 def embed_corpus(
@@ -83,23 +88,22 @@ def embed_corpus(
     encoder = _Encoder(model, tokenizer, layers, boundaries)
     encoder.check_layers()
     # A function of its own, so that the checks above run at the call.
-    limits = (batch_size, batch_words)
-    return _stream(encoder, sentences, workers, limits, window, known_words, progress)
+    limits = _Limits(workers, batch_size, batch_words)
+    return _stream(encoder, sentences, limits, window, known_words, progress)
 
 
 def _stream(
     encoder: "_Encoder",
     sentences: Iterable[Sentence],
-    workers: int,
-    limits: tuple[int, int],
+    limits: "_Limits",
     window: int,
     known_words: int,
     progress: Callable[[int], object] | None,
 ) -> Iterator[np.ndarray]:
     before = torch.get_num_threads()
-    share = max(1, before // workers)
+    share = max(1, before // limits.workers)
     numbered = enumerate(sentences)
-    pool = ThreadPoolExecutor(workers, "elmo", keep_threads, (share,))
+    pool = ThreadPoolExecutor(limits.workers, "elmo", keep_threads, (share,))
     try:
         with encoder.model.embeddings.word_cache(known_words):
             running: list[_Task] = []
@@ -107,7 +111,7 @@ def _stream(
                 # The next window runs while the caller uses this one.
                 following = [
                     pool.submit(encoder.embed, batch)
-                    for batch in _make_batches(list(islice(numbered, window)), *limits)
+                    for batch in _make_batches(list(islice(numbered, window)), limits)
                 ]
                 yield from _in_order(running, progress)
                 if not following:
@@ -122,16 +126,22 @@ Numbered = tuple[int, Sentence]
 _Task = Future[list[tuple[int, np.ndarray]]]
 
 
-def _make_batches(
-    window: list[Numbered], batch_size: int, batch_words: int
-) -> list[list[Numbered]]:
+class _Limits(NamedTuple):
+    workers: int
+    batch_size: int
+    batch_words: int
+
+
+def _make_batches(window: list[Numbered], limits: _Limits) -> list[list[Numbered]]:
     """Longest first, so that no worker is left alone with a long batch at the end."""
+    parts = 1 if limits.workers == 1 else limits.workers * BATCHES_PER_WORKER
+    batch_size = min(limits.batch_size, math.ceil(len(window) / parts))
     batches: list[list[Numbered]] = []
     room = 0
     for number, sentence in sorted(window, key=lambda one: -_length(one[1])):
         if not room:
             batches.append([])
-            room = max(1, min(batch_size, batch_words // _length(sentence)))
+            room = max(1, min(batch_size, limits.batch_words // _length(sentence)))
         batches[-1].append((number, sentence))
         room -= 1
     return batches

@@ -149,6 +149,13 @@ def test_workers_have_their_share_of_the_threads(model, tokenizer):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("workers, batches", [(1, 1), (2, 4), (4, 8), (50, 30)])
+def test_few_sentences_are_shared_among_the_workers(model, tokenizer, workers, batches):
+    counts = []
+    list(embed_corpus(model, tokenizer, SENTENCES, workers=workers, progress=counts.append))
+    assert len(counts) == batches and max(counts) - min(counts) <= 2
+
+
 @pytest.mark.parametrize("bad", [["a", 3], 7, None])
 def test_a_failing_sentence_is_named(model, tokenizer, bad):
     sentences = [*SENTENCES[:17], bad, *SENTENCES[17:]]

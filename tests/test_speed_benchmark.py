@@ -120,9 +120,9 @@ def test_the_arithmetic_of_a_word_is_that_of_its_maps():
 
 def test_a_word_that_comes_again_costs_its_characters_once():
     tiny = speed_models.SIZES["tiny"]
-    once = speed_models.least_flops(tiny, [["word"]])
-    twice = speed_models.least_flops(tiny, [["word", "word"]])
-    other = speed_models.least_flops(tiny, [["word", "lord"]])
+    once = speed_models.corpus_flops(tiny, [["word"]])
+    twice = speed_models.corpus_flops(tiny, [["word", "word"]])
+    other = speed_models.corpus_flops(tiny, [["word", "lord"]])
     assert twice - once == speed_models.lstm_flops(tiny)
     assert other - twice == speed_models.character_flops(tiny, 6)
 
