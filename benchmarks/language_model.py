@@ -118,9 +118,12 @@ def markdown(results: dict) -> str:
             "boundary a sentence are predicted. Unknown words (share of all words) count as one "
             "class, so perplexities at different vocabularies do not compare. Mean: exp of both "
             "directions' mean loss. Running text: memory is carried from sentence to sentence, in "
-            f"{results['streams']} parts read side by side. WikiText-2: the sentences of its test "
-            "text without headings, its split marks (`@-@`) undone, its `<unk>` the unknown word; "
-            "not comparable with figures for its own tokens."
+            f"{results['streams']} parts read side by side."
+        )
+    if any(name.startswith("wikitext") for name in results["perplexity"]):
+        parts[-1] += (
+            " WikiText-2: the sentences of its test text without headings, its split marks (`@-@`) "
+            "undone, its `<unk>` the unknown word; not comparable with figures for its own tokens."
         )
     if results["blimp"]:
         parts.append(blimp_table(results["blimp"]))
