@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 import speed_machine
 
 from elmo_hf import ElmoTokenizer
-from elmo_hf.pretraining_data import WordStream, find_files, read_corpus, read_lines
-from elmo_hf.pretraining_feeds import PackedWindows
+from elmo_hf.pretraining.corpora import WordStream, find_files, read_corpus, read_lines
+from elmo_hf.pretraining.windows import PackedWindows
 
 REPORT = ROOT / "benchmarks" / "pretraining_trials.md"
 CONFIG = {

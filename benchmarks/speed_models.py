@@ -34,7 +34,7 @@ SIZES = {
 
 def build(name: str, folder: Path, seed: int = 0) -> Path:
     """Return `folder/name` with `original` files and the folder `converted` from them."""
-    from conversion.convert import convert
+    from elmo_hf.conversion.convert import convert
 
     folder = folder / name
     original, converted = folder / "original", folder / "converted"

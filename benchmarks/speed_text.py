@@ -48,7 +48,7 @@ class Pool:
 
 def read(file: Path | None) -> list[list[str]]:
     """Words of a text, one sentence a line, split as ELMo's training text was."""
-    from elmo_hf.word_splitter_elmo import word_splitter
+    from elmo_hf.model.tokenization_splitter import word_splitter
 
     file = TEXT if file is None else file
     if not file.exists():

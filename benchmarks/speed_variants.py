@@ -135,7 +135,7 @@ def at_precision(precision: str) -> dict:
 def corpus_helper(model: torch.nn.Module, tokenizer: object) -> Callable | None:
     """The function from many sentences to their vectors one by one, if there is one."""
     try:
-        from elmo_hf.corpus import embed_corpus
+        from elmo_hf.embedding import embed_corpus
     except ImportError:
         return None
     return lambda sentences: embed_corpus(model, tokenizer, sentences)

@@ -36,7 +36,7 @@ def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int)
         from gensim.models import Word2Vec
     except ImportError:
         raise ValueError("word2vec needs gensim: pip install gensim, or leave --text out") from None
-    from elmo_hf.pretraining_data import WordStream, read_corpus
+    from elmo_hf.pretraining.corpora import WordStream, read_corpus
 
     corpus = read_corpus(files, ElmoTokenizer(), folder.parent / "words")
     print(f"word2vec: {len(WordStream(corpus)):,} words", file=sys.stderr, flush=True)

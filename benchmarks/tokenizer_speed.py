@@ -20,7 +20,7 @@ import tokenizers
 import torch
 import transformers
 
-from elmo_hf.tokenization_elmo import ElmoTokenizer
+from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 HERE = Path(__file__).parent
 DEFAULT_TEXT = HERE.parents[1] / "shared/data/pretrain_wiki_en_core/valid.txt.xz"

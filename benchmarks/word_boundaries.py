@@ -106,7 +106,7 @@ def splitters(texts: list[str]) -> Iterator[tuple[str, Splitter | str, Callable[
 def ours(name: str, texts: list[str]) -> tuple[Splitter, Callable[[], int]]:
     from tokenizers import Tokenizer, models
 
-    from elmo_hf.word_splitter_elmo import word_splitter
+    from elmo_hf.model.tokenization_splitter import word_splitter
 
     pre_tokenizer = word_splitter(name)
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))

@@ -1,1 +1,1 @@
-"""Original ELMo weights into Hub folders, and back; see `python -m conversion.convert --help`."""
+"""Scripts that convert, fetch and publish weights: `python -m conversion.convert --help`."""

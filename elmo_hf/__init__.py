@@ -13,19 +13,19 @@ from transformers import (
     AutoTokenizer,
 )
 
-from .configuration_elmo import ElmoConfig
-from .engines_elmo import use_engine
-from .heads_elmo import (
+from .model.configuration_elmo import ElmoConfig
+from .model.engine_choice import use_engine
+from .model.layer_scalar_mix import ElmoScalarMix
+from .model.modeling_elmo import ElmoModel, ElmoModelOutput, ElmoPreTrainedModel
+from .model.modeling_elmo_heads import (
     ElmoForMultipleChoice,
     ElmoForQuestionAnswering,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
 )
-from .language_model_elmo import ElmoForPreTraining, ElmoForPreTrainingOutput
-from .modeling_elmo import ElmoModel, ElmoModelOutput, ElmoPreTrainedModel
-from .pipeline_elmo import ElmoTokenClassificationPipeline
-from .scalar_mix_elmo import ElmoScalarMix
-from .tokenization_elmo import ElmoTokenizer
+from .model.modeling_elmo_pretraining import ElmoForPreTraining, ElmoForPreTrainingOutput
+from .model.pipeline_elmo import ElmoTokenClassificationPipeline
+from .model.tokenization_elmo import ElmoTokenizer
 
 __version__ = "0.1.0"
 

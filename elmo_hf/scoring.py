@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .inputs_elmo import States
-from .language_model_elmo import ElmoForPreTraining
-from .threads_elmo import keep_threads
-from .tokenization_elmo import ElmoTokenizer
+from .model.engine_threads import keep_threads
+from .model.engine_weights import States
+from .model.modeling_elmo_pretraining import ElmoForPreTraining
+from .model.tokenization_elmo import ElmoTokenizer
 
 Sentence = str | Sequence[str]
 

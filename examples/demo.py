@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 import elmo_hf  # noqa: F401  (registers the model)
-from conversion.convert import convert, convert_back
+from elmo_hf.conversion.convert import convert, convert_back
 
 TRAINED = Path(__file__).resolve().parent.parent / "checkpoints/elmo-mini-en"
 SENTENCES = {

@@ -23,15 +23,15 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
-from elmo_hf.pretraining import ElmoPreTrainer
-from elmo_hf.pretraining_data import WordStream, build_vocabulary, read_corpus, read_hub_corpus
-from elmo_hf.pretraining_feeds import PackedWindows, RowStreams
-from elmo_hf.pretraining_runs import (
+from elmo_hf.pretraining.corpora import WordStream, build_vocabulary, read_corpus, read_hub_corpus
+from elmo_hf.pretraining.runs import (
     check_run,
     describe_model,
     last_checkpoint,
     load_for_pretraining,
 )
+from elmo_hf.pretraining.trainer import ElmoPreTrainer
+from elmo_hf.pretraining.windows import PackedWindows, RowStreams
 
 
 @dataclass

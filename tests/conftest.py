@@ -8,7 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-from spelled import VOCABULARY
+from helpers.spelled import VOCABULARY
 
 
 @pytest.fixture

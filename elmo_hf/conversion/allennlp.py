@@ -1,0 +1,383 @@
+"""AllenNLP's state dicts, alone or in a model.tar.gz: the biLM and its scalar mixes, and back.
+
+A trained AllenNLP model holds its ELMo as tensors, fine-tuned or not, somewhere in its own: names
+begin with a prefix such as `text_field_embedder.token_embedder_elmo._elmo._elmo_lstm.`.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import ElmoConfig, ElmoTokenizer
+from ..model.layer_scalar_mix import ElmoScalarMix
+from . import reference_torch as torch_reference
+from .bilm_hdf5 import SAME, WeightsError, abbreviated
+from .bilm_options import config_from_options
+from .sources import Original
+from .torch_files import (
+    Names,
+    OpenModel,
+    dump_rows,
+    encoder_table,
+    load_rows,
+    load_state_dict,
+    same_bits,
+)
+
+FORMAT = "AllenNLP state dict"
+NAMES = Names(
+    characters="_token_embedder._char_embedding_weights",
+    convolution="_token_embedder.char_conv_{i}",
+    highway="_token_embedder._highways._layers.{k}",
+    projection="_token_embedder._projection",
+    lstm="_elmo_lstm.{direction}_layer_{layer}",
+    words="",
+    mixed="",
+    table=SAME,  # row 0 of theirs is padding too
+    extra_rows=0,
+)
+BILM, CACHE = "_elmo_lstm.", "_word_embedding.weight"
+RELEASED = {"activation": "relu", "max_characters_per_token": 50, "cell_clip": 3, "proj_clip": 3}
+SHAPED = {"dim", "n_layers", "projection_dim", "embedding", "filters", "n_highway"}
+
+
+def open_allennlp(original: Original, prefix: str | None = None) -> OpenModel:
+    """
+    Read the ELMo in an AllenNLP model.
+
+    Args:
+        original: a state dict; the options are inferred from its shapes where it has none beside.
+        prefix: what stands before `_token_embedder` in the names, where there are several ELMos.
+
+    Raises:
+        WeightsError: there is no ELMo, it is damaged, or the options are of another model.
+    """
+    tensors = load_state_dict(original.weights)
+    prefix, notes = find_prefix(original.weights.name, tensors, prefix)
+    own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    options, more_notes = _options(original, own)
+    config, config_notes = _config(options, own)
+    table = encoder_table(config, NAMES)
+    notes += [*more_notes, *config_notes, *_leftovers(tensors, prefix, {r.original for r in table})]
+    settings = elmo_settings(original.files)
+    if settings.get("do_layer_norm"):
+        config.mix_layer_norm = "allennlp"
+    if isinstance(dropout := settings.get("dropout"), (int, float)) and 0 <= dropout < 1:
+        config.mix_dropout = dropout
+    return OpenModel(
+        format=FORMAT,
+        config=config,
+        state_dict=load_rows(table, own, "options.json" if original.options else "the model"),
+        tokenizer=ElmoTokenizer(max_characters_per_token=config.max_characters_per_token),
+        expected=partial(_expected, options, own),
+        source={"prefix": prefix, "options": {"content": options}},
+        notes=notes,
+        extra={"scalar_mixes": scalar_mixes(tensors, prefix, config.num_hidden_layers + 1)},
+    )
+
+
+def find_prefix(
+    file: str, tensors: Mapping[str, torch.Tensor], prefix: str | None = None
+) -> tuple[str, list[str]]:
+    """
+    What stands before the names of the biLM, and notes; equal copies of one biLM count once.
+
+    Raises:
+        WeightsError: there is no ELMo, none there, or several different ones.
+    """
+    end = NAMES.characters
+    found = sorted(name.removesuffix(end) for name in tensors if name.endswith(end))
+    if not found:
+        raise WeightsError(
+            f"{file} is a state dict without an ELMo (no tensor is named ..{end}); it holds "
+            f"{abbreviated(tensors)}. Give an AllenNLP model that has ELMo inside, not one with "
+            "vectors computed before"
+        )
+    if prefix is not None:
+        if prefix not in found:
+            raise WeightsError(f"{file} has no ELMo at {prefix!r}; expected one of {found}")
+        return prefix, []
+    first, *others = found
+    if different := [other for other in others if not _equal(tensors, first, other)]:
+        raise WeightsError(
+            f"{file} has different ELMos at {[first, *different]}; choose one with --prefix PREFIX"
+        )
+    return first, [f"the ELMo at {other} is the same as at {first}" for other in others]
+
+
+def scalar_mixes(
+    tensors: Mapping[str, torch.Tensor], prefix: str, layers: int
+) -> list[dict[str, Any]]:
+    """Every scalar mix of the ELMo at a prefix: `weights`, before the softmax, and `gamma`."""
+    root = prefix.removesuffix(BILM)
+    mixes: list[dict[str, Any]] = []
+    while (name := f"{root}scalar_mix_{len(mixes)}.gamma") in tensors:
+        stem = name.removesuffix("gamma") + "scalar_parameters."
+        weights = [tensors.get(f"{stem}{j}") for j in range(layers)]
+        if any(w is None or w.numel() != 1 for w in weights) or tensors[name].numel() != 1:
+            raise WeightsError(
+                f"scalar mix {stem} does not hold one number for each of {layers} layers"
+            )
+        mixes.append(
+            {"weights": [float(w) for w in weights if w is not None], "gamma": float(tensors[name])}
+        )
+    return mixes
+
+
+def load_scalar_mix(folder: Path, number: int = 0) -> ElmoScalarMix:
+    """
+    Give a scalar mix that an original model had learned, for a task's own model to begin from.
+
+    Args:
+        folder: a converted folder; its conversion.json keeps `scalar_mixes`.
+        number: which of the model's mixes.
+
+    Raises:
+        WeightsError: the folder has no such mix.
+    """
+    mixes = _record(folder).get("scalar_mixes", [])
+    if not 0 <= number < len(mixes):
+        raise WeightsError(f"{folder} keeps {len(mixes)} scalar mixes, none has number {number}")
+    config = ElmoConfig.from_pretrained(folder)
+    mix = ElmoScalarMix(config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm)
+    with torch.no_grad():
+        mix.weights.copy_(torch.tensor(mixes[number]["weights"]))
+        mix.gamma.fill_(mixes[number]["gamma"])
+    return mix
+
+
+def dump_allennlp(
+    config: ElmoConfig, state_dict: Mapping[str, torch.Tensor], record: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """
+    Turn a state dict of `ElmoForPreTraining` into AllenNLP's, without a language model's softmax.
+
+    Args:
+        config: the model's configuration.
+        state_dict: the weights; each is converted to float32.
+        record: the folder's conversion.json, whose prefix and scalar mixes come back; {} if none.
+
+    Raises:
+        WeightsError: AllenNLP cannot describe the model.
+    """
+    _check_describable(config)
+    prefix = record.get("source", {}).get("prefix", BILM)
+    dumped = dump_rows(encoder_table(config, NAMES), state_dict, prefix)
+    for number, mix in enumerate(record.get("scalar_mixes", [])):
+        stem = f"{prefix.removesuffix(BILM)}scalar_mix_{number}"
+        dumped[f"{stem}.gamma"] = torch.tensor([mix["gamma"]])
+        for j, weight in enumerate(mix["weights"]):
+            dumped[f"{stem}.scalar_parameters.{j}"] = torch.tensor([weight])
+    return dumped
+
+
+def write_allennlp(folder: Path, file: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """
+    Write a converted folder's weights as an AllenNLP state dict, read back and compared.
+
+    Raises:
+        WeightsError: the file exists, or AllenNLP cannot describe the model.
+    """
+    if file.exists():
+        raise WeightsError(f"{file} exists already; name a new file, or remove it first")
+    config = ElmoConfig.from_pretrained(folder)
+    dumped = dump_allennlp(config, state_dict, _record(folder))
+    prefix, _ = find_prefix(file.name, dumped)
+    table = encoder_table(config, NAMES)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    os.close(handle)
+    try:
+        torch.save(dumped, scratch)
+        written = load_state_dict(Path(scratch))
+        own = {name.removeprefix(prefix): t for name, t in written.items()}
+        for name, tensor in load_rows(table, own, "the model").items():
+            if not same_bits(tensor, state_dict[name].float()):
+                raise WeightsError(f"the file written does not give {name} back bit for bit")
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, file)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+
+
+def elmo_settings(files: tuple[Path, ...]) -> dict[str, Any]:
+    """How an archive's config.json sets up its ELMo; {} where it does not say."""
+    for path in files:
+        if path.name == "config.json":
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                found = [section for section in _sections(content) if _is_elmo(section)]
+            except (ValueError, RecursionError) as error:
+                raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
+            if found:
+                return found[0]
+    return {}
+
+
+def _is_elmo(section: Mapping[str, Any]) -> bool:
+    return "options_file" in section or section.get("type") == "elmo_token_embedder"
+
+
+def _sections(content: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(content, dict):
+        yield content
+    inner = content.values() if isinstance(content, dict) else content
+    for part in inner if isinstance(content, (dict, list)) else ():
+        yield from _sections(part)
+
+
+def _options(
+    original: Original, tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, Any], list[str]]:
+    """The model's options.json, checked against the shapes, or what the shapes say."""
+    inferred = infer_options(tensors)
+    if original.options is None:
+        said = ", ".join(f"{name} {value}" for name, value in RELEASED.items())
+        return inferred, [
+            f"no options.json: sizes are those of the tensors, and {said} and skip connections are "
+            "assumed, as all released models have them; name another with --options FILE"
+        ]
+    options = original.read_options()
+    for section, found in inferred.items():
+        given = options.get(section)
+        if not isinstance(given, dict):
+            raise WeightsError(f"{original.options.name} has no section {section!r}")
+        for name in SHAPED & found.keys() & given.keys():
+            if given[name] != found[name]:
+                raise WeightsError(
+                    f"{original.options.name} says {section}.{name} is {given[name]}, but the "
+                    f"tensors say {found[name]}; give the options.json of this model"
+                )
+        known = SHAPED | {"use_skip_connections"}  # AllenNLP takes no model without them
+        options[section] = {n: v for n, v in found.items() if n in known} | given
+    return options, []
+
+
+def infer_options(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What the shapes say, as options.json says it; what they cannot say is as released."""
+
+    def shape(name: str, dimensions: int) -> tuple[int, ...]:
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dim() != dimensions:
+            problem = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            raise WeightsError(f"tensor {name} is {problem}; the state dict is no complete ELMo")
+        return tuple(tensor.shape)
+
+    def count(pattern: str) -> int:
+        found = {m[1] for name in tensors if (m := re.fullmatch(pattern, name))}
+        return next(i for i in range(len(found) + 1) if str(i) not in found)
+
+    embedder = r"_token_embedder\."
+    convolutions = [
+        shape(f"{NAMES.convolution.format(i=i)}.weight", 3)
+        for i in range(count(embedder + r"char_conv_(\d+)\.weight"))
+    ]
+    projection = NAMES.lstm.format(direction="forward", layer=0) + ".state_projection.weight"
+    width, cell = shape(projection, 2)
+    return {
+        "lstm": {
+            "cell_clip": RELEASED["cell_clip"],
+            "dim": cell,
+            "n_layers": count(r"_elmo_lstm\.forward_layer_(\d+)\.state_projection\.weight"),
+            "proj_clip": RELEASED["proj_clip"],
+            "projection_dim": width,
+            "use_skip_connections": True,
+        },
+        "char_cnn": {
+            "activation": RELEASED["activation"],
+            "embedding": {"dim": shape(NAMES.characters, 2)[1]},
+            "filters": [[kernel, filters] for filters, _, kernel in convolutions],
+            "max_characters_per_token": RELEASED["max_characters_per_token"],
+            "n_characters": 262,
+            "n_highway": count(embedder + r"_highways\._layers\.(\d+)\.weight"),
+        },
+    }
+
+
+def _config(
+    options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[ElmoConfig, list[str]]:
+    # Only the number of characters is asked of the arrays, and one row of theirs is padding.
+    arrays = {"char_embed": tensors[NAMES.characters][1:]}
+    config, notes = config_from_options({**options, "bidirectional": True}, arrays)
+    # AllenNLP has both projections between equal widths too.
+    if not config.has_embedding_projection and f"{NAMES.projection}.weight" in tensors:
+        config.embedding_projection = True
+    if not config.has_lstm_projection:
+        config.lstm_projection = True
+    return config, notes
+
+
+def _expected(
+    options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], sentences: list[list[str]]
+) -> dict[str, list[np.ndarray]]:
+    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    rows = torch_reference.allennlp(options, arrays, sentences)
+    return {f"layer {k}": [row[k] for row in rows] for k in range(len(rows[0]))}
+
+
+def _leftovers(tensors: Mapping[str, torch.Tensor], prefix: str, used: set[str]) -> list[str]:
+    """Notes on what of the model does not come along."""
+    root = prefix.removesuffix(BILM)
+    kept = {prefix + name for name in used} | {prefix + CACHE}
+    mixes = re.compile(re.escape(root) + r"scalar_mix_\d+\.")
+    left = [name for name in tensors if name not in kept and not mixes.match(name)]
+    inner = (f"{prefix}_token_embedder.", f"{prefix}{BILM}")
+    notes = [f"tensor {name} is unknown: ignored" for name in left if name.startswith(inner)]
+    if prefix + CACHE in tensors:
+        notes.append("the cached vectors of a vocabulary are left out: spelling gives them again")
+    if others := len(left) - sum(name.startswith(inner) for name in left):
+        notes.append(f"{others} tensors of the task's own model are left out")
+    return notes
+
+
+def _equal(tensors: Mapping[str, torch.Tensor], first: str, other: str) -> bool:
+    names = [n.removeprefix(first) for n in tensors if n.startswith(first)]
+    inner = [n for n in names if n.startswith(("_token_embedder.", BILM))]
+    return all(
+        f"{other}{n}" in tensors and torch.equal(tensors[first + n], tensors[f"{other}{n}"])
+        for n in inner
+    )
+
+
+def _check_describable(config: ElmoConfig) -> None:
+    problem = None
+    if config.num_mixed_lstms:
+        problem = "mixes the directions"
+    elif not config.uses_characters or config.word_vocab_size:
+        problem = "reads words from a table"
+    elif config.vocab_size != 262:
+        problem = f"has {config.vocab_size} character symbols, not 262"
+    elif not config.bidirectional:
+        problem = "has one direction"
+    elif not config.has_embedding_projection or not config.has_lstm_projection:
+        problem = "has no projection where AllenNLP always has one"
+    elif not config.use_skip_connections:
+        problem = "has no skip connections, which AllenNLP always adds"
+    if problem:
+        raise WeightsError(f"AllenNLP cannot hold this model: it {problem}")
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = Path(folder) / "conversion.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+__all__ = [
+    "dump_allennlp",
+    "elmo_settings",
+    "find_prefix",
+    "infer_options",
+    "load_scalar_mix",
+    "open_allennlp",
+    "scalar_mixes",
+    "write_allennlp",
+]

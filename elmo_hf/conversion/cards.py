@@ -1,0 +1,140 @@
+"""Model cards: the checkpoint's facts and the conversion's record, in the template's words."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .registry import Checkpoint, Measurement
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "model_cards/template.md"
+MARKER = (
+    "<!-- Written by conversion.publish, which writes it anew each time. "
+    "Without this line the card is yours, and stays as it is. -->"
+)
+
+
+def render_card(
+    folder: Path, repo_id: str, checkpoint: Checkpoint, record: Mapping[str, Any]
+) -> ModelCard:
+    """
+    Write the card of a converted folder.
+
+    Args:
+        folder: what `conversion.convert` wrote.
+        repo_id: where it will stand on the Hub; the card's code loads it from there.
+        checkpoint: what its authors state and this project measured.
+        record: the folder's conversion.json.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parameters = f"{count_parameters(folder / 'model.safetensors'):,}"
+    characters = config["max_characters_per_token"] if config["filters"] else 0
+    return ModelCard.from_template(
+        card_data(checkpoint),
+        template_path=str(TEMPLATE),
+        marker=MARKER,
+        title=checkpoint.title,
+        repo_id=repo_id,
+        parameters=parameters,
+        has_softmax=config["lm_vocab_size"] > 0,
+        facts=[*_facts(checkpoint, config, parameters), *_sources(record)],
+        verification=record["verification"],
+        notes=record["notes"],
+        evaluations=_table(checkpoint.evaluations),
+        biases=_table(checkpoint.biases),
+        languages=checkpoint.languages,
+        longest_word=max(0, characters - 2),  # begin-of-word and end-of-word
+        licence=checkpoint.licence,
+        page=checkpoint.page,
+        citations="\n\n".join(checkpoint.citations),
+        allennlp=allennlp_table(),
+    )
+
+
+def card_data(checkpoint: Checkpoint) -> ModelCardData:
+    """The card's metadata, by which the Hub finds and labels it."""
+    results = [
+        EvalResult(
+            task_type=measured.task,
+            dataset_type=measured.dataset,
+            dataset_name=measured.dataset,
+            metric_type=measured.metric,
+            metric_value=measured.value,
+        )
+        for measured in checkpoint.evaluations
+    ]
+    return ModelCardData(
+        language=list(checkpoint.languages) or None,
+        license=checkpoint.hub_license,
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=["elmo", "word-embeddings"],
+        model_name=checkpoint.name if results else None,
+        eval_results=results or None,
+    )
+
+
+def count_parameters(weights: Path) -> int:
+    """The number of parameters in a safetensors file, from its header alone."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header.pop("__metadata__", None)
+    return sum(math.prod(tensor["shape"]) for tensor in header.values())
+
+
+def allennlp_table() -> str:
+    """The README's translation table from AllenNLP."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"## Coming from AllenNLP\n[^#|]*((?:\|.*\n)+)", readme)
+    if found is None:
+        raise ValueError("README.md has no table under its heading 'Coming from AllenNLP'")
+    return found[1].strip()
+
+
+def _facts(
+    checkpoint: Checkpoint, config: Mapping[str, Any], parameters: str
+) -> Iterator[tuple[str, str]]:
+    directions, ways = (2, "both directions") if config["bidirectional"] else (1, "one direction")
+    yield "languages", ", ".join(checkpoint.languages) or "none: no natural language"
+    yield "training text", checkpoint.training_data
+    yield (
+        "layers",
+        f"{config['num_hidden_layers']} LSTM layers above the words' own, "
+        f"each {directions * config['projection_dim']} wide ({ways}), "
+        f"with a memory of {config['cell_dim']}",
+    )
+    yield "parameters", parameters
+    if config["lm_vocab_size"]:
+        yield "words of the softmax", f"{config['lm_vocab_size']:,}"
+    if checkpoint.stated:
+        yield "stated by the authors, not measured here", "; ".join(checkpoint.stated)
+
+
+def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    source = record["source"]
+    yield "original format", source["format"]
+    for file in (source["weights"], *source.get("data", ()), source.get("options", {})):
+        if "sha256" in file:  # options may be told from the weights, without a file
+            yield "original file", f"`{file['file']}`, sha256 `{file['sha256']}`"
+    for file in record.get("downloads", ()):
+        yield "downloaded from", f"{file['address']} ({file['size']:,} bytes)"
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    yield "converted with", versions
+
+
+def _table(measurements: Sequence[Measurement]) -> str:
+    if not measurements:
+        return ""
+    rows = ["| task | data | metric | value | measured with |", "| --- | --- | --- | --- | --- |"]
+    rows += [
+        f"| {m.task} | {m.dataset} | {m.metric} | {m.value} | `{m.command}` |" for m in measurements
+    ]
+    return "\n".join(rows)
+
+
+__all__ = ["MARKER", "allennlp_table", "card_data", "count_parameters", "render_card"]

@@ -1,0 +1,290 @@
+"""ELMoForManyLangs models: words, unicode characters or both, under a biLM or LSTMs.
+
+A model is a folder: char.dic and word.dic (entry, tab, id), token_embedder.pkl and encoder.pkl
+(state dicts), and config.json, which names the file of the model's settings by its path on the
+machine that trained it.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from .. import ElmoConfig, ElmoTokenizer
+from . import reference_torch as torch_reference
+from .bilm_hdf5 import TABLE, WeightsError
+from .sources import Original
+from .torch_files import Names, OpenModel, encoder_table, load_rows, load_state_dict
+
+FORMAT = "ELMoForManyLangs"
+PARTS = ("token_embedder", "encoder")
+NAMES = Names(
+    characters="token_embedder.char_emb_layer.embedding.weight",
+    convolution="token_embedder.convolutions.{i}",
+    highway="token_embedder.highways._layers.{k}",
+    projection="token_embedder.projection",
+    lstm="encoder.{direction}_layer_{layer}",
+    words="token_embedder.word_emb_layer.embedding.weight",
+    mixed="encoder",
+    table=TABLE,
+    extra_rows=1,
+)
+# A word begins with the entry <eow> and ends with <bow>: the original program's swap, kept.
+ROLES = {"<eow>": "<BOW>", "<bow>": "<EOW>", "<pad>": "<PADC>", "<oov>": "<OOV>"}
+SPACE = "\u3000"  # the one character that vanishes where lines are stripped
+# What the released models were trained with (cnn_50_100_512_4096_sample.json).
+RELEASED = {
+    "encoder": {
+        "name": "elmo",
+        "projection_dim": 512,
+        "cell_clip": 3,
+        "proj_clip": 3,
+        "dim": 4096,
+        "n_layers": 2,
+    },
+    "token_embedder": {
+        "name": "cnn",
+        "activation": "relu",
+        "filters": [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]],
+        "n_highway": 2,
+        "word_dim": 100,
+        "char_dim": 50,
+        "max_characters_per_token": 50,
+    },
+    "dropout": 0.1,
+}
+
+
+def is_manylangs(weights: Path) -> bool:
+    """Whether a file is one of the two state dicts of an ELMoForManyLangs model."""
+    return weights.name in {f"{part}.pkl" for part in PARTS} and all(
+        weights.with_name(f"{part}.pkl").is_file() for part in PARTS
+    )
+
+
+def open_manylangs(original: Original) -> OpenModel:
+    """
+    Read a model of ELMoForManyLangs.
+
+    Args:
+        original: `weights` is token_embedder.pkl; the other files stand beside it. `options` are
+            the model's settings where config.json does not lead to them.
+
+    Raises:
+        WeightsError: a file is missing or damaged, the files contradict each other, or the encoder
+            is unknown.
+    """
+    folder = original.weights.parent
+    settings, notes = read_settings(folder, original.options)
+    described = "the released models' settings" if notes else "the model's file of settings"
+    embedder = settings["token_embedder"]
+    characters = read_dictionary(folder / "char.dic") if embedder["char_dim"] > 0 else {}
+    words = read_dictionary(folder / "word.dic") if embedder["word_dim"] > 0 else {}
+    if not characters and not words:
+        raise WeightsError("char_dim and word_dim are both off: words would have no vector at all")
+    tensors = {
+        f"{part}.{name}": tensor
+        for part in PARTS
+        for name, tensor in load_state_dict(folder / f"{part}.pkl").items()
+    }
+    config = _config(settings, characters, words)
+    table = encoder_table(config, NAMES)
+    unknown = sorted(tensors.keys() - {row.original for row in table})
+    notes += [f"tensor {name} is unknown: ignored" for name in unknown]
+    dictionaries = [path for kind in ("char", "word") if (path := folder / f"{kind}.dic").is_file()]
+    if (folder / "classifier.pkl").is_file():
+        notes.append("classifier.pkl, the softmax of training, is left out")
+    return OpenModel(
+        format=FORMAT,
+        config=config,
+        state_dict=load_rows(table, tensors, described),
+        tokenizer=_tokenizer(config, characters, words),
+        expected=partial(_expected, settings, tensors, characters, words),
+        source={"options": {"content": settings}},
+        notes=notes,
+        data_files=[folder / f"{part}.pkl" for part in PARTS] + dictionaries,
+    )
+
+
+def is_mixed(settings: Mapping[str, Any]) -> bool:
+    """Whether the encoder is "lstm", whose layers mix the directions, and no biLM."""
+    return str(settings["encoder"]["name"]).lower() == "lstm"
+
+
+def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+    """
+    The settings of a model, and notes.
+
+    config.json leads to them by a path, often one of another machine: then its file name counts,
+    in the folder. A model without the file has the released models' settings.
+
+    Raises:
+        WeightsError: a file is no JSON, a setting is missing, or the encoder is unknown.
+    """
+    notes = []
+    path, claimed = named, None
+    if path is None and (folder / "config.json").is_file():
+        content = _read_json(folder / "config.json")
+        path = folder / "config.json" if "token_embedder" in content else None
+        claimed = content.get("config_path")
+        name = PurePosixPath(str(claimed).replace("\\", "/")).name
+        if path is None and claimed and (folder / name).is_file():
+            path = folder / name
+    if path is None:
+        notes.append(
+            f"no file of settings ({claimed or 'config.json'}) in the folder: those of the "
+            "released models are taken; name another with --options FILE"
+        )
+    settings = RELEASED if path is None else _read_json(path)
+    _check_settings(settings, path.name if path else "the released settings")
+    return dict(settings), notes
+
+
+def read_dictionary(path: Path) -> dict[str, int]:
+    """
+    A .dic file's ids by entry; an entry that strips away is the ideographic space.
+
+    Raises:
+        WeightsError: the file is missing, no UTF-8, or a line is not an entry, a tab and an id.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except FileNotFoundError:
+        raise WeightsError(f"{path.name} is missing beside token_embedder.pkl") from None
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{path.name} is no UTF-8 text: {error}") from error
+    entries: dict[str, int] = {}
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        fields = line.strip().split("\t")
+        entry, last = [SPACE, *fields][-2:]
+        if len(fields) > 2 or not (last.isascii() and last.isdigit()):
+            raise WeightsError(
+                f"{path.name}, line {number}: {line[:60]!r} is not an entry, a tab and an id"
+            )
+        entries[entry] = int(last)  # the later of two counts, as in the original program
+    if missing := {"<bos>", "<eos>", "<oov>"} - entries.keys():
+        raise WeightsError(f"{path.name} lacks the entries {sorted(missing)}")
+    return entries
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path.name} is no JSON object of settings")
+    return content
+
+
+def _check_settings(settings: Mapping[str, Any], file: str) -> None:
+    integers = {
+        "encoder": ["projection_dim", "dim", "n_layers"],
+        "token_embedder": ["word_dim", "char_dim", "max_characters_per_token"],
+    }
+    for section, names in integers.items():
+        given = settings.get(section)
+        if not isinstance(given, dict):
+            raise WeightsError(f"{file} has no section {section!r}; expected a model's settings")
+        kinds: dict[str, type] = {"name": str} | dict.fromkeys(names, int)
+        if section == "token_embedder" and given.get("char_dim") not in (None, 0, -1):
+            kinds |= {"filters": list, "n_highway": int, "activation": str}
+        for name, kind in kinds.items():
+            if not isinstance(given.get(name), kind):
+                raise WeightsError(
+                    f"{file}: {section}.{name} is {given.get(name)!r}; expected {kind.__name__}"
+                )
+    if settings["encoder"]["name"].lower() not in ("elmo", "lstm"):
+        raise WeightsError(
+            f"{file}: the encoder is {settings['encoder']['name']!r}; expected 'elmo', a biLM, or "
+            "'lstm', LSTMs whose layers mix the directions"
+        )
+    if settings["token_embedder"]["name"].lower() != "cnn":
+        raise WeightsError(
+            f"{file}: the token embedder is {settings['token_embedder']['name']!r}; expected 'cnn',"
+            " the only one that runs in the original program"
+        )
+
+
+def _config(
+    settings: Mapping[str, Any], characters: Mapping[str, int], words: Mapping[str, int]
+) -> ElmoConfig:
+    embedder, encoder = settings["token_embedder"], settings["encoder"]
+    # Ids count from 0 in the files; 0 is padding in ours.
+    boundaries = characters or words
+    fields: dict[str, Any] = {
+        "filters": embedder["filters"] if characters else [],
+        "num_highway_layers": embedder["n_highway"] if characters else 0,
+        "vocab_size": max(boundaries.values()) + 2,
+        "word_vocab_size": max(words.values()) + 2 if words else 0,
+        "word_embedding_dim": embedder["word_dim"] if words else 0,
+        "max_characters_per_token": embedder["max_characters_per_token"],
+        "embedding_projection": True,
+        "projection_dim": encoder["projection_dim"],
+        "cell_dim": encoder["dim"],
+        "lstm_projection": True,
+        "num_hidden_layers": encoder["n_layers"],
+        "cell_clip": encoder.get("cell_clip") or None,
+        "projection_clip": encoder.get("proj_clip") or None,
+        "use_skip_connections": True,
+        "dropout": settings.get("dropout", 0.1),
+        "bos_token_id": boundaries["<bos>"] + 1,
+        "eos_token_id": boundaries["<eos>"] + 1,
+    }
+    if is_mixed(settings):
+        fields |= {"num_mixed_lstms": encoder["n_layers"], "num_hidden_layers": 1}
+    if characters:
+        fields["char_embedding_dim"] = embedder["char_dim"]
+        fields["activation"] = embedder["activation"]
+    try:
+        return ElmoConfig(**fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise WeightsError(f"the settings describe no ELMo model: {error}") from error
+
+
+def _tokenizer(
+    config: ElmoConfig, characters: Mapping[str, int], words: Mapping[str, int]
+) -> ElmoTokenizer:
+    arguments: dict[str, Any] = {
+        "max_characters_per_token": config.max_characters_per_token,
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+    }
+    if words:
+        arguments |= {"use_word_ids": True, "lm_vocab": _by_id(words), "word_unk_token": "<oov>"}
+    try:
+        if not characters:
+            # The original program cuts long words here too; a vocabulary hardly holds such.
+            return ElmoTokenizer(use_characters=False, **arguments)
+        symbols = {ROLES.get(entry, entry): number + 1 for entry, number in characters.items()}
+        return ElmoTokenizer.from_characters(symbols, **arguments)
+    except ValueError as error:
+        raise WeightsError(f"the dictionaries describe no tokenizer: {error}") from error
+
+
+def _by_id(words: Mapping[str, int]) -> list[str]:
+    """Words in the order of their ids; an id whose entry a later one took has a name no word is."""
+    listed = [f"\t{number}" for number in range(max(words.values()) + 1)]
+    for word, number in words.items():
+        listed[number] = word
+    return listed
+
+
+def _expected(
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    characters: Mapping[str, int],
+    words: Mapping[str, int],
+    sentences: list[list[str]],
+) -> dict[str, list[np.ndarray]]:
+    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    rows = torch_reference.manylangs(settings, arrays, characters, words, sentences)
+    return {f"layer {k}": [row[k] for row in rows] for k in range(len(rows[0]))}
+
+
+__all__ = ["is_manylangs", "open_manylangs", "read_dictionary", "read_settings"]

@@ -1,0 +1,231 @@
+"""Publish a verified conversion on the Hugging Face Hub, with its card and its code."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from .. import __version__
+from ..model.configuration_elmo import AUTO_MAP
+from .bilm_hdf5 import WeightsError
+from .cards import MARKER, render_card
+from .convert import RECORD, describe
+from .registry import REGISTRY, Checkpoint, find, read_registry
+from .verification import Difference
+
+CARD = "README.md"
+# The base of the Hub's errors is its HTTP client's, of which there have been several.
+NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be uploaded; `card` is None where the folder holds a card of the user's own."""
+
+    folder: Path
+    repo_id: str
+    private: bool
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
+    card: str | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say what would be done, a line for each file."""
+        sizes = {name: self._size(name) for name in self.files}
+        private = ", private" if self.private else ""
+        lines = [f"create {self.repo_id}{private}, unless it exists"]
+        lines += [f"upload {len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB"]
+        lines += [f"  {name}  {size:,} bytes" for name, size in sizes.items()]
+        lines += [f"leave out {name}, which the conversion did not write" for name in self.left_out]
+        lines += [f"note: {note}" for note in self.notes]
+        if self.card is None:
+            return "\n".join([*lines, f"keep {CARD}, a card of your own"])
+        return "\n".join([*lines, f"write {CARD}:", "", self.card])
+
+    def _size(self, name: str) -> int:
+        if name == CARD and self.card is not None:
+            return len(self.card.encode())
+        return (self.folder / name).stat().st_size
+
+
+def prepare(
+    folder: Path,
+    repo_id: str,
+    private: bool = False,
+    checkpoint: str | None = None,
+    facts: Path = REGISTRY,
+) -> Plan:
+    """
+    Check a converted folder and say what will be uploaded; touches neither folder nor network.
+
+    Args:
+        folder: what `conversion.convert` or `conversion.fetch` wrote.
+        repo_id: the Hub's name for it, `NAME` or `NAMESPACE/NAME`.
+        private: whether only its owners may see it.
+        checkpoint: whose facts the card states; None: what conversion.json names, or the only
+            one of `facts`.
+        facts: a file like checkpoints.toml; what model_cards/facts tells is added.
+
+    Raises:
+        WeightsError: the folder is not verified, not complete, or not what was verified, or the
+            name is not one.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise WeightsError(f"{repo_id!r} is no name for a repository: {error}") from error
+    record = read_record(folder)
+    check_files(folder, record)
+    check_code(folder)
+    card, notes = None, []
+    if not _is_own_card(folder / CARD):
+        chosen = _choose(record, checkpoint, facts)
+        card = str(render_card(folder, repo_id, chosen, record))
+        if chosen.hub_license == "unknown":
+            notes.append(f"licence of the weights: {chosen.licence}; their authors may object")
+    files = tuple(sorted({*record["files"], RECORD, CARD}))
+    others = (path.name for path in folder.iterdir())
+    left_out = tuple(sorted(name for name in others if name not in files))
+    return Plan(folder, repo_id, private, files, left_out, card, tuple(notes))
+
+
+def upload(plan: Plan) -> str:
+    """
+    Create the repository and upload what the plan names; return the commit's address.
+
+    After an interruption the same call goes on: what the Hub has already is not sent again.
+
+    Raises:
+        WeightsError: the repository is public already although a private one was asked for.
+        OSError and the HTTP client's errors: the Hub refuses, or is out of reach.
+    """
+    api = HfApi(library_name="elmo_hf", library_version=__version__)
+    repo_id = api.create_repo(plan.repo_id, private=plan.private or None, exist_ok=True).repo_id
+    if plan.private and not api.model_info(repo_id).private:
+        raise WeightsError(f"{repo_id} exists already and is public; make it private first")
+    if plan.card is not None:
+        new = plan.folder / f".{CARD}.new"
+        new.write_text(plan.card, encoding="utf-8")
+        os.replace(new, plan.folder / CARD)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=plan.folder,
+        allow_patterns=list(plan.files),
+        commit_message="Publish a verified conversion",
+    )
+    return str(commit.commit_url)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return a folder's conversion.json; WeightsError unless it says that all was verified."""
+    again = "convert the original again with python -m conversion.convert"
+    path = folder / RECORD
+    if not path.is_file():
+        raise WeightsError(f"{folder} holds no {RECORD}, so nothing vouches for it; {again}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = [Difference(**entry) for entry in record["verification"]["differences"]]
+        failed = [str(difference) for difference in found if not difference.passed]
+        complete = bool(found) and "model.safetensors" in dict(record["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is no record of a verified conversion; {again}") from error
+    if failed or not complete:
+        problem = "; ".join(failed) or "nothing was verified"
+        raise WeightsError(f"{path} says that the verification failed: {problem}; {again}")
+    return dict(record)
+
+
+def check_files(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise WeightsError unless every verified file is there, byte for byte."""
+    for name, sha256 in record["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise WeightsError(f"{path} is missing, although {RECORD} names it")
+        if describe(path)["sha256"] != sha256:
+            raise WeightsError(
+                f"{path} is not what was verified: its sha256 differs from {RECORD}'s. Publish a "
+                "model of your own with model.push_to_hub and tokenizer.push_to_hub"
+            )
+
+
+def check_code(folder: Path) -> None:
+    """Raise WeightsError unless the folder opens with every auto class where elmo_hf is missing."""
+    references: list[str] = []
+    for file, names in (("config.json", AUTO_MAP), ("tokenizer_config.json", ["AutoTokenizer"])):
+        path = folder / file
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        auto_map = content.get("auto_map", {})
+        missing = [name for name in names if name not in auto_map]
+        if missing:
+            raise WeightsError(f"{path} has no auto_map for {', '.join(missing)}")
+        for value in auto_map.values():
+            references += [value] if isinstance(value, str) else value
+    needed = {str(name).partition(".")[0] for name in references if name}
+    for path in folder.glob("*.py"):
+        needed |= set(re.findall(r"^\s*from \.(\w+) import", path.read_text("utf-8"), re.M))
+    absent = sorted(name for name in needed if not (folder / f"{name}.py").is_file())
+    if absent:
+        raise WeightsError(f"{folder} lacks the source file {absent[0]}.py")
+
+
+def _choose(record: Mapping[str, Any], name: str | None, facts: Path) -> Checkpoint:
+    """The checkpoint whose facts the card states."""
+    registry = read_registry(facts)
+    name = name or record.get("checkpoint") or (next(iter(registry)) if len(registry) == 1 else "")
+    if not name:
+        raise WeightsError(
+            f"{RECORD} does not name the checkpoint; name it with --checkpoint NAME (python -m "
+            f"conversion.fetch --list), give --facts FILE, or write a {CARD} of your own"
+        )
+    return find(name, registry)
+
+
+def _is_own_card(path: Path) -> bool:
+    return path.is_file() and MARKER not in path.read_text(encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit status, 1 where nothing was published."""
+    parser = argparse.ArgumentParser(prog="python -m conversion.publish", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a converted model")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="NAME or NAMESPACE/NAME on the Hub")
+    parser.add_argument("--private", action="store_true", help="let only its owners see it")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--checkpoint", metavar="NAME", help="whose facts the card states")
+    parser.add_argument("--facts", type=Path, default=REGISTRY, help="a file of other facts")
+    given = parser.parse_args(arguments)
+    try:
+        plan = prepare(given.folder, given.repo_id, given.private, given.checkpoint, given.facts)
+        if given.dry_run:
+            print(f"a dry run: nothing is written or sent\n{plan}")
+            return 0
+        for note in plan.notes:
+            print(f"note: {note}")
+        print(f"published {upload(plan)}")
+    except WeightsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except NETWORK_ERRORS as error:
+        print(f"error: {_explain(error)}; run the same command again to go on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _explain(error: BaseException) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return (
+            f"the Hub refuses ({status}); log in with `hf auth login`, or set "
+            "HF_TOKEN to a token that may write there"
+        )
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,174 @@
+"""What AllenNLP and ELMoForManyLangs compute, in float64 NumPy, from their own tensors.
+
+Like `reference`, whose small functions it uses, it imports NumPy only and shares nothing with the
+model or with the tables of names: it reads the original names and says the original equations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .reference import State, _clip, _read, _relu, _sigmoid, character_ids
+
+Arrays = Mapping[str, Any]
+Rows = Sequence[Sequence[str]]
+
+
+def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> list[list[np.ndarray]]:
+    """All layers of sentences, boundaries included (AllenNLP `_ElmoBiLm`).
+
+    `arrays` are named from `_token_embedder` and `_elmo_lstm` on; `options` are options.json.
+    Gives `layers[sentence][layer]` (words + 2, 2P).
+    """
+    cnn, embedder = options["char_cnn"], "_token_embedder"
+    table = _read(arrays, f"{embedder}._char_embedding_weights")
+
+    def vector(word: str) -> np.ndarray:
+        x = table[character_ids(word, cnn["max_characters_per_token"])]
+        h = convolutions(x, cnn, arrays, f"{embedder}.char_conv_")
+        h = highways(h, cnn.get("n_highway") or 0, arrays, f"{embedder}._highways._layers.")
+        return linear(h, arrays, f"{embedder}._projection")
+
+    lstm = {"use_skip_connections": True, **options["lstm"]}
+    rows = [["<S>", *sentence, "</S>"] for sentence in sentences]
+    return [layers(np.stack([vector(w) for w in row]), lstm, arrays, "_elmo_lstm.") for row in rows]
+
+
+def manylangs(
+    settings: Mapping[str, Any],
+    arrays: Arrays,
+    characters: Mapping[str, int],
+    words: Mapping[str, int],
+    sentences: Rows,
+) -> list[list[np.ndarray]]:
+    """All layers of sentences, boundaries included (ELMoForManyLangs `Model`).
+
+    `arrays` are both files' tensors: `token_embedder.` and `encoder.` stand before the names.
+    `settings` is the model's configuration; `characters` and `words` are the .dic files, {} where
+    that part is off. Gives `layers[sentence][layer]` (words + 2, 2P).
+    """
+    embedder = settings["token_embedder"]
+    longest, name = embedder["max_characters_per_token"], "token_embedder"
+
+    def vector(word: str) -> np.ndarray:
+        is_mark, parts = word in ("<bos>", "<eos>"), []
+        word = word if is_mark else word[: longest - 2]
+        if words:
+            table = arrays[f"{name}.word_emb_layer.embedding.weight"]
+            parts.append(table[words.get(word, words["<oov>"])].astype(np.float64))
+        if characters:
+            symbols = [word] if is_mark else list(word)
+            ids = [characters.get(symbol, characters["<oov>"]) for symbol in symbols]
+            row = [characters["<eow>"], *ids, characters["<bow>"]]  # yes, swapped
+            row += [characters["<pad>"]] * (longest - len(row))
+            x = _read(arrays, f"{name}.char_emb_layer.embedding.weight")[row]
+            h = convolutions(x, embedder, arrays, f"{name}.convolutions.")
+            parts.append(highways(h, embedder["n_highway"], arrays, f"{name}.highways._layers."))
+        return linear(np.concatenate(parts), arrays, f"{name}.projection")
+
+    lstm = {"use_skip_connections": True, **settings["encoder"]}
+    encode = mixed_layers if lstm["name"].lower() == "lstm" else layers
+    rows = [["<bos>", *sentence, "<eos>"] for sentence in sentences]
+    return [encode(np.stack([vector(w) for w in row]), lstm, arrays, "encoder.") for row in rows]
+
+
+def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
+    """The filters' largest values over a word's characters (M, c), activated."""
+    activations: dict[str, Any] = {"relu": _relu, "tanh": np.tanh}
+    activation = activations[cnn["activation"]]
+    pooled = []
+    for i, (width, count) in enumerate(cnn["filters"]):
+        weight = _read(arrays, f"{name}{i}.weight", (count, x.shape[1], width))
+        windows = np.stack([x[t : t + width] for t in range(len(x) - width + 1)])  # (T, width, c)
+        y = np.einsum("twc,ncw->tn", windows, weight) + _read(arrays, f"{name}{i}.bias", (count,))
+        pooled.append(activation(y.max(0)))
+    return np.concatenate(pooled)
+
+
+def highways(h: np.ndarray, number: int, arrays: Arrays, name: str) -> np.ndarray:
+    """Highways whose gate keeps the input: the second half of one stacked linear map."""
+    for k in range(number):
+        transformed, gate = np.split(linear(h, arrays, f"{name}{k}"), 2)
+        gate = _sigmoid(gate)
+        h = gate * h + (1 - gate) * _relu(transformed)
+    return h
+
+
+def linear(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
+    """A linear map with bias, weights (out, in)."""
+    weight = _read(arrays, f"{name}.weight")
+    return x @ weight.T + _read(arrays, f"{name}.bias", weight.shape[:1])
+
+
+def layers(
+    vectors: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str
+) -> list[np.ndarray]:
+    """Layer 0, the word vectors (words, P) twice, and the LSTM layers (words, 2P)."""
+    found = [np.concatenate([vectors, vectors], axis=1)]
+    reading = {"forward": vectors, "backward": vectors[::-1]}
+    for layer in range(lstm["n_layers"]):
+        for direction, x in reading.items():
+            y = run(x, lstm, arrays, f"{name}{direction}_layer_{layer}")
+            reading[direction] = x + y if layer and lstm["use_skip_connections"] else y
+        found.append(np.concatenate([reading["forward"], reading["backward"][::-1]], axis=1))
+    return found
+
+
+def mixed_layers(
+    vectors: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str
+) -> list[np.ndarray]:
+    """Layer 0, and what LSTMs that read both directions make of it (ELMoForManyLangs `LstmbiLM`).
+
+    The LSTMs are torch's: gates stand in the order input, forget, candidate, output.
+    """
+    x = vectors
+    for layer in range(lstm["n_layers"]):
+        ends = {f"l{layer}": 1, f"l{layer}_reverse": -1}
+        x = np.concatenate(
+            [
+                run_plain(x[::step], arrays, f"{name}encoder.{{}}_{end}")[::step]
+                for end, step in ends.items()
+            ],
+            axis=1,
+        )
+    halves = [linear(half, arrays, f"{name}projection") for half in np.split(x, 2, axis=1)]
+    return [np.concatenate([vectors, vectors], axis=1), np.concatenate(halves, axis=1)]
+
+
+def run_plain(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
+    """One LSTM over words (words, D) in reading order, from zero states."""
+    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights, recurrent, bias, more = (_read(arrays, name.format(part)) for part in parts)
+    h = c = np.zeros(recurrent.shape[1])
+    outputs = np.empty((len(x), len(h)))
+    for t, given in enumerate(x @ weights.T + bias + more):
+        i, f, g, o = np.split(given + recurrent @ h, 4)
+        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+        h = outputs[t] = _sigmoid(o) * np.tanh(c)
+    return outputs
+
+
+def run(x: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
+    """One layer of one direction (AllenNLP `LstmCellWithProjection`), from zero states.
+
+    Gates stand in the order input, forget, candidate, output; the bias is the recurrent map's and
+    includes the forget gate's 1. A clip that is absent, None or 0 is off.
+    """
+    size, dim = x.shape[1], lstm["dim"]
+    given = x @ _read(arrays, f"{name}.input_linearity.weight", (4 * dim, size)).T
+    recurrent = _read(arrays, f"{name}.state_linearity.weight", (4 * dim, size)).T
+    bias = _read(arrays, f"{name}.state_linearity.bias", (4 * dim,))
+    projection = _read(arrays, f"{name}.state_projection.weight", (size, dim)).T
+    state: State = (np.zeros(size), np.zeros(dim))
+    outputs = np.empty_like(x)
+    for t, fed in enumerate(given):
+        h, c = state
+        i, f, j, o = np.split(fed + h @ recurrent + bias, 4)
+        c = _clip(_sigmoid(i) * np.tanh(j) + _sigmoid(f) * c, lstm.get("cell_clip"))
+        h = _clip((_sigmoid(o) * np.tanh(c)) @ projection, lstm.get("proj_clip"))
+        outputs[t], state = h, (h, c)
+    return outputs
+
+
+__all__ = ["allennlp", "manylangs"]

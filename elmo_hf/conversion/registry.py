@@ -1,0 +1,192 @@
+"""
+What is known about each published checkpoint.
+
+How to get it and on which terms stands in checkpoints.toml; what its card tells beside that, in a
+file of facts of its own, model_cards/facts/NAME.toml.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from .bilm_hdf5 import WeightsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REGISTRY = Path(__file__).with_name("checkpoints.toml")
+FACTS = Path(__file__).parents[2] / "model_cards/facts"
+TOLD_BY_CARDS = {"training_data", "stated", "evaluations", "biases"}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to download; `size` in bytes and `sha256` are None where they are not known."""
+
+    address: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.address).scheme not in ("http", "https") or not self.name:
+            raise ValueError(
+                f"{self.address!r} is no address of a file; expected http(s)://.../FILE"
+            )
+
+    @property
+    def name(self) -> str:
+        """The address's last part, without its folders."""
+        return Path(unquote(urlsplit(self.address).path)).name
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure that this project measured, and the command that measures it again."""
+
+    task: str
+    dataset: str
+    metric: str
+    value: float
+    command: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    A published checkpoint.
+
+    Args:
+        name: what the commands call it.
+        title: what its card calls it.
+        format: the format of the original files, in words.
+        page: where its authors describe it.
+        licence: what the source says, or "not stated", or "not read".
+        hub_license: the Hub's identifier of a licence that is stated for the weights.
+        languages: ISO codes; empty where it is no natural language.
+        files: what is downloaded; empty where no address of a file is known.
+        training_data, stated: what its authors say of their text, and the figures they report.
+        parameters: their number; None where it is not known.
+        citations: BibTeX.
+        evaluations, biases: what this project measured with the converted checkpoint.
+    """
+
+    name: str
+    title: str
+    format: str
+    page: str
+    licence: str
+    hub_license: str = "unknown"
+    languages: tuple[str, ...] = ()
+    files: tuple[SourceFile, ...] = ()
+    training_data: str = "not stated"
+    stated: tuple[str, ...] = ()
+    parameters: int | None = None
+    citations: tuple[str, ...] = ()
+    evaluations: tuple[Measurement, ...] = field(default=())
+    biases: tuple[Measurement, ...] = field(default=())
+
+    @property
+    def size(self) -> str:
+        """How much there is to download, in words; about, where the files' sizes are not known."""
+        sizes = [file.size for file in self.files if file.size]
+        if self.files and len(sizes) == len(self.files):
+            return f"{sum(sizes) / 1e6:,.1f} MB"
+        # In every original format a parameter takes four bytes.
+        return f"about {self.parameters * 4 / 1e6:,.0f} MB" if self.parameters else "size not known"
+
+
+def read_registry(path: Path = REGISTRY, facts: Path = FACTS) -> dict[str, Checkpoint]:
+    """
+    Read the checkpoints of a file like checkpoints.toml, by name.
+
+    Args:
+        path: the file.
+        facts: a folder; the facts in NAME.toml there are added to those of checkpoint NAME.
+
+    Raises:
+        WeightsError: a file is missing or no TOML, or a checkpoint lacks a field or has one
+            that is unknown or stands in both files.
+    """
+    content = _read(path)
+    citations = content.pop("citations", {})
+    found = {}
+    for name, said in content.items():
+        try:
+            for entry in _variants(name, said):
+                told = _told_by_card(facts / f"{entry['name']}.toml", entry)
+                checkpoint = _checkpoint(entry | told, citations)
+                found[checkpoint.name] = checkpoint
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise WeightsError(f"{path.name}: checkpoint {name}: {error}") from error
+    return found
+
+
+def find(name: str, registry: Mapping[str, Checkpoint] | None = None) -> Checkpoint:
+    """Return a checkpoint by its name; WeightsError with the nearest names if there is none."""
+    registry = read_registry() if registry is None else registry
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(name, registry) or [n for n in registry if name in n][:5]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise WeightsError(
+        f"there is no checkpoint {name!r}; {hint}`python -m conversion.fetch --list` lists them"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def _told_by_card(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in `path`, none if there is no such file."""
+    told = _read(path) if path.is_file() else {}
+    if strange := sorted(told.keys() - TOLD_BY_CARDS):
+        known = ", ".join(sorted(TOLD_BY_CARDS))
+        raise ValueError(f"{path} has {strange[0]}; expected only {known}")
+    if twice := sorted(told.keys() & entry.keys()):
+        raise ValueError(f"{twice[0]} stands in {path} too; keep one of the two")
+    return told
+
+
+def _variants(name: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One entry, or one of each variant with the variant's fields filled into its texts."""
+    variants = facts.pop("variants", None)
+    if variants is None:
+        yield {"name": name, **facts}
+        return
+    for variant, fields in variants.items():
+        filled = _fill(facts, {"variant": variant, **fields})
+        yield {"name": f"{name}-{variant}", **filled}
+
+
+def _fill(value: Any, fields: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        return value.format(**fields)
+    if isinstance(value, list):
+        return [_fill(item, fields) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item, fields) for key, item in value.items()}
+    return value
+
+
+def _checkpoint(entry: dict[str, Any], citations: Mapping[str, str]) -> Checkpoint:
+    made_of: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
+    made_of["citations"] = tuple(citations[key].strip() for key in entry.get("citations", ()))
+    made_of["files"] = tuple(SourceFile(**file) for file in entry.get("files", ()))
+    for key in ("evaluations", "biases"):
+        made_of[key] = tuple(Measurement(**figures) for figures in entry.get(key, ()))
+    return Checkpoint(**made_of)
+
+
+__all__ = ["FACTS", "REGISTRY", "Checkpoint", "Measurement", "SourceFile", "find", "read_registry"]

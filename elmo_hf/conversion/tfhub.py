@@ -1,0 +1,124 @@
+"""ELMo modules of TensorFlow Hub: saved_model.pb beside variables/, a checkpoint of the biLM.
+
+The variables are named as in bilm-tf, under another scope, and the module's learned mix of layers
+is among them. There is no options.json: the sizes are those of the variables.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bilm_checkpoint import is_checkpoint
+from .bilm_hdf5 import WeightsError, abbreviated
+from .tf_bundle import Bundle
+
+FORMAT = "TensorFlow Hub module"
+SCOPE = re.compile(r"(?:module/)?bilm/(.+)")
+MIX = re.compile(r"(?:module/)?aggregation/(weights|scaling)")
+CELL = re.compile(
+    r"RNN_(?P<direction>[01])/(?:.*?[Cc]ell_?(?P<layer>\d+)/)?(?:.*/)?(?:lstm_cell|LSTMCell)/"
+    r"(?P<leaf>projection/kernel|kernel|bias|W_P_0|W_0|B)"
+)
+LEAVES = {"kernel": "W_0", "bias": "B", "projection/kernel": "W_P_0"}
+ASSUMED = {"activation": "relu", "max_characters_per_token": 50, "clips": 3, "skip connections": 1}
+
+
+def is_module(path: Path) -> bool:
+    """Whether a file is the index of a module's variables, by their names."""
+    return is_checkpoint(path) and any(map(SCOPE.match, Bundle(path).variables))
+
+
+def open_module(
+    index: Path,
+) -> tuple[dict[str, np.ndarray], list[str], list[Path], list[dict[str, Any]]]:
+    """
+    Give a module's weights under the names of the HDF5 format, mapped into memory.
+
+    Args:
+        index: the file variables/variables.index.
+
+    Returns:
+        The arrays by name, notes, the files they are in, and the module's scalar mix: `weights`,
+        before the softmax, and `gamma`.
+
+    Raises:
+        WeightsError: the file is damaged or holds no biLM.
+    """
+    bundle = Bundle(index)
+    weights = {name: m[1] for name in bundle.variables if (m := SCOPE.fullmatch(name))}
+    layers = {m["layer"] for name in weights.values() if (m := CELL.fullmatch(name))}
+    arrays = {hdf5_name(ours, len(layers)): bundle.read(name) for name, ours in weights.items()}
+    table = arrays.get("char_embed")
+    notes = []
+    if table is not None and len(table) == 262 and not table[0].any():
+        arrays["char_embed"] = table[1:]
+        notes.append("row 0 of char_embed, padding, is left out: the HDF5 format has none")
+    mix = {m[1]: bundle.read(name) for name in bundle.variables if (m := MIX.fullmatch(name))}
+    mixes = []
+    if mix.keys() == {"weights", "scaling"} and mix["scaling"].size == 1:
+        gamma = float(mix["scaling"].reshape(()))
+        mixes.append({"weights": [float(w) for w in mix["weights"].ravel()], "gamma": gamma})
+    return arrays, notes, bundle.shards(), mixes
+
+
+def hdf5_name(name: str, layers: int) -> str:
+    """The name of a variable in the HDF5 format, of a biLM with so many layers."""
+    cell = CELL.fullmatch(name)
+    if cell is None:
+        return name
+    leaf = LEAVES.get(cell["leaf"], cell["leaf"])
+    middle = f"MultiRNNCell/Cell{cell['layer']}/" if layers > 1 else ""
+    return f"RNN_{cell['direction']}/RNN/{middle}LSTMCell/{leaf}"
+
+
+def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """
+    What the shapes say, as options.json says it, and a note on what they cannot say.
+
+    Raises:
+        WeightsError: an array that all models have is missing.
+    """
+
+    def count(pattern: str) -> int:
+        return len({m[1] for name in arrays if (m := re.fullmatch(pattern, name))})
+
+    layers = count(r"RNN_0/RNN/MultiRNNCell/Cell(\d+)/LSTMCell/W_0") or 1
+    kernel = hdf5_name("RNN_0/cell_0/lstm_cell/kernel", layers)
+    if missing := {kernel, "char_embed", "CNN/W_cnn_0"} - arrays.keys():
+        raise WeightsError(
+            f"the module lacks {sorted(missing)[0]}, so it is no ELMo; it holds "
+            f"{abbreviated(arrays)}"
+        )
+    shapes = [np.shape(arrays.get(f"CNN/W_cnn_{i}", ())) for i in range(count(r"CNN/W_cnn_(\d+)"))]
+    if any(len(shape) != 4 for shape in shapes) or np.ndim(arrays[kernel]) != 2:
+        raise WeightsError("the module's filters or kernels have other dimensions than an ELMo's")
+    rows, columns = np.shape(arrays[kernel])
+    options = {
+        "lstm": {
+            "cell_clip": 3,
+            "dim": columns // 4,
+            "n_layers": layers,
+            "proj_clip": 3,
+            "projection_dim": rows // 2,
+            "use_skip_connections": True,
+        },
+        "char_cnn": {
+            "activation": "relu",
+            "embedding": {"dim": int(np.shape(arrays["char_embed"])[-1])},
+            "filters": [[shape[1], shape[3]] for shape in shapes],
+            "max_characters_per_token": 50,
+            "n_characters": 262,
+            "n_highway": count(r"CNN_high_(\d+)/W_carry"),
+        },
+    }
+    said = ", ".join(f"{name} {value}" for name, value in ASSUMED.items())
+    return options, [
+        f"no options.json: sizes are those of the variables, and {said} are assumed, as in all "
+        "released models; name another with --options FILE"
+    ]
+
+
+__all__ = ["FORMAT", "hdf5_name", "infer_options", "is_module", "open_module"]

@@ -1,0 +1,135 @@
+"""Compare a converted model with what its original arrays compute in float64."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, ElmoTokenizer
+from . import reference
+from .bilm_hdf5 import WeightsError
+
+# The tolerance at which the original programs agree with each other in single precision, the
+# relative part taken of a layer's largest value.
+ABSOLUTE, RELATIVE = 2e-6, 1e-5
+
+SENTENCES = [
+    sentence.split()
+    for sentence in (
+        "He sat on the bank of the river and watched the fish .",
+        "The bank raised its interest rate by 0.25 % on Monday .",
+        "Pretty",
+        "naïve 日本語 😀 pneumonoultramicroscopicsilicovolcanoconiosis-like-long-words !",
+        "",
+    )
+]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference in one layer or softmax, and what is allowed there."""
+
+    name: str
+    largest: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is allowed; False for NaN."""
+        return self.largest <= self.allowed
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        verdict = "ok" if self.passed else "TOO LARGE"
+        return (
+            f"{self.name}: largest difference {self.largest:.1e} of {self.allowed:.1e}, {verdict}"
+        )
+
+
+def verify(options: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path) -> list[Difference]:
+    """
+    Reload a converted folder and compare every layer on a few awkward sentences.
+
+    Args:
+        options: the original options.json.
+        arrays: the original datasets by name.
+        folder: what the conversion wrote, tokenizer included.
+
+    Returns:
+        Layer 0 first; after the layers the logits of both directions, if the model has a softmax.
+    """
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    vocabulary = {word: i for i, word in enumerate(tokenizer.lm_vocab or [])}
+    return compare(_expected(options, arrays, vocabulary), folder)
+
+
+def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Difference]:
+    """
+    Reload a converted folder and compare it with what the original computes from `SENTENCES`.
+
+    Args:
+        expected: rows `(words, width)` of every sentence, by `layer K` or `forward logits` and
+            `backward logits`.
+        folder: what the conversion wrote, tokenizer included.
+    """
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
+    model_class = ElmoForPreTraining if "forward logits" in expected else ElmoModel
+    model = model_class.from_pretrained(folder).eval()
+    found = _found(model, inputs)
+    return [_difference(name, rows, found[name]) for name, rows in expected.items()]
+
+
+def _expected(
+    options: Mapping[str, Any], arrays: Mapping[str, Any], vocabulary: Mapping[str, int]
+) -> dict[str, list[np.ndarray]]:
+    """What the original arrays compute, by layer and sentence."""
+    layers, _ = reference.forward(options, arrays, SENTENCES, vocabulary=vocabulary)
+    expected = {f"layer {k}": [row[k] for row in layers] for k in range(len(layers[0]))}
+    if "softmax/W" in arrays:
+        scores = [reference.logits(arrays, row[-1]) for row in layers]
+        for direction, rows in zip(
+            ("forward", "backward"), zip(*scores, strict=True), strict=False
+        ):
+            expected[f"{direction} logits"] = list(rows)
+    return expected
+
+
+@torch.inference_mode()
+def _found(model: ElmoPreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """What the converted model computes, by layer and sentence."""
+    outputs = model(**inputs, output_hidden_states=True)
+    found = {f"layer {k}": layer for k, layer in enumerate(outputs.hidden_states)}
+    for direction in ("forward", "backward"):
+        if outputs.get(f"{direction}_logits") is not None:
+            found[f"{direction} logits"] = outputs[f"{direction}_logits"]
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    return {
+        name: [row[:length].double().numpy() for row, length in zip(rows, lengths, strict=True)]
+        for name, rows in found.items()
+    }
+
+
+def _difference(name: str, expected: list[np.ndarray], found: list[np.ndarray]) -> Difference:
+    # NumPy's max keeps NaN, which Python's would lose
+    largest = np.max([np.abs(a - b).max() for a, b in zip(expected, found, strict=True)])
+    scale = max(float(np.abs(row).max()) for row in expected)
+    return Difference(name, float(largest), ABSOLUTE + RELATIVE * scale)
+
+
+def report(differences: list[Difference]) -> dict[str, Any]:
+    """What is stored beside a converted model; raise WeightsError where a layer differs."""
+    failed = [str(d) for d in differences if not d.passed]
+    if failed:
+        raise WeightsError("the converted model differs from the original: " + "; ".join(failed))
+    return {
+        "method": "float64 NumPy forward pass of the original arrays, against the reloaded folder",
+        "sentences": len(SENTENCES),
+        "differences": [asdict(difference) for difference in differences],
+    }
+
+
+__all__ = ["SENTENCES", "Difference", "compare", "report", "verify"]

@@ -1,0 +1,287 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""ELMo model configuration."""
+
+import os
+import shutil
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+PUBLISHED_FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_elmo.ElmoConfig",
+    "AutoModel": "modeling_elmo.ElmoModel",
+    "AutoModelForPreTraining": "modeling_elmo_pretraining.ElmoForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_elmo_heads.ElmoForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_elmo_heads.ElmoForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_elmo_heads.ElmoForQuestionAnswering",
+    "AutoModelForMultipleChoice": "modeling_elmo_heads.ElmoForMultipleChoice",
+}
+
+
+@strict
+class ElmoConfig(PreTrainedConfig):
+    r"""
+    Describes an ELMo biLM: a character encoder under stacks of projected LSTMs, one per direction.
+
+    The defaults are the published original model, 93.6 million parameters (Peters et al. 2018,
+    section 3.2). Every variant that bilm-tf, AllenNLP and ELMoForManyLangs can build is one
+    setting of these fields.
+
+    Args:
+        vocab_size: character symbols, 0 being padding: 256 bytes, five markers and padding.
+        max_characters_per_token: symbols per word, begin-of-word and end-of-word included.
+        char_embedding_dim: width of a character vector.
+        filters: `[width, count]` of each convolution over characters; empty: no characters at all.
+        activation: `"relu"` or `"tanh"`, after the convolutions. Highways always use relu.
+        num_highway_layers: highway layers after the convolutions.
+        word_vocab_size: rows of a word table, 0 being padding; 0: no table. Together with
+            `filters` words have both vectors (ELMoForManyLangs), without them it stands alone
+            (bilm-tf's token input).
+        word_embedding_dim: width of a word table's vector.
+        embedding_projection: map the word vector to `projection_dim`. `None`: where the widths
+            differ (bilm-tf).
+        projection_dim: width of a word vector and of one direction's LSTM output.
+        cell_dim: width of one direction's LSTM memory.
+        lstm_projection: map the LSTM output from `cell_dim` to `projection_dim`. `None`: where
+            they differ (bilm-tf).
+        num_hidden_layers: LSTM layers of each direction.
+        num_mixed_lstms: bidirectional LSTMs, each reading both directions of the one below, that
+            make up the one layer in place of a biLM's (ELMoForManyLangs' encoder `lstm`); 0: none.
+        cell_clip: bound on the magnitude of the LSTM memory; `None`: unbounded.
+        projection_clip: bound on the magnitude of the projected output; `None`: unbounded.
+            Without an LSTM projection nothing is clipped (TensorFlow's `LSTMCell`).
+        use_skip_connections: add a layer's input to its output, from the second layer on.
+        bidirectional: whether there is a backward stack beside the forward one.
+        dropout: probability of zeroing an LSTM layer's input while training, and of the top
+            layer's output before the softmax (bilm-tf).
+        lm_vocab_size: words of the language model's softmax; 0: none.
+        num_sampled_words: words, drawn by frequency rank, that each word is told from while
+            training (bilm-tf's `n_negative_samples_batch`); 0: all. Evaluation takes all.
+        tie_word_embeddings: use the word table as the softmax's weight, for a token-input model
+            (bilm-tf's `share_embedding_softmax`).
+        mix_layers: layers that a task head's scalar mix takes; `None`: all.
+        mix_layer_norm: normalize the mixed layers first, over the whole batch, with boundary
+            words (`"allennlp"`) or without (`"bilm-tf"`); `None`: do not.
+        mix_dropout: probability of zeroing an entry of the mix while training.
+        classifier_lstm_dim: width of each direction of a task's own biLSTM between the mix and
+            the output layer; 0: none.
+        classifier_dropout: probability of zeroing an entry of that biLSTM's output while training.
+        classifier_pooling: how the words' vectors become one: `"mean"`, `"max"`, both side by
+            side, or `"ends"`, the last word read of each direction.
+        pool_boundaries: whether `<S>` and `</S>` are pooled too.
+        use_crf: tag whole sentences with a conditional random field, in token classification.
+        tagging_scheme: what the labels must follow for the CRF to decode spans only; `None`:
+            anything goes.
+        pad_token_id, bos_token_id, eos_token_id: symbols of padding, `<S>` and `</S>`. In a
+            token-input model they are rows of the word table.
+
+    `hidden_size`, the width of a layer, is read-only: `projection_dim` once per direction.
+
+    Raises:
+        StrictDataclassError: a field has the wrong type, or the fields contradict each other.
+
+    Example:
+        >>> ElmoConfig(cell_dim=1024, projection_dim=128, num_highway_layers=1).hidden_size
+        256
+    """
+
+    model_type = "elmo"
+    keys_to_ignore_at_inference = ["states", "forward_loss", "backward_loss"]
+
+    vocab_size: int = 262
+    max_characters_per_token: int = 50
+    char_embedding_dim: int = 16
+    filters: list[list[int]] = field(default_factory=lambda: [*map(list, PUBLISHED_FILTERS)])
+    activation: Literal["relu", "tanh"] = "relu"
+    num_highway_layers: int = 2
+    word_vocab_size: int = 0
+    word_embedding_dim: int = 0
+    embedding_projection: bool | None = None
+    projection_dim: int = 512
+    cell_dim: int = 4096
+    lstm_projection: bool | None = None
+    num_hidden_layers: int = 2
+    num_mixed_lstms: int = 0
+    cell_clip: float | int | None = 3.0
+    projection_clip: float | int | None = 3.0
+    use_skip_connections: bool = True
+    bidirectional: bool = True
+    dropout: float | int = 0.1
+    lm_vocab_size: int = 0
+    num_sampled_words: int = 0
+    tie_word_embeddings: bool = False
+    mix_layers: list[int] | None = None
+    mix_layer_norm: Literal["allennlp", "bilm-tf"] | None = None
+    mix_dropout: float | int = 0.5
+    classifier_lstm_dim: int = 0
+    classifier_dropout: float | int = 0.5
+    classifier_pooling: Literal["mean", "max", "mean+max", "ends"] = "mean"
+    pool_boundaries: bool = False
+    use_crf: bool = False
+    tagging_scheme: Literal["BIO", "BIOES"] | None = None
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 257
+    eos_token_id: int | list[int] | None = 258
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.pop("hidden_size", None)
+        # One base checkpoint opens as every head, so the map is complete whoever saves it.
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__post_init__(**kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write `config.json` and, since its `auto_map` names them, the model's source files."""
+        super().save_pretrained(save_directory, **kwargs)
+        for source in Path(__file__).parent.glob("*.py"):
+            if source.name != "__init__.py":
+                shutil.copyfile(source, Path(save_directory) / source.name)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of every layer: the forward half, then the backward half."""
+        return self.num_directions * self.projection_dim
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def uses_characters(self) -> bool:
+        return bool(self.filters)
+
+    @property
+    def num_filters(self) -> int:
+        """Width of the character encoder's output, called `F` in the state-dict table."""
+        return sum(count for _, count in self.filters)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of a word vector before its projection: word table, then characters."""
+        return self.num_filters + (self.word_embedding_dim if self.word_vocab_size else 0)
+
+    @property
+    def has_embedding_projection(self) -> bool:
+        if self.embedding_projection is None:
+            return self.embedding_dim != self.projection_dim
+        return self.embedding_projection
+
+    @property
+    def has_lstm_projection(self) -> bool:
+        if self.lstm_projection is None:
+            return self.cell_dim != self.projection_dim
+        return self.lstm_projection
+
+    def validate_architecture(self) -> None:
+        """Fields that are legal alone but not together; `@strict` calls every `validate_*`."""
+        self._require_positive("projection_dim", "cell_dim", "num_hidden_layers")
+        self._require_at_least_zero("num_highway_layers", "word_vocab_size", "lm_vocab_size")
+        self._require_at_least_zero("num_sampled_words", "num_mixed_lstms")
+        for name in ("cell_clip", "projection_clip"):
+            clip = getattr(self, name)
+            if clip is not None and clip <= 0:
+                raise ValueError(f"{name} is {clip}; expected a positive bound, or None for none")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; expected a probability below 1")
+        if self.uses_characters:
+            self._validate_characters()
+        elif not self.word_vocab_size:
+            raise ValueError(
+                "filters is empty and word_vocab_size is 0, so words would have no vector at all; "
+                "give filters=[[width, count], ...] or word_vocab_size and word_embedding_dim"
+            )
+        if self.word_vocab_size:
+            self._require_positive("word_embedding_dim")
+        self._validate_projections()
+        self._validate_softmax()
+        if self.num_mixed_lstms and (
+            self.num_hidden_layers != 1 or not self.bidirectional or self.lm_vocab_size
+        ):
+            raise ValueError(
+                f"num_mixed_lstms={self.num_mixed_lstms} makes up one layer that reads both "
+                "directions and predicts no words; give num_hidden_layers=1, bidirectional=True "
+                "and lm_vocab_size=0"
+            )
+
+    def validate_heads(self) -> None:
+        """Fields of the task heads; `@strict` calls every `validate_*`."""
+        for name in ("mix_dropout", "classifier_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
+        self._require_at_least_zero("classifier_lstm_dim")
+        layers = range(-self.num_hidden_layers - 1, self.num_hidden_layers + 1)
+        if self.mix_layers is not None and (
+            not self.mix_layers or any(layer not in layers for layer in self.mix_layers)
+        ):
+            raise ValueError(
+                f"mix_layers is {self.mix_layers}; expected one or more of 0 to "
+                f"{self.num_hidden_layers}, 0 being the context-free layer, or None for all"
+            )
+        if self.tagging_scheme is not None and not self.use_crf:
+            raise ValueError(
+                f"tagging_scheme is {self.tagging_scheme!r}, which only a CRF follows; give "
+                "use_crf=True too, or tagging_scheme=None"
+            )
+
+    def _validate_characters(self) -> None:
+        self._require_positive("vocab_size", "char_embedding_dim")
+        for pair in self.filters:
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(f"filters holds {pair}; expected [width, count], both positive")
+        widest = max(width for width, _ in self.filters)
+        if self.max_characters_per_token < max(3, widest):
+            raise ValueError(
+                f"max_characters_per_token is {self.max_characters_per_token}; expected at least "
+                f"{max(3, widest)}: two word markers, a character, and the widest filter"
+            )
+
+    def _validate_projections(self) -> None:
+        if not self.has_embedding_projection and self.embedding_dim != self.projection_dim:
+            raise ValueError(
+                f"embedding_projection=False needs word vectors of projection_dim="
+                f"{self.projection_dim}, but theirs is {self.embedding_dim}"
+            )
+        if not self.has_lstm_projection and self.cell_dim != self.projection_dim:
+            raise ValueError(
+                f"lstm_projection=False needs cell_dim equal to projection_dim, "
+                f"but they are {self.cell_dim} and {self.projection_dim}"
+            )
+
+    def _validate_softmax(self) -> None:
+        if self.num_sampled_words and self.num_sampled_words >= self.lm_vocab_size:
+            raise ValueError(
+                f"num_sampled_words is {self.num_sampled_words}; expected fewer than the "
+                f"lm_vocab_size={self.lm_vocab_size} words there are, or 0 for all"
+            )
+        if not self.tie_word_embeddings:
+            return
+        if self.uses_characters:
+            raise ValueError(
+                "tie_word_embeddings=True needs a model that looks words up in a table, but this "
+                "one spells them in characters; leave tie_word_embeddings, or give filters=[]"
+            )
+        table = (self.lm_vocab_size + 1, self.projection_dim)
+        if (self.word_vocab_size, self.word_embedding_dim) != table:
+            raise ValueError(
+                f"tie_word_embeddings=True needs word_vocab_size={table[0]}, one more than "
+                f"lm_vocab_size, and word_embedding_dim={table[1]}, the projection_dim, but they "
+                f"are {self.word_vocab_size} and {self.word_embedding_dim}"
+            )
+
+    def _require_positive(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+    def _require_at_least_zero(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+
+
+__all__ = ["ElmoConfig"]

@@ -1,0 +1,355 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""The character encoder made fast: each spelling once, cut at its end, through prepared maps."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import islice
+from threading import Lock
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .engine_cpu import (
+    Kind,
+    PreparedMap,
+    find_operators,
+    multiply,
+    prepare_map,
+    without_python,
+)
+from .engine_quantization import dequantize, is_int8, stored_values
+
+# Sums of one convolution for 16 words stay in the second-level cache.
+WORDS_PER_PART = 16
+# Values of a weight that are compared at every call, to notice writes that raise no version.
+SAMPLES = 61
+PREPARED_DTYPES = (torch.float32, torch.bfloat16)
+
+Encoder = Callable[[torch.Tensor], torch.Tensor]
+Vectors = dict[bytes, torch.Tensor]  # by the bytes of the words' rows
+
+
+# --- Which words ---
+
+
+def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Find the different rows.
+
+    Args:
+        rows: integers `(words, symbols)`.
+
+    Returns:
+        The different rows `(distinct, symbols)`, and for each word its row `(words,)`.
+    """
+    # A number for each row, by a polynomial modulo 2**64; comparing rows takes seven times longer.
+    powers = torch.full_like(rows[:1], 0x5DEECE66D, dtype=torch.long).cumprod(1)
+    numbers, places = torch.unique((rows * powers).sum(1), return_inverse=True)
+    chosen = torch.zeros_like(numbers)
+    chosen[places] = torch.arange(len(rows), device=rows.device)
+    distinct = rows[chosen]
+    if torch.equal(distinct[places], rows):
+        return distinct, places
+    return torch.unique(rows, dim=0, return_inverse=True)  # two rows had one number
+
+
+def word_lengths(rows: torch.Tensor) -> torch.Tensor:
+    """Count the symbols of each row `(words, symbols)` before the last symbol's repetition."""
+    ends = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    return ((rows != rows[:, -1:]) * ends).amax(1)
+
+
+def cut_padding(rows: torch.Tensor, widest: int) -> torch.Tensor:
+    """Drop columns whose windows, `widest` symbols wide, repeat one further left in every row."""
+    # Behind a word all windows hold padding only. The first of them stays.
+    return rows[:, : int(word_lengths(rows).max()) + widest]
+
+
+# --- Convolutions ---
+
+
+def pool_characters(
+    char_embeddings: nn.Embedding,
+    convolutions: nn.ModuleList,
+    rows: torch.Tensor,
+    prepared: "Snapshot | None" = None,
+) -> torch.Tensor:
+    """
+    Compute each filter's largest value over each word, without multiplying symbol by symbol.
+
+    A convolution of looked-up symbols is a sum of table rows, one table for each place in the
+    window. The tables hold the batch's symbols only, far fewer than it has windows. The values
+    are those of `nn.Conv1d` over all symbols up to the order of summation, as are the gradients.
+
+    Args:
+        char_embeddings: of the symbols.
+        convolutions: `nn.Conv1d` without stride, padding or dilation.
+        rows: symbols `(words, symbols)`.
+        prepared: what is kept of these weights.
+
+    Returns:
+        `(words, filters)`, at least in single precision.
+    """
+    lengths, order = word_lengths(rows).sort(descending=True)
+    numbers, symbols = _number_symbols(rows[order], char_embeddings.num_embeddings)
+    vectors = char_embeddings(symbols)  # (symbols used, char_embedding_dim)
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    parts, longest = numbers.split(WORDS_PER_PART), lengths[::WORDS_PER_PART].tolist()
+    tabulate = prepared.table_weight if prepared else _table_weight
+    weights, biases, widths = [], [], []
+    for convolution in convolutions:
+        assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
+        weights.append(tabulate(convolution))
+        biases.append(convolution.bias)
+        widths.append(convolution.kernel_size[0])
+    pool = _pool_windows if torch.is_grad_enabled() else without_python(_pool_windows)
+    pooled = pool(vectors, weights, biases, widths, list(parts), longest)
+    return pooled[order.argsort()]
+
+
+def _table_weight(convolution: nn.Conv1d) -> torch.Tensor:
+    """What makes a table of a symbol's vector, `(char_embedding_dim, width * count)`."""
+    weight = convolution.weight
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return weight.to(dtype).permute(1, 2, 0).flatten(1)
+
+
+def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows in numbers 0, 1, .. and the symbol that each number stands for."""
+    used = torch.zeros(vocab_size, dtype=torch.bool)
+    used[rows] = True
+    return (used.cumsum(0) - 1)[rows], used.nonzero()[:, 0]
+
+
+def _pool_windows(
+    vectors: torch.Tensor,
+    weights: list[torch.Tensor],
+    biases: list[torch.Tensor],
+    widths: list[int],
+    parts: list[torch.Tensor],
+    longest: list[int],
+) -> torch.Tensor:
+    """
+    Largest sums, over each word's windows, of what the symbols give from their places.
+
+    TorchScript must understand every line.
+
+    Args:
+        vectors: of the symbols, `(symbols, char_embedding_dim)`.
+        weights: of each convolution, as `_table_weight` lays them out.
+        biases, widths: of each convolution.
+        parts: some words' symbols each, by their numbers, `(words, symbols)`.
+        longest: for each part the most symbols before the padding.
+
+    Returns:
+        `(words, filters)`.
+    """
+    pooled: list[torch.Tensor] = []
+    for weight, bias, width in zip(weights, biases, widths):  # noqa: B905
+        table = (vectors @ weight).view(-1, bias.size(0))  # (symbols * width, count)
+        places = torch.arange(width)
+        largest: list[torch.Tensor] = []
+        for part, length in zip(parts, longest):  # noqa: B905
+            # One window more than symbols: all those behind it hold the same padding.
+            windows = (part[:, : length + width] * width).unfold(1, width, 1) + places
+            sums = F.embedding_bag(windows.flatten(0, 1), table, mode="sum")
+            largest.append(sums.view(windows.size(0), windows.size(1), -1).amax(1))
+        pooled.append(torch.cat(largest) + bias)
+    return torch.cat(pooled, 1)
+
+
+# --- Prepared maps ---
+
+
+class PreparedWeights:
+    """
+    What is derived from a module's weights and kept between calls while they stay the same.
+
+    It is neither copied nor pickled with the module: a copy begins empty.
+    """
+
+    def __init__(self) -> None:
+        self.cache_size = 0
+        self._snapshot: Snapshot | None = None
+
+    def of(self, parameters: list[nn.Parameter]) -> "Snapshot":
+        """Return what was derived from these weights, or an empty snapshot of changed ones."""
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.is_current(parameters):
+            # Threads that come here together each make their own, and the last one's is kept.
+            snapshot = self._snapshot = Snapshot(parameters)
+        return snapshot
+
+    def clear(self) -> None:
+        self._snapshot = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PreparedWeights":
+        return PreparedWeights()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return PreparedWeights, ()
+
+
+class Snapshot:
+    """
+    Linear maps in oneDNN's own layout and vectors of words, of weights as they were.
+
+    Args:
+        parameters: the weights, contiguous and on the CPU.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.maps: dict[int, torch.Tensor | PreparedMap] = {}
+        self.table_weights: dict[int, torch.Tensor] = {}
+        self.words: Vectors = {}
+        self._coming: dict[bytes, Future[Vectors]] = {}
+        self._lock = Lock()
+        self._identity = [*map(_identify, parameters)]
+        self._views = [
+            part.detach().view(-1)[:: part.numel() // SAMPLES + 1]
+            for part in map(stored_values, parameters)
+        ]
+        self._sample = torch.cat(self._views)
+
+    def is_current(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether none was replaced, moved, converted or written, as far as a sample tells."""
+        if [*map(_identify, parameters)] != self._identity:
+            return False
+        return torch.equal(torch.cat(self._views), self._sample)
+
+    def table_weight(self, convolution: nn.Conv1d) -> torch.Tensor:
+        """What `pool_characters` multiplies symbols' vectors by, `(in, width * count)`."""
+        key = convolution.weight.data_ptr()
+        if key not in self.table_weights:
+            self.table_weights[key] = _table_weight(convolution).detach()
+        return self.table_weights[key]
+
+    def linear(self, linear: nn.Module, vectors: torch.Tensor, then: str = "none") -> torch.Tensor:
+        """Apply a map to `(words, width)`, then an activation that oneDNN fuses with it."""
+        assert isinstance(linear, nn.Linear)
+        weight, bias = linear.weight, linear.bias
+        key = stored_values(weight).data_ptr()
+        if key not in self.maps:
+            self.maps[key] = _prepare(weight, bias)
+        prepared = self.maps[key]
+        if isinstance(prepared, torch.Tensor):
+            return torch.ops.mkldnn._linear_pointwise(vectors, prepared, bias, then, [], "")
+        product = multiply(prepared, vectors)
+        return product if then == "none" else getattr(torch, then)(product)
+
+    def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
+        """
+        Return the vectors of different rows, encoding those that were not met before.
+
+        What another thread is encoding is waited for, not encoded again.
+        """
+        keys = [row.tobytes() for row in rows.numpy()]
+        own: Future[Vectors] = Future()
+        with self._lock:
+            vectors = {key: self.words[key] for key in keys if key in self.words}
+            awaited = {self._coming[key] for key in keys if key in self._coming}
+            new = [i for i, k in enumerate(keys) if k not in vectors and k not in self._coming]
+            self._coming.update((keys[i], own) for i in new)
+        try:
+            if new:
+                found = dict(zip((keys[i] for i in new), encode(rows[new]).unbind(), strict=True))
+                own.set_result(found)
+                vectors.update(found)
+        except BaseException as error:
+            own.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for i in new:
+                    del self._coming[keys[i]]
+                self._keep({keys[i]: vectors[keys[i]] for i in new if keys[i] in vectors}, size)
+        for other in awaited:
+            vectors.update(other.result())
+        return torch.stack([vectors[key] for key in keys])
+
+    def _keep(self, vectors: Vectors, size: int) -> None:
+        if len(self.words) + len(vectors) > size:
+            self.words.clear()
+        self.words.update(islice(vectors.items(), size))
+
+
+def can_prepare(parameters: list[nn.Parameter]) -> bool:
+    """Whether results may be derived from these weights once and used without gradients."""
+    if torch.is_grad_enabled() and any(part.requires_grad for part in parameters):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    if any(type(part) is not nn.Parameter and not is_int8(part) for part in parameters):
+        return False
+    dtypes = {part.dtype for part in parameters}
+    contiguous = all(stored_values(part).is_contiguous() for part in parameters)
+    return len(dtypes) == 1 and contiguous and all(map(_is_fast, dtypes))
+
+
+def is_plain(module: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
+    """Whether reading a module's weights does what calling its parts would do."""
+    return all(_is_plain(part, containers) for part in module.modules() if part is not module)
+
+
+def is_concrete(ids: torch.Tensor) -> bool:
+    """Whether a look at the values is possible: not while a graph is recorded."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if type(ids) is not torch.Tensor or ids.is_meta:
+        return False
+    return not (ids.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def _is_plain(part: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
+    hooks = part._forward_hooks or part._forward_pre_hooks
+    # accelerate replaces the method of the one object.
+    if hooks or part._backward_hooks or part._backward_pre_hooks or "forward" in vars(part):
+        return False
+    if type(part) is nn.Embedding and part.max_norm is not None:
+        return False
+    weights = part._parameters.values()
+    return type(part) in (nn.Linear, nn.Conv1d, nn.Embedding, *containers) and all(
+        weight is None or type(weight) is nn.Parameter or is_int8(weight) for weight in weights
+    )
+
+
+def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | PreparedMap:
+    """A map with floating-point weights in oneDNN's layout, or one with 8-bit weights."""
+    if is_int8(weight):
+        kind: Kind = "int8" if find_operators(torch.float32) == "onednn" else "plain int8"
+        with torch.no_grad():
+            return prepare_map(kind, dequantize(weight), bias)
+    # The layout fits any number of rows; the number given is a hint.
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
+
+
+def _identify(part: torch.Tensor) -> tuple[object, ...]:
+    part = stored_values(part)
+    # A tensor made in inference mode counts no versions.
+    version = 0 if part.is_inference() else part._version
+    return part.data_ptr(), version, part.dtype, part.shape
+
+
+def _is_fast(dtype: torch.dtype) -> bool:
+    """Whether this machine and this torch have oneDNN's prepared maps for the type."""
+    operators = torch.ops.mkldnn
+    if dtype not in PREPARED_DTYPES or not torch.backends.mkldnn.is_available():
+        return False
+    if not torch.backends.mkldnn.enabled or not hasattr(operators, "_linear_pointwise"):
+        return False
+    return dtype == torch.float32 or bool(operators._is_mkldnn_bf16_supported())
+
+
+__all__ = [
+    "PreparedWeights",
+    "Snapshot",
+    "can_prepare",
+    "cut_padding",
+    "distinct_rows",
+    "is_concrete",
+    "is_plain",
+    "pool_characters",
+]

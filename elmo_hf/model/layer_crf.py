@@ -1,0 +1,195 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""A linear-chain conditional random field: tags of a sentence scored together."""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from .engine_crf import can_sum_products, log_partition
+from .layer_alignment import LeftAlignment
+
+TaggingScheme = Literal["BIO", "BIOES"]
+FORBIDDEN = -1e6  # finite, so that no softmax meets a row of nothing but -inf
+
+
+class Constraints(NamedTuple):
+    """Which tags may begin and end a sentence, and follow each other; True where allowed."""
+
+    start: torch.Tensor  # (labels,)
+    transitions: torch.Tensor  # (labels, labels), from a row's label to a column's
+    end: torch.Tensor  # (labels,)
+
+
+class ElmoCrf(nn.Module):
+    """
+    A linear-chain CRF over the words of a sentence (Lafferty et al. 2001).
+
+    The score of a tagging is `start + sum of emissions + sum of transitions + end`. All that it
+    learns begins at zero, so that it starts out as independent decisions. Every method works in
+    float32 at least, and words may be masked anywhere: what is left is the chain.
+
+    Args:
+        num_labels: size of the tag set.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        self.num_labels = num_labels
+        self.start = nn.Parameter(torch.zeros(num_labels))
+        self.transitions = nn.Parameter(torch.zeros(num_labels, num_labels))
+        self.end = nn.Parameter(torch.zeros(num_labels))
+
+    def forward(
+        self, emissions: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Return each sentence's negative log-likelihood `(batch,)` in nats.
+
+        A word whose label is -100 may have any: its tags are summed over.
+
+        Args:
+            emissions: `(batch, words, labels)`.
+            labels: `(batch, words)`, ids or -100.
+            mask: bool `(batch, words)`, True for the words of the chain.
+        """
+        if not emissions.shape[1]:
+            return emissions.new_zeros(len(emissions))
+        rows = LeftAlignment(mask)
+        emissions = rows.align(_precise(emissions))
+        labels = rows.align(labels.masked_fill(~mask, -100))[..., None]
+        tags = torch.arange(self.num_labels, device=labels.device)
+        possible = labels.eq(-100) | labels.eq(tags)
+        # The taggings that agree with the labels are a second chain, run beside the free one.
+        chains = torch.cat([emissions, emissions.masked_fill(~possible, -torch.inf)])
+        free, agreeing = self._log_partition(chains, rows.mask.repeat(2, 1)).chunk(2)
+        return free - agreeing
+
+    def decode(
+        self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
+    ) -> torch.Tensor:
+        """
+        Return the best tagging `(batch, words)` by Viterbi's algorithm, -100 outside the chain.
+
+        Args:
+            emissions: `(batch, words, labels)`.
+            mask: bool `(batch, words)`, True for the words of the chain.
+            constraints: what taggings are allowed, as `make_constraints` gives it; None: all.
+        """
+        rows = LeftAlignment(mask)
+        emissions = rows.align(_precise(emissions))
+        start, transitions, end = self._scores(constraints)
+        outlooks = _outlooks(emissions, rows.mask, transitions, end)
+        tags: list[torch.Tensor] = []
+        for t in range(emissions.shape[1]):
+            before = transitions[tags[-1]] if tags else start
+            tags.append((before + emissions[:, t] + outlooks[t]).argmax(-1))
+        best = torch.stack(tags, 1) if tags else rows.order
+        return rows.restore(best.masked_fill(~rows.mask, -100))
+
+    def max_marginals(
+        self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
+    ) -> torch.Tensor:
+        """
+        Return what each tag of each word costs: `(batch, words, labels)`, 0 for the best.
+
+        An entry is the score of the best tagging that has this tag there, less the score of the
+        best of all: the largest entries of the words are Viterbi's tagging. Outside the chain
+        the emissions come back. Arguments are those of `decode`.
+        """
+        if not emissions.shape[1]:
+            return emissions
+        rows = LeftAlignment(mask)
+        aligned = rows.align(_precise(emissions))
+        start, transitions, end = self._scores(constraints)
+        best = start + aligned[:, 0]
+        histories = [best]
+        for t in range(1, aligned.shape[1]):
+            best = (best[:, :, None] + transitions).amax(1) + aligned[:, t]
+            histories.append(best)
+        outlooks = _outlooks(aligned, rows.mask, transitions, end)
+        totals = torch.stack(histories, 1) + torch.stack(outlooks, 1)
+        costs = totals - totals.amax(-1, keepdim=True)
+        return torch.where(mask[..., None], rows.restore(costs), emissions)
+
+    def _log_partition(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        start, transitions, end = self._scores(None)
+        if can_sum_products(emissions, transitions, end):
+            return log_partition(emissions, mask, start, transitions, end)
+        scores = start + emissions[:, 0]
+        for t in range(1, emissions.shape[1]):
+            longer = (scores[:, :, None] + transitions).logsumexp(1) + emissions[:, t]
+            scores = torch.where(mask[:, t, None], longer, scores)
+        return (scores + end).logsumexp(-1)
+
+    def _scores(self, constraints: Constraints | None) -> tuple[torch.Tensor, ...]:
+        scores = tuple(map(_precise, (self.start, self.transitions, self.end)))
+        if constraints is None:
+            return scores
+        pairs = zip(scores, constraints, strict=True)
+        return tuple(
+            part.masked_fill(~allowed.to(part.device), FORBIDDEN) for part, allowed in pairs
+        )
+
+
+@lru_cache
+def make_constraints(labels: tuple[str, ...], scheme: TaggingScheme) -> Constraints:
+    """
+    Return what a scheme of tagging spans allows.
+
+    In `"BIO"` a span is B-X, then any number of I-X; in `"BIOES"` it is S-X, or B-X, any number
+    of I-X, and E-X. O is outside of spans.
+
+    Args:
+        labels: names in the order of their ids.
+        scheme: the scheme.
+
+    Raises:
+        ValueError: a label is none of the scheme's.
+    """
+    prefixes = scheme.replace("O", "")
+    for label in labels:
+        if label != "O" and not (label[:1] in prefixes and label[1:2] == "-" and label[2:]):
+            expected = ", ".join(f"{prefix}-..." for prefix in prefixes)
+            raise ValueError(
+                f"label {label!r} does not belong to the tagging scheme {scheme}; expected O, "
+                f"{expected}. Name the labels with id2label={{0: 'O', ...}} or drop tagging_scheme"
+            )
+    outside = "O"
+    allowed = (
+        [_may_follow(outside, label, scheme) for label in labels],
+        [[_may_follow(before, after, scheme) for after in labels] for before in labels],
+        [_may_follow(label, outside, scheme) for label in labels],
+    )
+    # Loading makes models on the meta device, whose tensors have no values to remember.
+    return Constraints(*(torch.tensor(part, device="cpu") for part in allowed))
+
+
+def _may_follow(before: str, after: str, scheme: TaggingScheme) -> bool:
+    is_inside = after[0] in "IE"
+    continues = is_inside and before[0] in "BI" and before[1:] == after[1:]
+    if scheme == "BIO":
+        return continues or not is_inside
+    is_open = before[0] in "BI"
+    return continues if is_open else not is_inside
+
+
+def _outlooks(
+    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, end: torch.Tensor
+) -> list[torch.Tensor]:
+    """For each word of left-aligned chains the best score `(batch, labels)` of all after it."""
+    outlook = end.expand_as(emissions[:, 0]) if emissions.shape[1] else end
+    outlooks = [outlook] * emissions.shape[1]
+    for t in reversed(range(emissions.shape[1] - 1)):
+        longer = (transitions + (emissions[:, t + 1] + outlooks[t + 1])[:, None]).amax(-1)
+        outlooks[t] = torch.where(mask[:, t + 1, None], longer, outlook)
+    return outlooks
+
+
+def _precise(scores: torch.Tensor) -> torch.Tensor:
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+__all__ = ["Constraints", "ElmoCrf", "TaggingScheme", "make_constraints"]

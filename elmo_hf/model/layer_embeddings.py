@@ -1,0 +1,248 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Context-free word vectors: characters through convolutions and highways, or a word table."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration_elmo import ElmoConfig
+from .engine_choice import forced_engine
+from .engine_cpu_characters import (
+    PreparedWeights,
+    Snapshot,
+    can_prepare,
+    cut_padding,
+    distinct_rows,
+    is_concrete,
+    is_plain,
+    pool_characters,
+)
+from .engine_threads import SMALL_LSTM, run_side_by_side
+
+# Bounds what the widest convolution holds at once: 512 words x 1024 filters x 50 positions.
+WORDS_PER_CONVOLUTION = 512
+
+
+class ElmoEmbeddings(nn.Module):
+    """
+    Layer 0: the vector that a word has whatever its sentence (Peters et al. 2018, section 3.4).
+
+    Each convolution runs over all `max_characters_per_token` positions, padding symbols included
+    as in bilm-tf, and keeps its largest value. With a word table beside the characters the
+    word's row stands before them (ELMoForManyLangs).
+
+    Every spelling is encoded once per batch, and only as far as it reaches. `encode_plainly` is
+    the same without these savings: it runs where a graph is recorded, and on it the others are
+    tested. Modules that were replaced or hooked are always called.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__()
+        self.num_filters = config.num_filters
+        self.widest = max((width for width, _ in config.filters), default=0)
+        self.activation = torch.relu if config.activation == "relu" else torch.tanh
+        if config.uses_characters:
+            width = config.char_embedding_dim
+            self.char_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=0)
+            self.convolutions = nn.ModuleList(
+                nn.Conv1d(width, count, kernel_size) for kernel_size, count in config.filters
+            )
+            self.highways = nn.ModuleList(
+                ElmoHighway(config.num_filters) for _ in range(config.num_highway_layers)
+            )
+        if config.word_vocab_size:
+            self.word_embeddings = nn.Embedding(
+                config.word_vocab_size, config.word_embedding_dim, padding_idx=0
+            )
+        self.projection = (
+            nn.Linear(config.embedding_dim, config.projection_dim)
+            if config.has_embedding_projection
+            else None
+        )
+        self._prepared = PreparedWeights()
+        # Teams of threads that grow and shrink are slow: these stay what the LSTMs' are.
+        self.has_small_lstms = config.cell_dim * config.projection_dim <= SMALL_LSTM
+
+    def forward(
+        self,
+        char_ids: torch.Tensor | None = None,
+        word_ids: torch.Tensor | None = None,
+        char_embeds: torch.Tensor | None = None,
+        word_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Give every word its vector `(batch, words, projection_dim)`.
+
+        Args:
+            char_ids: `(batch, words, max_characters_per_token)`, or
+            char_embeds: the same looked up, `(batch, words, max_characters_per_token, dim)`.
+            word_ids: `(batch, words)` rows of the word table, or
+            word_embeds: the same looked up, `(batch, words, word_embedding_dim)`.
+        """
+        if char_ids is None or word_embeds is not None or not self.can_encode_distinct(char_ids):
+            return self.encode_plainly(char_ids, word_ids, char_embeds, word_embeds)
+        vectors, places = self.encode_distinct(char_ids, word_ids)
+        return F.embedding(places, vectors)
+
+    def can_encode_distinct(self, ids: torch.Tensor) -> bool:
+        """Whether it may depend on the values how many words are encoded."""
+        return forced_engine() != "plain" and is_concrete(ids)
+
+    def encode_distinct(
+        self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Encode each different word once.
+
+        Args:
+            char_ids: `(batch, words, max_characters_per_token)`.
+            word_ids: `(batch, words)`; for a model with a word table.
+
+        Returns:
+            Vectors `(distinct, projection_dim)`, and for each word its row `(batch, words)`.
+        """
+        if char_ids is None:
+            assert word_ids is not None
+            distinct, places = torch.unique(word_ids, return_inverse=True)
+            return self.encode_plainly(word_ids=distinct[None])[0], places
+        rows = char_ids.flatten(0, 1).long()  # (batch * words, characters)
+        if word_ids is not None:
+            rows = torch.cat([rows, word_ids.flatten()[:, None]], 1)
+        if not is_concrete(char_ids) or not len(rows):  # how many are distinct is data
+            places = torch.arange(len(rows), device=rows.device)
+        else:
+            rows, places = distinct_rows(rows)
+        return self._encode(rows, word_ids is not None), places.view(char_ids.shape[:2])
+
+    @contextmanager
+    def word_cache(self, size: int = 100_000) -> Iterator[None]:
+        """
+        Keep the vectors of up to `size` words from call to call while the block runs.
+
+        Serves inference on a CPU. A change of a weight drops them all, as do more words.
+        """
+        before, self._prepared.cache_size = self._prepared.cache_size, size
+        try:
+            yield
+        finally:
+            self._prepared.cache_size = before
+            self._prepared.clear()
+
+    def encode_plainly(
+        self,
+        char_ids: torch.Tensor | None = None,
+        word_ids: torch.Tensor | None = None,
+        char_embeds: torch.Tensor | None = None,
+        word_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Do what `forward` does, every word of it and every position, module by module."""
+        if char_ids is not None:
+            char_embeds = self.char_embeddings(char_ids)
+        if word_ids is not None:
+            word_embeds = self.word_embeddings(word_ids)
+        parts = [] if word_embeds is None else [word_embeds]
+        if char_embeds is not None:
+            vectors = self._pool(char_embeds.flatten(0, 1))
+            for highway in self.highways:
+                vectors = highway(vectors)
+            parts.append(vectors.unflatten(0, char_embeds.shape[:2]))
+        vectors = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return vectors if self.projection is None else self.projection(vectors)
+
+    def _pool(self, words: torch.Tensor) -> torch.Tensor:
+        """`(words, characters, char_embedding_dim)` to `(words, num_filters)`."""
+        if not is_concrete(words):  # how many parts there are is data
+            return self._pool_part(words)
+        if not len(words):  # max-pooling refuses an empty batch
+            return words.new_zeros(0, self.num_filters)
+        return torch.cat([self._pool_part(part) for part in words.split(WORDS_PER_CONVOLUTION)])
+
+    def _pool_part(self, words: torch.Tensor) -> torch.Tensor:
+        channels = words.transpose(1, 2)  # (words, char_embedding_dim, characters)
+        pooled = [convolution(channels).amax(-1) for convolution in self.convolutions]
+        return self.activation(torch.cat(pooled, -1))
+
+    def _encode(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
+        """Rows `(words, characters)`, a word id behind them or not, to vectors."""
+        char_ids, word_ids = (rows[:, :-1], rows[:, -1]) if has_word_ids else (rows, None)
+        plain = len(rows) and is_concrete(rows) and is_plain(self, (nn.ModuleList, ElmoHighway))
+        if plain and rows.device.type == "cpu":
+            return self._encode_on_cpu(rows, has_word_ids)
+        if plain:
+            char_ids = cut_padding(char_ids, self.widest)
+        return self.encode_plainly(char_ids[None], None if word_ids is None else word_ids[None])[0]
+
+    def _encode_on_cpu(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
+        parameters = list(self.parameters())
+        prepared = self._prepared.of(parameters) if can_prepare(parameters) else None
+
+        def encode(rows: torch.Tensor) -> torch.Tensor:
+            char_ids = rows[:, :-1] if has_word_ids else rows
+            pooled = pool_characters(self.char_embeddings, self.convolutions, char_ids, prepared)
+            vectors = self.activation(pooled).to(self.char_embeddings.weight.dtype)
+            words = self.word_embeddings(rows[:, -1]) if has_word_ids else None
+            return self._map(vectors, words, prepared)
+
+        def encode_halves(rows: torch.Tensor) -> torch.Tensor:
+            half = len(rows) // 2
+            if not half or torch.get_num_threads() == 1 or not self.has_small_lstms:
+                return encode(rows)
+            return torch.cat(run_side_by_side(encode, (rows[:half],), (rows[half:],)))
+
+        if prepared is None:
+            return encode(rows)
+        if not self._prepared.cache_size:
+            return encode_halves(rows)
+        return prepared.recall(rows, encode_halves, self._prepared.cache_size)
+
+    def _map(
+        self, vectors: torch.Tensor, words: torch.Tensor | None, prepared: Snapshot | None
+    ) -> torch.Tensor:
+        """Through highways and projection, the word table's vectors set before the latter."""
+        for highway in self.highways:
+            if prepared is None:
+                vectors = highway(vectors)
+            else:
+                assert isinstance(highway, ElmoHighway)
+                transformed = prepared.linear(highway.transform, vectors, "relu")
+                gate = prepared.linear(highway.gate, vectors, "sigmoid")
+                vectors = torch.lerp(vectors, transformed, gate)
+        if words is not None:
+            vectors = torch.cat([words, vectors], -1)
+        if self.projection is None:
+            return vectors
+        if prepared is None:
+            return self.projection(vectors)
+        return prepared.linear(self.projection, vectors)
+
+
+class ElmoHighway(nn.Module):
+    """
+    One highway layer: `gate * relu(transform(x)) + (1 - gate) * x` (Srivastava et al. 2015).
+
+    The gate multiplies the transformed part, as `W_carry` does in bilm-tf in spite of its name;
+    AllenNLP's gate is the negative of this one.
+
+    Args:
+        width: size of the vectors that go through.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.gate = nn.Linear(width, width)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        transformed = self.transform(vectors).relu()
+        gate = self.gate(vectors).sigmoid()
+        return torch.lerp(vectors.to(gate.dtype), transformed, gate)  # types differ in autocast
+
+
+__all__ = ["ElmoEmbeddings", "ElmoHighway"]

@@ -1,0 +1,338 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""ELMo in PyTorch: deep contextualized word representations (Peters et al. 2018)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+# The engines are named here for remote code: early transformers 5 copies what this file imports.
+from .configuration_elmo import ElmoConfig
+from .engine_gpu import GpuRunner
+from .engine_weights import States
+from .layer_embeddings import ElmoEmbeddings
+from .layer_lstm import Distinct, ElmoLstm, ElmoMixedLayer, is_unhooked, run_directions
+from .modeling_inputs import check_states, check_words, make_mask
+
+
+@dataclass
+class ElmoModelOutput(ModelOutput):
+    """
+    What `ElmoModel` returns; `hidden_size` is the forward half, then the backward half.
+
+    Args:
+        last_hidden_state: `(batch, words, hidden_size)`, the top LSTM layer.
+        hidden_states: layer 0, context-free and given twice side by side, then every LSTM layer,
+            `(batch, words, hidden_size)` each; on request.
+        states: output `(layers, batch, hidden_size)` and memory `(layers, batch, directions *
+            cell_dim)` of every LSTM after the last word it read; on request.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
+    states: States | None = None
+
+
+class ElmoLayer(nn.Module):
+    """
+    A forward and a backward LSTM side by side; neither sees the other's output.
+
+    Args:
+        config: the model's configuration.
+        layer_idx: place in the stack; the first layer never has a skip connection.
+    """
+
+    def __init__(self, config: ElmoConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.has_skip_connection = config.use_skip_connections and layer_idx > 0
+        self.dropout = nn.Dropout(config.dropout)
+        self.forward_lstm = ElmoLstm(config)
+        self.backward_lstm = ElmoLstm(config, reverse=True) if config.bidirectional else None
+        self._gpu = GpuRunner()
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> "ElmoLayer":
+        self._gpu = GpuRunner()  # a model that moves leaves no copy behind
+        return super()._apply(fn, recurse)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor,
+        states: States,
+        distinct: Distinct | None = None,
+    ) -> tuple[torch.Tensor, States]:
+        """
+        `(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out.
+
+        The mask is `(batch, words, directions)`, False where a direction does not read. In the
+        first layer each half may be said by its distinct vectors, too.
+        """
+        lstms = [self.forward_lstm]
+        if self.backward_lstm is not None:
+            lstms.append(self.backward_lstm)
+        # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
+        inputs = self.dropout(hidden_states)
+        words, hidden, cell = (part.chunk(len(lstms), -1) for part in (inputs, *states))
+        masks = [one.contiguous() for one in mask.unbind(-1)]
+        # Weights that accelerate brings and takes away must not be kept.
+        runner = None if hasattr(self, "_hf_hook") else self._gpu
+        starts = list(zip(hidden, cell, strict=True))
+        if self.training and self.dropout.p:
+            distinct = None  # each word has lost other values
+        results = run_directions(lstms, words, masks, starts, runner, distinct)
+        outputs = torch.cat([output for output, _ in results], -1)
+        if self.has_skip_connection:
+            outputs = outputs + inputs
+        ends = zip(*(state for _, state in results), strict=True)
+        new_hidden, new_cell = (torch.cat(part, -1) for part in ends)
+        return outputs, (new_hidden, new_cell)
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading, common to all ELMo models."""
+
+    config: ElmoConfig
+    base_model_prefix = "elmo"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ElmoEmbeddings", "ElmoLayer", "ElmoMixedLayer"]
+    model_tags = ["elmo", "bilm"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw one leaf's weights as bilm-tf's training does."""
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[0])
+        elif isinstance(module, nn.Conv1d):
+            self._init_convolution(module)
+        elif isinstance(module, nn.Linear):
+            self._init_linear(module)
+        elif isinstance(module, nn.LSTM):
+            _init_lstm(module)
+
+    def _init_convolution(self, convolution: nn.Conv1d) -> None:
+        if self.config.activation == "relu":
+            init.uniform_(convolution.weight, -0.05, 0.05)
+        else:
+            fan_in = convolution.in_channels * convolution.kernel_size[0]
+            init.normal_(convolution.weight, 0.0, fan_in**-0.5)
+        init.zeros_(convolution.bias)
+
+    def _init_linear(self, linear: nn.Linear) -> None:
+        # transformers shows custom code the leaves alone, so a leaf tells what it is by a tag.
+        role = getattr(linear, "role", None)
+        if role in ("input_map", "recurrent_map"):
+            bound = (6 / (2 * linear.in_features + linear.out_features)) ** 0.5
+            init.uniform_(linear.weight, -bound, bound)  # Glorot's bound for the joint kernel
+        elif role == "output_map":
+            init.xavier_uniform_(linear.weight)
+        else:
+            init.normal_(linear.weight, 0.0, linear.in_features**-0.5)
+        if linear.bias is None:
+            return
+        init.zeros_(linear.bias)
+        if role == "gate":
+            init.constant_(linear.bias, -2.0)
+        elif role == "input_map":
+            init.copy_(linear.bias, torch.eye(4)[1].repeat_interleave(linear.out_features // 4))
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """
+    The biLM without a head: contextual word vectors, every layer of them.
+
+    Stateless by default: a sentence has the same vectors alone, padded on either side, in any
+    batch, any number of times. Pass the `states` of one call to the next for the original
+    programs' carried memory.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^scalar_mix\."]
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.embeddings = ElmoEmbeddings(config)
+        if config.num_mixed_lstms:
+            self.layers = nn.ModuleList([ElmoMixedLayer(config)])
+        else:
+            layers = range(config.num_hidden_layers)
+            self.layers = nn.ModuleList(ElmoLayer(config, layer_idx) for layer_idx in layers)
+        _tag_roles(self)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return getattr(self.embeddings, self._table)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        setattr(self.embeddings, self._table, value)
+
+    def engine_info(self) -> dict[str, str]:
+        """Say which engine runs the LSTMs with and without gradients, here and now, and why."""
+        if self.config.num_mixed_lstms:
+            return dict.fromkeys(("inference", "training"), "torch: the directions are mixed")
+        lstm = next(module for module in self.modules() if isinstance(module, ElmoLstm))
+        words = torch.zeros(1, 1, self.config.projection_dim, dtype=self.dtype, device=self.device)
+        hidden, cell = self._zero_states(words)
+        info = {}
+        for purpose, gradients in (("inference", False), ("training", True)):
+            with torch.set_grad_enabled(gradients):
+                info[purpose] = ": ".join(lstm.choose_engine(words, (hidden[0], cell[0])))
+        return info
+
+    @property
+    def _table(self) -> str:
+        return "char_embeddings" if self.config.uses_characters else "word_embeddings"
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        states: States | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        output_attentions: bool | None = None,
+    ) -> ElmoModelOutput:
+        """
+        Compute the layers.
+
+        Args:
+            input_ids: character ids `(batch, words, max_characters_per_token)`, 0 at padding; for
+                a token-input model word ids `(batch, words)`, vocabulary index + 1.
+            attention_mask: `(batch, words)`, 0 at padding. Default: words that are not all 0. Or
+                `(batch, words, directions)`, forward first, 0 where a direction skips a word: its
+                state stays as it was and its output is zero there. bilm-tf's training reads no
+                `</S>` forward and no `<S>` backward. A word that none reads is padding.
+            inputs_embeds: instead of `input_ids`, either what `get_input_embeddings()` gives for
+                them or, where words have characters, word vectors `(batch, words,
+                projection_dim)` as in one half of layer 0.
+            word_input_ids: `(batch, words)`, vocabulary index + 1, for a model with a word table.
+            states: memory to start from, as an earlier call with `use_cache=True` returned it for
+                the same number of sentences. Gradients flow through it; detach it to cut them.
+            use_cache: return the states.
+            output_hidden_states: True for all layers, or the index or indices of some; the
+                others are None then.
+            output_attentions: accepted because generic code passes it; ELMo has no attention.
+
+        Raises:
+            ValueError: an argument has the wrong shape or range, or the words are missing.
+        """
+        shape = check_words(self.config, input_ids, word_input_ids, inputs_embeds)
+        directions = self.config.num_directions
+        mask = make_mask(
+            attention_mask, input_ids, word_input_ids, inputs_embeds, shape, directions
+        )
+        if self.config.num_mixed_lstms and (use_cache or states is not None):
+            raise ValueError(
+                "this model's layers read both directions, so that it has no memory to carry from "
+                "one call to the next; leave states and use_cache out"
+            )
+        vectors, distinct = self._embed(input_ids, word_input_ids, inputs_embeds)
+        vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
+        if states is None:
+            states = self._zero_states(vectors)
+        hidden, cell = check_states(self.config, states, shape[0])
+
+        layer_output = vectors.repeat(1, 1, self.config.num_directions)
+        all_layers, new_states = [layer_output], []
+        for layer, *state in zip(self.layers, hidden, cell, strict=True):
+            layer_output, new_state = layer(layer_output, mask, tuple(state), distinct)
+            all_layers.append(layer_output)
+            new_states.append(new_state)
+            distinct = None  # in context no two words are the same
+
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return ElmoModelOutput(
+            last_hidden_state=layer_output,
+            hidden_states=select_layers(all_layers, output_hidden_states),
+            states=_stack(new_states) if use_cache else None,
+        )
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        word_input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, Distinct | None]:
+        """Word vectors `(batch, words, projection_dim)`, and the distinct ones where known."""
+        if not self.config.uses_characters:
+            word_ids = input_ids if word_input_ids is None else word_input_ids
+            return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None
+        if inputs_embeds is not None and inputs_embeds.ndim == 3:
+            return inputs_embeds, None
+        embeddings = self.embeddings
+        if input_ids is None or not is_unhooked(embeddings, ElmoEmbeddings):
+            return embeddings(input_ids, word_input_ids, char_embeds=inputs_embeds), None
+        if not embeddings.can_encode_distinct(input_ids):
+            return embeddings(input_ids, word_input_ids), None
+        vectors, places = embeddings.encode_distinct(input_ids, word_input_ids)
+        return F.embedding(places, vectors), (vectors, places)
+
+    def _zero_states(self, vectors: torch.Tensor) -> States:
+        config = self.config
+        rows = (config.num_hidden_layers, vectors.shape[0])
+        # Half precision would forget what a long sentence adds up in the memory.
+        precision = torch.promote_types(vectors.dtype, torch.float32)
+        return (
+            vectors.new_zeros(*rows, config.hidden_size),
+            vectors.new_zeros(*rows, config.num_directions * config.cell_dim, dtype=precision),
+        )
+
+
+def select_layers(
+    layers: list[torch.Tensor], wanted: bool | int | Iterable[int]
+) -> tuple[torch.Tensor | None, ...] | None:
+    """All layers, none, or those at the given indices with None in the others' places."""
+    if isinstance(wanted, bool):
+        return tuple(layers) if wanted else None
+    indices = [wanted] if isinstance(wanted, int) else list(wanted)
+    unknown = [i for i in indices if not -len(layers) <= i < len(layers)]
+    if unknown:
+        raise ValueError(
+            f"output_hidden_states asks for {unknown}; this model has layers 0 to "
+            f"{len(layers) - 1}, layer 0 being the context-free vector"
+        )
+    kept = {i % len(layers) for i in indices}
+    return tuple(layer if i in kept else None for i, layer in enumerate(layers))
+
+
+def _stack(states: list[States]) -> States:
+    hidden, cell = zip(*states, strict=True)
+    return torch.stack(hidden), torch.stack(cell)
+
+
+def _init_lstm(lstm: nn.LSTM) -> None:
+    """Draw input maps as Glorot does, recurrent maps orthogonal; forget gates start open."""
+    for name, parameter in lstm.named_parameters():
+        if name.startswith("weight_ih"):
+            init.xavier_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            init.orthogonal_(parameter)
+        else:
+            init.zeros_(parameter)
+            if name.startswith("bias_ih"):
+                init.copy_(parameter, torch.eye(4)[1].repeat_interleave(lstm.hidden_size))
+
+
+def _tag_roles(model: ElmoModel) -> None:
+    """Mark the linear maps whose initial weights differ from other linear maps'."""
+    for name, module in model.named_modules():
+        role = name.rsplit(".", 1)[-1]
+        if role in ("gate", "input_map", "recurrent_map", "output_map"):
+            module.role = role
+
+
+__all__ = ["ElmoModel", "ElmoModelOutput", "ElmoPreTrainedModel"]

@@ -1,0 +1,453 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Task heads: a learned mix of the biLM's layers, a task LSTM where wanted, an output layer."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.utils import can_return_tuple
+
+from .configuration_elmo import ElmoConfig
+from .layer_alignment import run_over_words
+from .layer_crf import Constraints, ElmoCrf, make_constraints
+from .layer_scalar_mix import ElmoScalarMix
+from .loss_heads import (
+    NumItems,
+    chain_loss,
+    check_label_ids,
+    label_loss,
+    sequence_loss,
+    span_loss,
+)
+from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, select_layers
+from .modeling_inputs import make_mask
+from .modeling_pooling import find_context, find_words, pool_words
+
+
+class TaskVectors(NamedTuple):
+    """What a head gets to see of a batch."""
+
+    vectors: torch.Tensor  # (batch, words, width)
+    mask: torch.Tensor  # bool (batch, words), False at padding
+    words: torch.Tensor  # the same, False at boundary words too
+    hidden_states: tuple[torch.Tensor | None, ...] | None  # those that were asked for
+
+
+class ElmoTaskModel(ElmoPreTrainedModel):
+    """
+    The biLM, the scalar mix and, on request, a task's own biLSTM; a head adds its output layer.
+
+    The biLM is trained along, or frozen as in the paper by `model.elmo.requires_grad_(False)`.
+    A frozen biLM keeps no activations for a backward pass and gives the same vectors in training
+    as in evaluation, without its own dropout.
+
+    `scalar_mix` starts from the checkpoint's `scalar_mix.weights` and `scalar_mix.gamma` if it
+    has them, else as the average of the layers.
+    """
+
+    accepts_loss_kwargs = True  # every loss divides by num_items_in_batch itself
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _keys_to_ignore_on_load_missing = [r"^scalar_mix\."]
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.elmo = ElmoModel(config)
+        self.scalar_mix = ElmoScalarMix(
+            config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm
+        )
+        self.dropout = nn.Dropout(config.mix_dropout)
+        self.task_lstm: ElmoTaskLstm | None = None
+        self.task_width, self.task_directions = config.hidden_size, config.num_directions
+        if config.classifier_lstm_dim:
+            self.task_lstm = ElmoTaskLstm(
+                config.hidden_size, config.classifier_lstm_dim, config.classifier_dropout
+            )
+            self.task_width, self.task_directions = 2 * config.classifier_lstm_dim, 2
+
+    def train(self, mode: bool = True) -> "ElmoTaskModel":
+        """Set training or evaluation; a frozen biLM stays in evaluation."""
+        super().train(mode)
+        if mode and _is_frozen(self.elmo):
+            self.elmo.eval()
+        return self
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ElmoScalarMix):
+            init.zeros_(module.weights)
+            init.ones_(module.gamma)
+        elif isinstance(module, ElmoCrf):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
+        else:
+            super()._init_weights(module)
+
+    def encode(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        word_input_ids: torch.Tensor | None,
+        output_hidden_states: bool | int | list[int] | None,
+    ) -> TaskVectors:
+        """Give every word the vector that the head decides on; arguments as in `ElmoModel`."""
+        if self.elmo.training and _is_frozen(self.elmo):
+            self.elmo.eval()
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        outputs = self.elmo(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            word_input_ids=word_input_ids,
+            output_hidden_states=True,
+            return_dict=True,
+        )
+        layers = outputs.hidden_states
+        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
+        directions = self.config.num_directions
+        mask = make_mask(*given, layers[0].shape[:2], directions).any(-1)
+        words = find_words(self.config, mask, input_ids, word_input_ids)
+        vectors = self.dropout(self.scalar_mix(layers, mask, words))
+        if self.task_lstm is not None:
+            vectors = self.task_lstm(vectors, mask)
+        return TaskVectors(vectors, mask, words, select_layers(layers, output_hidden_states))
+
+
+class ElmoTaskLstm(nn.Module):
+    """
+    A biLSTM of the task, trained with the head, and the dropout of its output.
+
+    Args:
+        input_size: width of the vectors that it reads.
+        hidden_size: width of each direction's output.
+        dropout: probability of zeroing an output while training.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`(batch, words, input_size)` to `(batch, words, 2 * hidden_size)`, zero at padding."""
+        return self.dropout(run_over_words(self.lstm, vectors, mask))
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+# Remote code of early transformers 5 brings along what this file imports, and no more.
+
+HiddenStates = bool | int | list[int] | None
+
+
+class ElmoForSequenceClassification(ElmoTaskModel):
+    """
+    ELMo with a linear layer over a vector of the whole sentence, or pair of sentences.
+
+    `config.classifier_pooling` makes the one vector of the words' mixed vectors; boundary words
+    count with `config.pool_boundaries` only. `config.problem_type`, or else the labels, decide
+    between classes, several labels at once and a regression.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(_pooled_width(self), config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
+        output_hidden_states: HiddenStates = None,
+        output_attentions: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """
+        Score the labels `(batch, num_labels)`; words as in `ElmoModel.forward`, and:
+
+        Args:
+            labels: class ids `(batch,)`; for a regression numbers `(batch,)` or `(batch,
+                num_labels)`; for several labels at once 0 or 1 `(batch, num_labels)`.
+            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
+                labels of the whole step. Default: those of this batch.
+
+        Raises:
+            ValueError: an argument has the wrong shape, type or range.
+        """
+        task = self.encode(
+            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
+        )
+        logits = self.classifier(_pool(self, task.vectors, task.mask, task.words))
+        loss = None
+        if labels is not None:
+            problem_type = self.config.problem_type
+            loss = sequence_loss(logits, labels, problem_type, num_items_in_batch)
+        return SequenceClassifierOutput(loss, logits, task.hidden_states)
+
+
+class ElmoForTokenClassification(ElmoTaskModel):
+    """
+    ELMo with a linear layer over every word, and with `config.use_crf` a CRF over the sentence.
+
+    With a CRF the loss is the tagging's negative log-likelihood per word. In evaluation the logits
+    are then what each tag would cost the whole sentence, 0 for the best: their largest entries are
+    the best tagging, so that an argmax, as in Trainer's metrics and in the pipeline, is Viterbi
+    decoding. `config.tagging_scheme` rules out taggings that are no spans. In training the logits
+    are the linear layer's; Trainer's label smoothing sees these alone, so it does not go with a
+    CRF.
+
+    Args:
+        config: the model's configuration, with the labels' names in `id2label`.
+
+    Raises:
+        ValueError: a label's name does not belong to the tagging scheme.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(self.task_width, config.num_labels)
+        self.crf = ElmoCrf(config.num_labels) if config.use_crf else None
+        self._constraints()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
+        output_hidden_states: HiddenStates = None,
+        output_attentions: bool | None = None,
+    ) -> TokenClassifierOutput:
+        """
+        Score the labels of every word `(batch, words, num_labels)`; words as in `ElmoModel`, and:
+
+        Args:
+            labels: ids `(batch, words)`, -100 at words that have none: boundaries and padding. A
+                CRF sums over the tags of an inner word without a label.
+            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
+                labels of the whole step. Default: those of this batch.
+
+        Raises:
+            ValueError: an argument has the wrong shape, type or range.
+        """
+        task = self.encode(
+            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
+        )
+        logits = self.classifier(task.vectors)
+        loss = None
+        if labels is not None:
+            loss = self._loss(logits, labels, task.words, num_items_in_batch)
+        if self.crf is not None and not self.training:
+            logits = self.crf.max_marginals(logits, task.words, self._constraints())
+        return TokenClassifierOutput(loss, logits, task.hidden_states)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Return the label ids of the words `(batch, words)`, -100 at boundaries and padding.
+
+        With a CRF it is the best tagging, also where two tags of a word come out equal.
+        """
+        task = self.encode(input_ids, attention_mask, inputs_embeds, word_input_ids, False)
+        logits = self.classifier(task.vectors)
+        if self.crf is None:
+            return logits.argmax(-1).masked_fill(~task.words, -100)
+        return self.crf.decode(logits, task.words, self._constraints())
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, words: torch.Tensor, num_items: NumItems
+    ) -> torch.Tensor:
+        if self.crf is None:
+            return label_loss(logits, labels, num_items)
+        check_label_ids(labels, logits.shape[:2], self.config.num_labels)
+        return chain_loss(self.crf(logits, labels, words), labels, words, num_items)
+
+    def _constraints(self) -> Constraints | None:
+        if self.config.tagging_scheme is None:
+            return None
+        names = self.config.id2label
+        labels = tuple(names[index] for index in range(self.config.num_labels))
+        return make_constraints(labels, self.config.tagging_scheme)
+
+
+class ElmoForQuestionAnswering(ElmoTaskModel):
+    """
+    ELMo that marks the span of the context which answers a question.
+
+    The tokenizer's pair `tokenizer(question, context)` is read as one sentence. Ends of the span
+    are looked for in the context and at the first row, which stands for "no answer"; everything
+    else, the question included, has the lowest number as its logit. The question is seen through
+    the LSTMs alone, so `config.classifier_lstm_dim` helps a frozen biLM.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.qa_outputs = nn.Linear(self.task_width, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        start_positions: torch.Tensor | None = None,
+        end_positions: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
+        output_hidden_states: HiddenStates = None,
+        output_attentions: bool | None = None,
+    ) -> QuestionAnsweringModelOutput:
+        """
+        Score the rows as start and as end `(batch, words)`; words as in `ElmoModel`, and:
+
+        Args:
+            start_positions, end_positions: rows of the answer's first and last word `(batch,)`,
+                of the first row if there is none. Those outside of the context are ignored.
+            num_items_in_batch: what the summed loss is divided by. Default: the answers given.
+
+        Raises:
+            ValueError: an argument has the wrong shape or type, or an end stands alone.
+        """
+        task = self.encode(
+            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
+        )
+        allowed = find_context(self.config, task.mask, input_ids, word_input_ids)
+        logits = self.qa_outputs(task.vectors)
+        logits = logits.masked_fill(~allowed[..., None], torch.finfo(logits.dtype).min)
+        start, end = (scores.contiguous() for scores in logits.unbind(-1))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            positions = (start_positions, end_positions)
+            loss = span_loss((start, end), positions, allowed, num_items_in_batch)
+        elif start_positions is not None or end_positions is not None:
+            raise ValueError(
+                "got one of start_positions and end_positions; expected both, or neither to "
+                "score without a loss"
+            )
+        return QuestionAnsweringModelOutput(loss, start, end, task.hidden_states)
+
+
+class ElmoForMultipleChoice(ElmoTaskModel):
+    """
+    ELMo that chooses between several sentences, each scored from a vector of its own.
+
+    Args:
+        config: the model's configuration; pooling as in `ElmoForSequenceClassification`.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.classifier = nn.Linear(_pooled_width(self), 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: NumItems = None,
+        output_hidden_states: HiddenStates = None,
+        output_attentions: bool | None = None,
+    ) -> MultipleChoiceModelOutput:
+        """
+        Score the choices `(batch, choices)`; words as in `ElmoModel` with `choices` after `batch`.
+
+        Args:
+            input_ids: `(batch, choices, words, max_characters_per_token)`, or with words and
+                characters in one dimension, as `DataCollatorForMultipleChoice` leaves them; for
+                a token-input model `(batch, choices, words)`.
+            labels: the right choice `(batch,)`.
+            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
+                labels of the whole step. Default: those of this batch.
+
+        Returns:
+            Loss and logits; hidden states `(batch * choices, words, hidden_size)` on request.
+
+        Raises:
+            ValueError: an argument has the wrong shape, type or range.
+        """
+        given = [input_ids, attention_mask, inputs_embeds, word_input_ids]
+        if self.config.uses_characters and input_ids is not None:
+            given[0] = _split_characters(input_ids, self.config.max_characters_per_token)
+        choices = next((one.shape[1] for one in given if one is not None and one.ndim > 1), 1)
+        input_ids, attention_mask, inputs_embeds, word_input_ids = (
+            None if one is None else one.flatten(0, 1) for one in given
+        )
+        task = self.encode(
+            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
+        )
+        scores = self.classifier(_pool(self, task.vectors, task.mask, task.words))
+        logits = scores.view(-1, choices)
+        loss = None
+        if labels is not None:
+            loss = label_loss(logits, labels, num_items_in_batch)
+        return MultipleChoiceModelOutput(loss, logits, task.hidden_states)
+
+
+def _pooled_width(model: ElmoTaskModel) -> int:
+    return model.task_width * (2 if model.config.classifier_pooling == "mean+max" else 1)
+
+
+def _pool(
+    model: ElmoTaskModel, vectors: torch.Tensor, mask: torch.Tensor, words: torch.Tensor
+) -> torch.Tensor:
+    rows = mask if model.config.pool_boundaries else words
+    return pool_words(vectors, rows, model.config.classifier_pooling, model.task_directions)
+
+
+def _split_characters(input_ids: torch.Tensor, width: int) -> torch.Tensor:
+    """`(batch, choices, words, width)`, given so or with its last two dimensions as one."""
+    if input_ids.ndim == 3 and input_ids.shape[-1] % width == 0:
+        return input_ids.unflatten(-1, (-1, width))
+    if input_ids.ndim != 4:
+        raise ValueError(
+            f"input_ids have shape {tuple(input_ids.shape)}; expected character ids (batch, "
+            f"choices, words, {width})"
+        )
+    return input_ids
+
+
+__all__ = [
+    "ElmoForMultipleChoice",
+    "ElmoForQuestionAnswering",
+    "ElmoForSequenceClassification",
+    "ElmoForTokenClassification",
+    "ElmoTaskLstm",
+    "ElmoTaskModel",
+    "TaskVectors",
+]

@@ -1,0 +1,183 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of what a model is given: one clear error instead of a failure deep inside."""
+
+import torch
+
+from .configuration_elmo import ElmoConfig
+from .engine_weights import States
+
+
+def check_words(
+    config: ElmoConfig,
+    input_ids: torch.Tensor | None,
+    word_input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+) -> torch.Size:
+    """Return `(batch, words)`; raise ValueError unless the words are given once and fully."""
+    if config.uses_characters:
+        given, name = _only(input_ids=input_ids, inputs_embeds=inputs_embeds)
+    else:
+        given, name = _only(
+            input_ids=input_ids, word_input_ids=word_input_ids, inputs_embeds=inputs_embeds
+        )
+    if name == "inputs_embeds":
+        _check_embeds(config, given)
+    elif config.uses_characters:
+        _check_character_ids(config, given)
+    else:
+        _check_word_ids(config, given, name)
+    if config.uses_characters:
+        _check_word_table(config, given, word_input_ids)
+    return given.shape[:2]
+
+
+def make_mask(
+    attention_mask: torch.Tensor | None,
+    input_ids: torch.Tensor | None,
+    word_input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    shape: torch.Size,
+    directions: int | None = None,
+) -> torch.Tensor:
+    """
+    Return `(batch, words)`, False at padding: the given mask, or every word that is not all 0.
+
+    Given the number of directions, return `(batch, words, directions)`, False where one does not
+    read; the mask may have that shape, too.
+
+    Raises:
+        ValueError: the given mask has another shape.
+    """
+    if attention_mask is None:
+        mask = _find_words(input_ids, word_input_ids, inputs_embeds, shape)
+    elif attention_mask.shape in (shape, (*shape, directions)):
+        mask = attention_mask.bool()
+    else:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}, but there are (batch, "
+            f"words) = {tuple(shape)}{f' and {directions} directions' if directions else ''}; "
+            "pass the one that the tokenizer returned, or none"
+        )
+    if directions is None or mask.ndim == 3:
+        return mask
+    return mask[..., None].expand(*shape, directions)
+
+
+def check_states(config: ElmoConfig, states: States, batch: int) -> States:
+    """Return the states; raise ValueError unless they fit the model and the batch."""
+    sizes = (config.hidden_size, config.num_directions * config.cell_dim)
+    expected = [(config.num_hidden_layers, batch, size) for size in sizes]
+    found = [tuple(part.shape) for part in states]
+    if found != expected:
+        raise ValueError(
+            f"states have shapes {found}, but this model and a batch of {batch} need {expected}; "
+            "pass the `states` of an output for the same number of sentences, or None for zeros"
+        )
+    return states
+
+
+def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) -> None:
+    """Raise ValueError unless there is one LM vocabulary id, or -100, for each word."""
+    if labels.shape != shape:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}, but there are (batch, words) = "
+            f"{tuple(shape)}; get them with tokenizer(..., return_lm_labels=True)"
+        )
+    _check_range(labels[labels != -100], "labels", config.lm_vocab_size, "lm_vocab_size")
+
+
+def _find_words(
+    input_ids: torch.Tensor | None,
+    word_input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    shape: torch.Size,
+) -> torch.Tensor:
+    if inputs_embeds is not None:
+        return torch.ones(shape, dtype=torch.bool, device=inputs_embeds.device)
+    ids = word_input_ids if input_ids is None else input_ids
+    assert ids is not None  # check_words has seen to it
+    return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
+
+
+def _only(**given: torch.Tensor | None) -> tuple[torch.Tensor, str]:
+    present = [(value, name) for name, value in given.items() if value is not None]
+    if len(present) != 1:
+        names = " and ".join(name for _, name in present) or "nothing"
+        raise ValueError(f"got {names}; expected exactly one of {', '.join(given)}")
+    return present[0]
+
+
+def _check_character_ids(config: ElmoConfig, ids: torch.Tensor) -> None:
+    characters = config.max_characters_per_token
+    if ids.ndim != 3 or ids.shape[-1] != characters:
+        raise ValueError(
+            f"input_ids have shape {tuple(ids.shape)}; expected character ids (batch, words, "
+            f"{characters}). Make them with ElmoTokenizer(max_characters_per_token={characters}), "
+            'as in tokenizer(sentences, padding=True, return_tensors="pt")'
+        )
+    _check_integers(ids, "input_ids")
+    _check_range(ids, "input_ids", config.vocab_size, "vocab_size")
+
+
+def _check_word_ids(config: ElmoConfig, ids: torch.Tensor, name: str) -> None:
+    if ids.ndim != 2:
+        raise ValueError(
+            f"{name} have shape {tuple(ids.shape)}; this model looks words up in a table and "
+            "expects (batch, words). Make them with the tokenizer saved beside the model"
+        )
+    _check_integers(ids, name)
+    _check_range(ids, name, config.word_vocab_size, "word_vocab_size")
+
+
+def _check_word_table(
+    config: ElmoConfig, given: torch.Tensor, word_input_ids: torch.Tensor | None
+) -> None:
+    if word_input_ids is None:
+        if config.word_vocab_size and not (given.is_floating_point() and given.ndim == 3):
+            raise ValueError(
+                "this model has a word table beside the characters and needs word_input_ids "
+                "(batch, words) too; the tokenizer saved beside it returns them"
+            )
+        return
+    if not config.word_vocab_size:
+        raise ValueError("word_input_ids were given, but this model has no word table; leave them")
+    _check_word_ids(config, word_input_ids, "word_input_ids")
+    if word_input_ids.shape != given.shape[:2]:
+        raise ValueError(
+            f"word_input_ids have shape {tuple(word_input_ids.shape)}, but there are (batch, "
+            f"words) = {tuple(given.shape[:2])}"
+        )
+
+
+def _check_embeds(config: ElmoConfig, embeds: torch.Tensor) -> None:
+    if config.uses_characters:
+        characters = (config.max_characters_per_token, config.char_embedding_dim)
+        shapes = {4: characters, 3: (config.projection_dim,)}
+    else:
+        shapes = {3: (config.word_embedding_dim,)}
+    if shapes.get(embeds.ndim) != tuple(embeds.shape[2:]):
+        expected = " or ".join(str(("batch", "words", *shape)) for shape in shapes.values())
+        raise ValueError(
+            f"inputs_embeds have shape {tuple(embeds.shape)}; expected {expected}".replace("'", "")
+        )
+
+
+def _check_integers(ids: torch.Tensor, name: str) -> None:
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(f"{name} are of type {ids.dtype}; expected integers, such as torch.long")
+
+
+def _check_range(ids: torch.Tensor, name: str, size: int, size_name: str) -> None:
+    # A look at the values would stall an accelerator's queue and break a compiled graph.
+    if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
+        return
+    low, high = (int(bound) for bound in ids.aminmax())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"{name} range from {low} to {high}; expected 0 to {size - 1} ({size_name} is {size}). "
+            "Use the tokenizer that was saved beside the model"
+        )
+
+
+__all__ = ["check_labels", "check_states", "check_words", "make_mask"]

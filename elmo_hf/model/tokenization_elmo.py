@@ -1,0 +1,457 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Text into words, and words into the rows of character ids that ELMo reads."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from transformers.tokenization_utils_base import BatchEncoding
+from transformers.utils import PaddingStrategy, to_py_obj
+
+from .tokenization_backend import (
+    WholeWordsBackend,
+    as_array,
+    as_tensor,
+    depth,
+    follow,
+    is_rows,
+    tensor_kind,
+)
+from .tokenization_characters import (
+    BEGIN_OF_WORD,
+    byte_symbols,
+    character_symbols,
+    check_symbols,
+    check_width,
+    make_spelling,
+    unigram,
+    word_symbols,
+)
+from .tokenization_splitter import splitter_state
+from .tokenization_splitter import word_splitter as make_word_splitter
+from .tokenization_vocabulary import NO_WORD, WordTable, check_vocabulary, load_vocabulary
+
+IGNORED_LABEL = -100
+REMEMBERED_BY_RUST = 100_000  # words; its own 10,000 cost a third of the speed on English text
+
+
+class ElmoTokenizer(WholeWordsBackend):
+    """
+    Turns text, or lists of words, into words of character ids, as AllenNLP and bilm-tf do.
+
+    Words are what other tokenizers call tokens: `<S>` and `</S>` are added, sentences padded, cut,
+    paired and mapped back to the text as usual, and a row of `max_characters_per_token` ids stands
+    where others have one id. `tokenizer(sentences, padding=True, return_tensors="pt")` gives
+    `input_ids` `(batch, words, max_characters_per_token)`, int64, and `attention_mask`
+    `(batch, words)`. With `is_split_into_words=True` every given word stays one word, whatever is
+    in it. Two options are ours: `use_word_ids` adds `word_input_ids` `(batch, words)`; calling
+    with `return_lm_labels=True` adds `labels` `(batch, words)`, the vocabulary ids of the words
+    themselves, boundaries included, -100 at padding.
+
+    Args:
+        pad_token, bos_token, eos_token: names of the padding, first and last word; two characters
+            or more. A given word that equals `bos_token` or `eos_token` is spelled as that
+            boundary, as in bilm-tf.
+        max_characters_per_token: ids in a row: begin of word, UTF-8 bytes, end of word, padding
+            characters. Longer words are cut, even inside a character.
+        word_splitter: "treebank" or "whitespace", how raw text is split into words. It is kept in
+            tokenizer.json, which counts when a tokenizer is loaded without naming one here; any
+            other pre-tokenizer can be set as `backend_tokenizer.pre_tokenizer`.
+        use_characters: False for a biLM that reads words: `input_ids` `(batch, words)` are then
+            vocabulary ids + 1, and 0 is padding.
+        use_word_ids: add `word_input_ids`, vocabulary ids + 1, for a biLM that reads both.
+        lm_vocab_file, lm_vocab: the vocabulary, as a file of one word a line (vocab.txt) or as a
+            list; the later of two equal words counts. It must hold the boundaries and
+            `word_unk_token`.
+        word_unk_token: vocabulary word whose id the unknown words get.
+
+    Raises:
+        ValueError: for arguments that contradict each other, and for input that is not text.
+
+    Example:
+
+    ```python
+    >>> tokenizer = ElmoTokenizer()
+    >>> tokenizer("I don't.", return_tensors="pt").input_ids.shape
+    torch.Size([1, 6, 50])
+    ```
+    """
+
+    vocab_files_names = {"tokenizer_file": "tokenizer.json", "lm_vocab_file": "vocab.txt"}
+    model_input_names = ["input_ids", "attention_mask"]
+
+    def __init__(
+        self,
+        pad_token: str = "<PAD>",
+        bos_token: str | None = "<S>",
+        eos_token: str | None = "</S>",
+        max_characters_per_token: int = 50,
+        word_splitter: str | None = "treebank",
+        use_characters: bool = True,
+        use_word_ids: bool = False,
+        lm_vocab_file: str | None = None,
+        lm_vocab: Sequence[str] | None = None,
+        word_unk_token: str = "<UNK>",
+        **kwargs: Any,
+    ) -> None:
+        # Loading takes every argument called `.._token` for a special token of the model.
+        for name in ("model_specific_special_tokens", "extra_special_tokens"):
+            if isinstance(named := kwargs.get(name), dict) and "word_unk_token" in named:
+                word_unk_token = named["word_unk_token"]
+                kwargs[name] = {key: named[key] for key in named if key != "word_unk_token"}
+                if not kwargs[name]:
+                    del kwargs[name]
+        self.max_characters_per_token = max_characters_per_token
+        self.use_characters, self.use_word_ids = use_characters, use_word_ids
+        self.word_unk_token = str(word_unk_token)
+        self._table: WordTable | None = None
+        self._table_made_for: tuple[Any, ...] = ()
+        self._vocabulary = load_vocabulary(lm_vocab_file, lm_vocab)
+        self._check_settings(bos_token, eos_token)
+        backend = self._make_backend(
+            [pad_token, bos_token, eos_token],
+            kwargs.pop("tokenizer_object", None),
+            kwargs.pop("tokenizer_file", None),
+            word_splitter,
+        )
+        if backend.post_processor is None or kwargs.keys() & {"add_bos_token", "add_eos_token"}:
+            kwargs.setdefault("add_bos_token", bos_token is not None)
+            kwargs.setdefault("add_eos_token", eos_token is not None)
+        kwargs.setdefault("split_special_tokens", True)  # "a<S>b" in a text is one word
+        super().__init__(
+            pad_token=pad_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            tokenizer_object=backend,
+            **kwargs,
+        )
+        self._finish(kwargs)
+
+    @classmethod
+    def from_characters(cls, characters: Mapping[str, int], **kwargs: Any) -> "ElmoTokenizer":
+        """
+        Return a tokenizer that spells words in these unicode characters (ELMoForManyLangs).
+
+        A word longer than `max_characters_per_token` - 2 characters is cut, also for its
+        vocabulary id; a character that is not in the table is <OOV>.
+
+        Args:
+            characters: the id of each character and of each marker, named by its role: <BOW> and
+                <EOW> begin and end a word, <S> and </S> (or the `bos_token` and `eos_token` given)
+                are the boundaries, <PADC> fills a row, <OOV> is unknown. Ids count from 1, as 0 is
+                word padding: original id + 1.
+            kwargs: arguments of the tokenizer.
+
+        Raises:
+            ValueError: the table lacks a marker or holds something else, as the message says.
+        """
+        pad, bos, eos = (
+            str(kwargs.get(f"{name}_token", default))
+            for name, default in (("pad", "<PAD>"), ("bos", "<S>"), ("eos", "</S>"))
+        )
+        backend = unigram(character_symbols(characters, pad, bos, eos), BEGIN_OF_WORD)
+        backend.pre_tokenizer = make_word_splitter(kwargs.get("word_splitter") or "treebank")
+        return cls(tokenizer_object=backend, **kwargs)
+
+    # --- Making ---
+
+    def _check_settings(self, bos_token: str | None, eos_token: str | None) -> None:
+        check_width(self.max_characters_per_token)
+        if self._vocabulary is None:
+            if self.use_word_ids or not self.use_characters:
+                raise ValueError(
+                    "word ids need a vocabulary and none was given or found in the folder; pass "
+                    'lm_vocab_file="vocab.txt", a file of one word a line'
+                )
+            return
+        needed = (bos_token, eos_token, self.word_unk_token)
+        check_vocabulary(self._vocabulary, [str(word) for word in needed if word is not None])
+
+    def _make_backend(
+        self,
+        special: list[str | None],
+        backend: Tokenizer | None,
+        file: str | None,
+        word_splitter: str | None,
+    ) -> Tokenizer:
+        if backend is None and file is not None and os.path.isfile(file):
+            backend = Tokenizer.from_file(file)
+        pad, bos, eos = (None if token is None else str(token) for token in special)
+        if self.use_characters:
+            names = byte_symbols(str(pad), bos, eos)
+            unknown = BEGIN_OF_WORD
+        else:
+            words = [word for word in (bos, eos, self.word_unk_token) if word is not None]
+            ids = self._vocabulary.ids(words) + 1  # type: ignore[union-attr]
+            names = word_symbols({str(pad): 0, **dict(zip(words, ids.tolist(), strict=True))})
+            unknown = self.word_unk_token
+        if backend is not None and self._fits(backend, names):
+            check_symbols(backend, str(pad), [bos, eos])
+            return backend
+        made = unigram(names, unknown)
+        if backend is None:
+            made.pre_tokenizer = make_word_splitter(word_splitter or "treebank")
+        else:
+            made.normalizer, made.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        return made
+
+    def _fits(self, backend: Tokenizer, names: list[str]) -> bool:
+        if self.use_characters:
+            return backend.token_to_id(BEGIN_OF_WORD) is not None
+        return all(backend.token_to_id(name) == i for i, name in enumerate(names))
+
+    def _finish(self, kwargs: Mapping[str, Any]) -> None:
+        for name in ("max_characters_per_token", "word_splitter", "use_characters"):
+            self.init_kwargs[name] = getattr(self, name)
+        self.init_kwargs["use_word_ids"] = self.use_word_ids
+        self.init_kwargs["word_unk_token"] = self.word_unk_token
+        if self.use_word_ids and self.use_characters:
+            self.model_input_names = [*self.model_input_names, "word_input_ids"]
+        before, after = self._surroundings()
+        self._add_bos_token, self._add_eos_token = self.bos_token in before, self.eos_token in after
+        self._enlarge_cache()
+
+    def _enlarge_cache(self) -> None:
+        if resize := getattr(self._tokenizer.model, "_resize_cache", None):
+            resize(REMEMBERED_BY_RUST)
+
+    @classmethod
+    def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> Any:
+        """Take tokenizer.json whole, also where this class is imported, as remote code does."""
+        return super().convert_to_native_format(trust_remote_code=True, **kwargs)
+
+    @classmethod
+    def _from_pretrained(cls, *args: Any, **kwargs: Any) -> "ElmoTokenizer":
+        tokenizer = super()._from_pretrained(*args, **kwargs)
+        if kwargs.get("word_splitter") is not None:
+            tokenizer.word_splitter = kwargs["word_splitter"]
+        return tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_table": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._enlarge_cache()
+
+    # --- What it is ---
+
+    @property
+    def word_splitter(self) -> str | None:
+        """How raw text is split: "treebank", "whitespace", or None for another pre-tokenizer."""
+        if self._tokenizer.pre_tokenizer is None:
+            return None
+        current = self._tokenizer.pre_tokenizer.__getstate__()
+        return next((n for n in ("treebank", "whitespace") if splitter_state(n) == current), None)
+
+    @word_splitter.setter
+    def word_splitter(self, name: str) -> None:
+        self._tokenizer.pre_tokenizer = make_word_splitter(name)
+
+    @property
+    def lm_vocab(self) -> list[str] | None:
+        """The words of the vocabulary in the order of their ids, made anew; None without one."""
+        return None if self._vocabulary is None else self._vocabulary.words()
+
+    @property
+    def lm_vocab_size(self) -> int:
+        """Number of words in the vocabulary, 0 without one."""
+        return 0 if self._vocabulary is None else len(self._vocabulary)
+
+    @property
+    def _words(self) -> WordTable:
+        """The table of words met, made anew when what it depends on was changed."""
+        made_for = (self.max_characters_per_token, self.bos_token, self.eos_token)
+        if self._table is None or self._table_made_for != made_for:
+            check_width(self.max_characters_per_token)
+            spelling = None
+            if self.use_characters:
+                spelling = make_spelling(self.get_vocab(), [self.bos_token, self.eos_token])
+            unknown = NO_WORD
+            if self._vocabulary is not None:
+                unknown = int(self._vocabulary.ids([self.word_unk_token])[0])
+            width = self.max_characters_per_token
+            self._table = WordTable(spelling, width, self._vocabulary, unknown)
+            self._table_made_for = made_for
+        return self._table
+
+    # --- Words to ids ---
+
+    def words_to_ids(self, words: Sequence[str]) -> np.ndarray:
+        """
+        Return the rows of these words alone, `(len(words), max_characters_per_token)`, int64.
+
+        No boundaries, no masks, no offsets: a few million words a second. `(len(words),)` where
+        `use_characters` is off.
+        """
+        return self._features(self._numbers(words))["input_ids"]
+
+    def _check_labels(self) -> None:
+        if self._vocabulary is None:
+            raise ValueError(
+                "return_lm_labels=True needs a vocabulary and this tokenizer has none; pass "
+                'lm_vocab_file="vocab.txt" when making or loading it'
+            )
+
+    def _numbers(self, words: Sequence[str]) -> np.ndarray:
+        return self._words.numbers(words)
+
+    def _features(self, numbers: np.ndarray, labels: bool = False) -> dict[str, np.ndarray]:
+        table = self._words
+        features = {}
+        if self.use_characters:
+            features["input_ids"] = np.take(table.rows, numbers, axis=0).astype(np.int64)
+        if self.use_word_ids or not self.use_characters:
+            name = "word_input_ids" if self.use_characters else "input_ids"
+            features[name] = table.ids[numbers] + 1
+        if labels:
+            ids = table.ids[numbers]
+            features["labels"] = np.where(ids == NO_WORD, IGNORED_LABEL, ids)
+        return features
+
+    # --- Padding ---
+
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: Any = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pad one example or a batch, as every tokenizer does: with rows of zeros, labels -100."""
+        if isinstance(encoded_inputs, (list, tuple)) and encoded_inputs:
+            keys = encoded_inputs[0].keys()
+            encoded_inputs = {key: [e[key] for e in encoded_inputs] for key in keys}
+        kind = return_tensors
+        if given_kind := tensor_kind(encoded_inputs.get("input_ids")):
+            encoded_inputs = {key: to_py_obj(value) for key, value in encoded_inputs.items()}
+            kind = return_tensors or given_kind
+        # The base would take one example, rows of characters, for a batch.
+        single = self.use_characters and is_rows(encoded_inputs.get("input_ids"))
+        if single:
+            encoded_inputs = {key: [value] for key, value in encoded_inputs.items()}
+        padded = super().pad(
+            encoded_inputs,
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            return_attention_mask=return_attention_mask,
+            verbose=verbose,
+        )
+        data = {key: value[0] if single else value for key, value in padded.items()}
+        if kind is not None and (array := as_array(data["input_ids"])) is not None:
+            data["input_ids"] = as_tensor(array, kind)
+        return BatchEncoding(data, tensor_type=kind)
+
+    def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        given = encoded_inputs["input_ids"]
+        fills: dict[str, Any] = {"input_ids": 0, "word_input_ids": 0, "labels": IGNORED_LABEL}
+        if self.use_characters:
+            fills["input_ids"] = [0] * (len(given[0]) if given else self.max_characters_per_token)
+        # The base pads numbers in the place of rows; the rows follow them.
+        places = {**encoded_inputs, "input_ids": list(range(1, len(given) + 1))}
+        padded = super()._pad(places, *args, **kwargs)
+        return {**padded, **follow(padded["input_ids"], encoded_inputs, fills)}
+
+    # --- Back to words ---
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any) -> Any:
+        """
+        Return the words of one sentence `(words, max_characters_per_token)` with spaces between
+        them, or a list of such strings for a batch.
+
+        A word that was cut stays cut. Of a list of symbol ids, the symbols' names are returned.
+        """
+        ids = to_py_obj(token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids)
+        if depth(ids) > (2 if self.use_characters else 1):
+            return [self.decode(one, skip_special_tokens, **kwargs) for one in ids]
+        words = self.convert_ids_to_tokens(ids if depth(ids) else [ids], skip_special_tokens)
+        text = " ".join(word for word in words if word is not None)
+        clean_up = kwargs.get("clean_up_tokenization_spaces")
+        clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
+        # transformers 5.0 has no such method.
+        method = getattr(self, "clean_up_tokenization", None)
+        return method(text) if clean_up and method is not None else text
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """Return the words of rows `(words, max_characters_per_token)`, or the names of symbols."""
+        ids = to_py_obj(ids)
+        if self.use_characters and depth(ids) < 2:
+            return super().convert_ids_to_tokens(ids, skip_special_tokens)
+        if isinstance(ids, int):
+            return self._word_of(ids)
+        special = self.get_special_tokens_mask(ids, already_has_special_tokens=True)
+        kept = [i for i, s in zip(ids, special, strict=True) if not (s and skip_special_tokens)]
+        return [self._word_of(one) for one in kept]
+
+    def _word_of(self, one: Any) -> str | None:
+        if self.use_characters:
+            word = self._words.spelling.word(one)  # type: ignore[union-attr]
+            return str(self.pad_token) if word is None else word
+        if one == self.pad_token_id:
+            return str(self.pad_token)
+        return self._vocabulary[one - 1] if 0 < one <= self.lm_vocab_size else None  # type: ignore[index]
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: Any,
+        token_ids_1: Any = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """Return 1 for each padding or boundary word of one formatted sentence, else 0."""
+        ids = to_py_obj(token_ids_0)
+        if already_has_special_tokens and token_ids_1 is None and depth(ids) == 2:
+            special = {self.pad_token_id, self.bos_token_id, self.eos_token_id}
+            return [int(row[0] == 0 or row[1] in special) for row in ids]
+        return super().get_special_tokens_mask(ids, token_ids_1, already_has_special_tokens)
+
+    def _convert_token_to_id_with_added_voc(self, token: str) -> int | None:
+        symbol = self._tokenizer.token_to_id(token)
+        if symbol is None and not self.use_characters:
+            return int(self.words_to_ids([token])[0])
+        return symbol
+
+    # --- Files ---
+
+    def save_vocabulary(
+        self, save_directory: str, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write vocab.txt, one word a line, where there is a vocabulary; return the paths."""
+        if self._vocabulary is None:
+            return ()
+        name = self.vocab_files_names["lm_vocab_file"]
+        path = Path(save_directory) / (f"{filename_prefix}-{name}" if filename_prefix else name)
+        self._vocabulary.write(path)
+        return (str(path),)
+
+    def _save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        file_names: tuple[str, ...],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+    ) -> tuple[str, ...]:
+        # The options of the last call are no part of the tokenizer.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
+        return saved + self.save_vocabulary(str(save_directory), filename_prefix)
+
+    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise NotImplementedError: there is nothing to train."""
+        raise NotImplementedError(
+            "ELMo spells words in characters, so its tokenizer has nothing to train and fits any "
+            "corpus; for a vocabulary of frequent words pass lm_vocab_file to ElmoTokenizer"
+        )
+
+
+__all__ = ["ElmoTokenizer"]

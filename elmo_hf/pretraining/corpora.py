@@ -1,0 +1,306 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Text for pre-training: files into words, and words into a vocabulary.
+
+A corpus is split into words once and kept as Arrow, memory-mapped through `datasets`: one row a
+sentence, `<S>` first and `</S>` last, an empty row between documents. Put end to end the rows are
+one stream of words, of which whatever is fed to the model is a slice.
+"""
+
+import bz2
+import glob
+import gzip
+import hashlib
+import json
+import lzma
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ..model.tokenization_elmo import ElmoTokenizer
+
+try:
+    import datasets
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError(
+        "pre-training keeps its text with `datasets`; pip install 'elmo-hf[train]'"
+    ) from error
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+LINES_AT_ONCE = 20_000
+CACHE_FORMAT = 1  # changes when the same text would be written otherwise
+
+# --- Files ---
+
+
+def find_files(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """
+    Return the files that these paths and glob patterns name, those of one pattern sorted.
+
+    Raises:
+        FileNotFoundError: a pattern names none.
+    """
+    found: list[Path] = []
+    for pattern in map(str, patterns):
+        files = sorted(p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file())
+        if not files:
+            raise FileNotFoundError(
+                f"no file is called {pattern}; give text files or patterns such as 'text/*.txt.xz'"
+            )
+        found += files
+    return found
+
+
+def read_lines(paths: Iterable[Path]) -> Iterator[str]:
+    """
+    Yield the lines of UTF-8 text files, plain, .gz, .xz, .bz2 or .zst, and "" after each file.
+
+    Raises:
+        ValueError: a file is not UTF-8 (the message names the line), or is cut off.
+    """
+    for path in paths:
+        try:
+            with _open(path) as lines:
+                for number, line in enumerate(lines, 1):
+                    yield _decode(line, path, number)
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is damaged or cut off ({error}); copy it again") from error
+        yield ""
+
+
+def _open(path: Path) -> Any:
+    if path.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise ImportError(f"{path} needs zstandard; pip install zstandard") from None
+        return zstandard.open(path, "rb")
+    return OPENERS.get(path.suffix, open)(path, "rb")
+
+
+def _decode(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}, line {number}, is not UTF-8 ({error.reason}: "
+            f"{line[error.start : error.end]!r}); convert the file, for instance with "
+            "iconv -f LATIN1 -t UTF-8"
+        ) from None
+
+
+# --- Corpora ---
+
+
+def read_corpus(
+    files: Iterable[str | os.PathLike[str]],
+    tokenizer: ElmoTokenizer,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset:
+    """
+    Split text files into words, or find them split already.
+
+    A line is a sentence, an empty line ends a document, and so does the end of a file.
+
+    Args:
+        files: paths and glob patterns; files may be compressed (.gz, .xz, .bz2, .zst).
+        tokenizer: splits the words and names the boundaries. Its vocabulary is not used.
+        cache_dir: where the words are kept. Default: a folder in the cache of `datasets`.
+
+    Returns:
+        One column `words`, as described at the top of this module.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, not UTF-8, cut off, or all are empty.
+    """
+    paths = find_files(files)
+    stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+    source = ", ".join(map(str, paths[:3])) + (", .." if len(paths) > 3 else "")
+    return split_once(lambda: read_lines(paths), stamps, source, tokenizer, cache_dir)
+
+
+def read_hub_corpus(
+    name: str,
+    tokenizer: ElmoTokenizer,
+    config_name: str | None = None,
+    split: str = "train",
+    column: str = "text",
+    limit: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset:
+    """
+    Split a dataset of the Hub, or a local one, into words, or find it split already.
+
+    The dataset is streamed: only what is read is downloaded, and only its words are kept.
+
+    Args:
+        name, config_name, split: as in `datasets.load_dataset`.
+        column: where the text is. An entry is a document, a line of it a sentence.
+        limit: the most entries that are read.
+
+    Others, and what is returned, as in `read_corpus`.
+
+    Raises:
+        ValueError: there is no such column, or no text.
+    """
+    builder = datasets.load_dataset_builder(name, config_name)
+
+    def lines() -> Iterator[str]:
+        for entry in islice(builder.as_streaming_dataset(split), limit):
+            if column not in entry:
+                raise ValueError(
+                    f"{name} has no column {column!r} but {list(entry)}; name the one with text"
+                )
+            yield from entry[column].splitlines()
+            yield ""
+
+    key = [str(builder.cache_dir), split, column, limit]  # its name tells versions apart
+    return split_once(lines, key, name, tokenizer, cache_dir)
+
+
+def split_once(
+    lines: Callable[[], Iterator[str]],
+    key: Any,
+    source: str,
+    tokenizer: ElmoTokenizer,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset:
+    """
+    Return the corpus of these lines; read them only if `key` and tokenizer are new.
+
+    Args:
+        lines: begins to read.
+        key: tells texts apart; anything that JSON can hold.
+        source: the text's name in messages.
+
+    Raises:
+        ValueError: there is not a single word.
+    """
+    splitter = make_splitter(tokenizer)
+    names = [tokenizer.bos_token, tokenizer.eos_token]
+    signed = json.dumps([CACHE_FORMAT, key, splitter.to_str(), names])
+    digest = hashlib.sha256(signed.encode()).hexdigest()[:32]
+    folder = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "elmo_hf")
+    path = folder / f"{digest}.arrow"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{digest}.{os.getpid()}.part"
+        try:
+            if not _write(part, lines(), splitter, *names):
+                raise ValueError(f"{source} has no text: not a single word was found")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return datasets.Dataset.from_file(str(path))
+
+
+def make_splitter(tokenizer: ElmoTokenizer) -> Tokenizer:
+    """Return the Rust part alone, free of what the last call asked for."""
+    splitter = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    splitter.no_padding()
+    splitter.no_truncation()
+    splitter.encode_special_tokens = True  # "a<S>b" in a text is one word
+    return splitter
+
+
+def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos: str) -> int:
+    """Write the sentences of these lines; return the number of their words."""
+    schema, words = pa.schema([("words", pa.list_(pa.string()))]), 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        while block := list(islice(lines, LINES_AT_ONCE)):
+            encodings = splitter.encode_batch(block, add_special_tokens=False)
+            sentences = [[bos, *e.tokens, eos] if len(e) else [] for e in encodings]
+            words += sum(map(len, encodings))
+            ends = np.cumsum([0, *map(len, sentences)], dtype=np.int32)
+            flat = pa.array(chain.from_iterable(sentences), pa.string())
+            column = pa.ListArray.from_arrays(pa.array(ends), flat)
+            writer.write(pa.record_batch([column], schema=schema))
+    return words
+
+
+class WordStream:
+    """
+    The words of a corpus end to end, boundaries included.
+
+    Args:
+        corpus: what `read_corpus` returned.
+
+    `sentence_lengths` `(rows,)` counts words and boundaries; 0 stands between documents.
+    """
+
+    def __init__(self, corpus: datasets.Dataset) -> None:
+        self.corpus = corpus
+        column = corpus.data.column("words")
+        self._chunks = [chunk.flatten() for chunk in column.chunks]
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
+        self.sentence_lengths = np.concatenate(
+            [np.asarray(chunk.value_lengths()) for chunk in column.chunks]
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __reduce__(self) -> Any:
+        return WordStream, (self.corpus,)
+
+    def words(self, begin: int, end: int) -> list[str]:
+        """Return the words from `begin` to before `end`."""
+        words: list[str] = []
+        at = int(np.searchsorted(self._starts, begin, side="right")) - 1
+        while len(words) < end - begin:
+            skipped = begin + len(words) - int(self._starts[at])
+            words += self._chunks[at][skipped : end - int(self._starts[at])].to_pylist()
+            at += 1
+        return words
+
+    def count(self) -> tuple[list[str], np.ndarray]:
+        """Return the distinct words and how often each occurs."""
+        counts = pa.chunked_array(self._chunks).value_counts()
+        return counts.field("values").to_pylist(), np.asarray(counts.field("counts"))
+
+
+# --- Vocabularies ---
+
+
+def build_vocabulary(
+    stream: WordStream,
+    size: int | None = None,
+    min_count: int = 1,
+    specials: Sequence[str] = ("<S>", "</S>", "<UNK>"),
+) -> list[str]:
+    """
+    Return the words of a language model's softmax, the most frequent first.
+
+    The order is what sampled softmax relies on: it draws words by their rank (Peters et al. 2018;
+    bilm-tf). Words of one frequency follow the alphabet.
+
+    Args:
+        size: the most words, `specials` included; None for all.
+        min_count: how often a word occurs at least.
+        specials: come first, whatever their frequency: boundaries and unknown word.
+
+    Raises:
+        ValueError: `size` leaves no room for a word, or no word is frequent enough.
+    """
+    if size is not None and size <= len(specials):
+        raise ValueError(
+            f"size is {size}; expected more than {len(specials)}, as {list(specials)} come first"
+        )
+    words, counts = stream.count()
+    frequent = sorted(
+        (-count, word)
+        for word, count in zip(words, counts.tolist(), strict=True)
+        if count >= min_count and word not in specials
+    )
+    if not frequent:
+        raise ValueError(f"no word occurs {min_count} times among {len(stream):,}; lower min_count")
+    return [*specials, *(word for _, word in frequent)][:size]
+
+
+__all__ = ["WordStream", "build_vocabulary", "read_corpus", "read_hub_corpus"]

@@ -1,0 +1,228 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-training of the biLM on Trainer: exact means, carried states, perplexity, safe resumption."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset, Subset
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..model.tokenization_elmo import ElmoTokenizer
+from .runs import TRAINER_STATE
+from .windows import EpochOrder, PackedWindows, PreTrainingCollator, RowStreams
+
+
+class ElmoPreTrainer(Trainer):
+    """
+    Trainer for `ElmoForPreTraining` on a feed of `pretraining_feeds`.
+
+    The loss is the mean over directions of the mean over all words predicted in a step, however
+    they are spread over processes and accumulated batches. With `RowStreams` the LSTM states
+    are carried from window to window, gradients are cut there, and checkpoints hold the states.
+    Logs show the loss of each direction and words/s: words predicted in each direction, boundaries
+    included, while training (not while evaluating or saving).
+
+    `evaluate` gives, over all words of an evaluation feed and with the full softmax, `eval_loss`
+    in nats, `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_perplexity` (that of the
+    mean loss), `eval_unknown_rate` and `eval_words`.
+
+    A checkpoint whose write was cut off is told by its missing or broken trainer_state.json; use
+    `pretraining_runs.last_checkpoint` to resume.
+
+    Args:
+        model, args, train_dataset, eval_dataset, callbacks, ...: as for Trainer. The feeds are
+            `PackedWindows` or, for training only, `RowStreams`.
+        processing_class: the tokenizer, with its vocabulary.
+    """
+
+    control: Any
+
+    def __init__(self, *args: Any, processing_class: ElmoTokenizer, **kwargs: Any) -> None:
+        super().__init__(*args, processing_class=processing_class, **kwargs)
+        directions = self.model.config.num_directions
+        self.data_collator = self.collator = PreTrainingCollator(processing_class, directions)
+        if self.args.ddp_find_unused_parameters is None:
+            self.args.ddp_find_unused_parameters = False  # every step uses all of them
+        self.model_accepts_loss_kwargs = True  # `compute_loss` does take the number of items
+        self._states: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._totals = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
+        self._since: float | None = None  # last time of logging; evaluation and saving move it on
+
+    # --- Training ---
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
+        feed: Any = self.train_dataset if train_dataset is None else train_dataset
+        return EpochOrder(feed, self.args.train_batch_size * self.args.world_size)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | None]:
+        """Return the batches of a step and the words each direction predicts in all of them."""
+        self._since = self._since or time.perf_counter()
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = sum(count_predictions(batch).to(device) for batch in batches)
+        return batches, self.accelerator.reduce(counts)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        """Return this batch's share of the step's loss."""
+        if isinstance(self.train_dataset, RowStreams):
+            inputs = {**inputs, "states": self._states, "use_cache": True}
+        outputs = model(**inputs)
+        if isinstance(self.train_dataset, RowStreams):
+            self._states = tuple(part.detach() for part in outputs.states)
+        losses, counts = self._losses(outputs), count_predictions(inputs)
+        self._add(losses, counts)
+        totals = counts if num_items_in_batch is None else num_items_in_batch
+        shares = losses * counts / totals.clamp(min=1)
+        # DistributedDataParallel takes the mean over processes.
+        loss = shares.sum() / (totals > 0).sum().clamp(min=1) * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _losses(self, outputs: Any) -> torch.Tensor:
+        forward, backward = outputs.forward_loss, outputs.backward_loss
+        return torch.stack([forward, torch.zeros_like(forward) if backward is None else backward])
+
+    def _add(self, losses: torch.Tensor, counts: torch.Tensor) -> None:
+        self._totals += torch.stack([losses.detach().double() * counts, counts.double()])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and in training the losses and words/s since the last time."""
+        if "loss" in logs and self._since is not None:
+            now, (sums, counts) = time.perf_counter(), self.accelerator.reduce(self._totals)
+            for name, mean in _means(sums, counts).items():
+                logs[f"{name}_loss"] = mean
+            words = float(counts.sum() / (counts > 0).sum().clamp(min=1))
+            logs["words_per_second"] = round(words / max(now - self._since, 1e-9), 1)
+            self._totals.zero_()
+            self._since = now
+        super().log(logs, start_time)
+
+    # --- Evaluation ---
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return this process's share of the windows, each window in one process only."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        feed = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(feed, PackedWindows):
+            raise ValueError(
+                f"eval_dataset is a {type(feed).__name__}; expected PackedWindows, which hold "
+                "every word of the text"
+            )
+        share = feed.order()[self.args.process_index :: self.args.world_size]
+        return DataLoader(
+            Subset(feed, share.tolist()),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Add up the losses of all words; `evaluate` calls this."""
+        began = time.perf_counter()
+        self.model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        sums, samples = torch.zeros(3, 2, dtype=torch.float64, device=self.args.device), 0
+        for batch in dataloader:
+            samples += len(batch["labels"])
+            batch = self._prepare_inputs(batch)
+            with self.accelerator.autocast():
+                outputs = self.model(**batch, output_logits=False)
+            counts = count_predictions(batch)
+            words = self._count_words(batch["labels"])
+            losses = self._losses(outputs).double() * counts
+            sums += torch.stack([losses, counts.double(), words.double()])
+            self.control = self.callback_handler.on_prediction_step(
+                self.args, self.state, self.control
+            )
+        losses, counts, (words, unknown) = self.accelerator.reduce(sums).cpu()
+        metrics = _perplexities(losses, counts)
+        metrics["words"], metrics["unknown_rate"] = int(words), float(unknown / max(words, 1))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self._skip_time(began)
+        return EvalLoopOutput(None, None, metrics, num_samples=samples)
+
+    def _skip_time(self, began: float) -> None:
+        if self._since is not None:
+            self._since += time.perf_counter() - began
+
+    def _count_words(self, labels: torch.Tensor) -> torch.Tensor:
+        """Words other than boundaries, and those of them that the vocabulary lacks."""
+        unknown = (labels == self.collator.unknown).sum()
+        no_words = torch.tensor([-100, self.collator.bos, self.collator.eos], device=labels.device)
+        return torch.stack([torch.isin(labels, no_words, invert=True).sum(), unknown])
+
+    # --- Checkpoints ---
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        began = time.perf_counter()
+        folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:  # what an earlier run left there is complete no longer
+            (folder / TRAINER_STATE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+        self._skip_time(began)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._states is not None:
+            hidden, cell = (part.contiguous() for part in self._states)
+            save_file({"hidden": hidden, "cell": cell}, self._states_file(output_dir))
+        # Only then may the main process write the file that says all is there.
+        self.accelerator.wait_for_everyone()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and (file := self._states_file(checkpoint)).exists():
+            states = load_file(file)
+            hidden, cell = (states[name].to(self.args.device) for name in ("hidden", "cell"))
+            self._states = hidden, cell
+
+    def _states_file(self, folder: str) -> Path:
+        return Path(folder, f"carried_states_{self.args.process_index}.safetensors")
+
+
+def count_predictions(batch: dict[str, Any]) -> torch.Tensor:
+    """Return how many words of a batch of `PreTrainingCollator` each direction predicts, `(2,)`."""
+    wanted, mask = batch["labels"] != -100, batch["attention_mask"].bool()
+    forward = (mask[:, :-1, 0] & wanted[:, 1:]).sum()
+    if mask.shape[-1] == 1:
+        return torch.stack([forward, torch.zeros_like(forward)])
+    return torch.stack([forward, (mask[:, 1:, 1] & wanted[:, :-1]).sum()])
+
+
+def _means(losses: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
+    """The mean loss of each direction that predicted something."""
+    pairs = zip(("forward", "backward"), losses.tolist(), counts.tolist(), strict=True)
+    return {name: loss / count for name, loss, count in pairs if count}
+
+
+def _perplexities(losses: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
+    means = _means(losses, counts)
+    loss = sum(means.values()) / max(len(means), 1)
+    perplexities = {f"{name}_perplexity": math.exp(mean) for name, mean in means.items()}
+    return {"loss": loss, **perplexities, "perplexity": math.exp(loss)}
+
+
+__all__ = ["ElmoPreTrainer", "count_predictions"]

@@ -1,0 +1,187 @@
+"""Published checkpoints arrive whole or not at all; the server is this machine's own."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from helpers.originals import options, random_arrays, write_original
+
+from elmo_hf import ElmoModel
+from elmo_hf.conversion import fetch as fetching
+from elmo_hf.conversion.bilm_hdf5 import WeightsError
+from elmo_hf.conversion.fetch import download, fetch, main
+from elmo_hf.conversion.registry import Checkpoint, SourceFile
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.files`; breaks off after `server.limit` bytes of an answer."""
+
+    def do_GET(self):
+        server = self.server
+        self.server.seen.append(dict(self.headers))
+        content = server.files.get(self.path)
+        if content is None:
+            return self.send_error(404)
+        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if start and self.headers.get("If-Range") != tag:
+            start = 0
+        if start and start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            claimed = start + server.shift
+            self.send_header("Content-Range", f"bytes {claimed}-{len(content) - 1}/{len(content)}")
+        if server.tags:
+            self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: server.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 10)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.files, running.seen = {}, []
+        running.limit, running.shift, running.tags = None, 0, True
+        running.address = f"http://127.0.0.1:{running.server_port}"
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def checkpoint(server, tmp_path):
+    source = write_original(tmp_path / "theirs", options(), random_arrays(options()))
+    server.files = {f"/elmo/{path.name}": path.read_bytes() for path in source.iterdir()}
+    files = tuple(SourceFile(server.address + path) for path in sorted(server.files))
+    return Checkpoint("tiny", "Tiny", "bilm-tf HDF5", "https://page", "not stated", files=files)
+
+
+def ranges(server):
+    return [headers.get("Range") for headers in server.seen]
+
+
+def test_a_checkpoint_is_downloaded_converted_and_recorded(tmp_path, server, checkpoint):
+    record = fetch(checkpoint, tmp_path / "ours")
+    assert record == json.loads((tmp_path / "ours/conversion.json").read_text())
+    assert record["checkpoint"] == "tiny"
+    weights = next(d for d in record["downloads"] if d["address"].endswith("weights.hdf5"))
+    assert weights["sha256"] == record["source"]["weights"]["sha256"]
+    assert weights["size"] == len(server.files["/elmo/weights.hdf5"])
+    assert ElmoModel.from_pretrained(tmp_path / "ours").dtype == torch.float32
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
+
+
+def test_a_download_goes_on_where_it_stopped(tmp_path, server, checkpoint):
+    server.limit = 1000
+    with pytest.raises(WeightsError, match=r"1000 of \d+ bytes are here; what has arrived is kept"):
+        fetch(checkpoint, tmp_path / "ours")
+    server.limit = None
+    fetch(checkpoint, tmp_path / "ours", keep=True)
+    assert ranges(server) == [None, None, "bytes=1000-"]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "ours-original").iterdir()}
+    assert {f"/elmo/{name}": content for name, content in kept.items()} == server.files
+
+
+def test_a_file_that_changed_meanwhile_is_begun_again(tmp_path, server):
+    server.files, server.limit = {"/a": b"x" * 500}, 100
+    file = SourceFile(server.address + "/a")
+    with pytest.raises(WeightsError):
+        download(file, tmp_path)
+    server.files, server.limit = {"/a": b"y" * 300}, None
+    assert download(file, tmp_path).size == 300
+    assert (tmp_path / "a").read_bytes() == b"y" * 300
+
+
+def test_without_a_sign_of_sameness_nothing_is_pieced_together(tmp_path, server):
+    server.files, server.limit, server.tags = {"/a": b"x" * 500}, 100, False
+    with pytest.raises(WeightsError):
+        download(SourceFile(server.address + "/a"), tmp_path)
+    server.limit = None
+    download(SourceFile(server.address + "/a"), tmp_path)
+    assert ranges(server) == [None, None]
+
+
+def test_a_part_that_is_whole_already_is_no_obstacle(tmp_path, server):
+    server.files = {"/a": b"x" * 50}
+    (tmp_path / "a.part").write_bytes(b"x" * 50)
+    (tmp_path / "a.part.validator").write_text(f'"{hashlib.md5(b"x" * 50).hexdigest()}"')
+    assert download(SourceFile(server.address + "/a"), tmp_path).size == 50
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_server_that_sends_another_part_is_refused(tmp_path, server):
+    server.files, server.limit, server.shift = {"/a": b"x" * 500}, 100, 7
+    with pytest.raises(WeightsError):
+        download(SourceFile(server.address + "/a"), tmp_path)
+    with pytest.raises(WeightsError, match="asked for the bytes from 100, the server sends 107-"):
+        download(SourceFile(server.address + "/a"), tmp_path)
+
+
+@pytest.mark.parametrize("known", [{"size": 51}, {"sha256": "0" * 64}])
+def test_what_differs_from_the_registry_is_refused_and_removed(tmp_path, server, known):
+    server.files = {"/a": b"x" * 50}
+    with pytest.raises(WeightsError, match="registered"):
+        download(SourceFile(server.address + "/a", **known), tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_agrees_with_the_registry_is_taken(tmp_path, server):
+    server.files = {"/a": b"x" * 50}
+    known = SourceFile(server.address + "/a", 50, hashlib.sha256(b"x" * 50).hexdigest())
+    assert download(known, tmp_path) == known
+    assert download(known, tmp_path) == known and len(server.seen) == 1
+
+
+def test_failures_are_one_line_and_leave_no_folder(
+    tmp_path, server, checkpoint, monkeypatch, capsys
+):
+    monkeypatch.setattr(fetching, "find", lambda name: checkpoint)
+    ours = tmp_path / "ours"
+
+    def refuses(complaint):
+        assert main(["tiny", str(ours)]) == 1
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert len(errors) == 1 and complaint in errors[0]
+        assert not (ours / "config.json").exists()
+
+    weights = server.files.pop("/elmo/weights.hdf5")
+    refuses("weights.hdf5 answers 404 Not Found")
+    server.files["/elmo/weights.hdf5"] = weights[:-1]
+    refuses("is no complete HDF5 file")
+    ours.mkdir()
+    (ours / "thesis.txt").write_text("years of work")
+    seen = len(server.seen)
+    refuses("exists already")
+    assert len(server.seen) == seen  # before anything is downloaded
+
+
+def test_a_checkpoint_without_an_address_says_where_to_get_it(tmp_path, capsys):
+    assert main(["bioelmo", str(tmp_path / "ours")]) == 1
+    assert "get them from https://github.com/Andy-jqa/bioelmo" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_list_names_every_checkpoint_with_its_size(capsys):
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[0] == "allennlp-original" and "374.4 MB" in line for line in lines)
+    assert any(line.startswith("bioelmo ") and "by hand, from https" in line for line in lines)
+
+
+def test_the_command_tells_licence_and_source_first(tmp_path, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "find", lambda name: checkpoint)
+    assert main(["tiny", str(tmp_path / "ours")]) == 0
+    first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "Tiny: size not known; licence: not stated"
+    assert second == "described at https://page"
+    assert last == f"wrote {tmp_path / 'ours'}, verified"

@@ -1,0 +1,258 @@
+"""The training examples on tiny data, and what they say about bad data."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForPreTraining,
+    ElmoForSequenceClassification,
+    ElmoForTokenClassification,
+    ElmoModel,
+    ElmoTokenizer,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
+CONLL = """-DOCSTART- -X- O
+
+Ada NNP I-PER
+Lovelace NNP I-PER
+met VBD O
+Babbage NNP I-PER
+
+in IN O
+London NNP I-LOC
+Paris NNP B-LOC
+"""
+CONLLU = """# text = don't go
+1-2\tdon't\t_\t_\t_\t_\t_\t_\t_\t_
+1\tdo\tdo\tAUX\t_\t_\t3\taux\t_\t_
+2\tn't\tnot\tPART\t_\t_\t3\tadvmod\t_\t_
+3\tgo\tgo\tVERB\t_\t_\t0\troot\t_\t_
+3.1\tit\tit\tPRON\t_\t_\t_\t_\t_\t_
+"""
+
+
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def load(name):
+        for module in ("task_data", name):
+            sys.modules.pop(module, None)
+        return __import__(name)
+
+    return load
+
+
+@pytest.fixture
+def data(example):
+    return example("task_data")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    still = {"dropout": 0, "mix_dropout": 0, "classifier_dropout": 0}
+    ElmoModel(ElmoConfig(**TINY, **still)).save_pretrained(tmp_path / "elmo")
+    ElmoTokenizer().save_pretrained(tmp_path / "elmo")
+    return str(tmp_path / "elmo")
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def json_lines(path, rows):
+    return write(path, "\n".join(map(json.dumps, rows)) + "\n")
+
+
+def run(example, checkpoint, train, tmp_path, *more, epochs=30, rate=0.1):
+    arguments = {"model": checkpoint, "train": train, "dev": train, "output_dir": tmp_path / "out"}
+    arguments |= {"num_train_epochs": epochs, "learning_rate": rate, "eval_strategy": "no"}
+    arguments |= {"save_strategy": "no"}
+    flags = [str(part) for name, value in arguments.items() for part in (f"--{name}", value)]
+    return example.main([*flags, "--use_cpu", "--disable_tqdm", "true", *more])
+
+
+def test_names_are_learnt_from_conll_columns(example, checkpoint, tmp_path):
+    pytest.importorskip("seqeval")
+    train = write(tmp_path / "train.conll", CONLL)
+    found = run(example("train_ner"), checkpoint, train, tmp_path, "--lstm_dim", "8")
+    assert found["eval_f1"] == 1
+    model = ElmoForTokenClassification.from_pretrained(tmp_path / "out")
+    assert model.config.tagging_scheme == "BIOES" and model.config.id2label[1] == "B-LOC"
+
+
+def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(example, checkpoint, tmp_path):
+    pytest.importorskip("seqeval")
+    train = write(tmp_path / "train.conllu", CONLLU)
+    options = ["--scheme", "none", "--tags_column", "upos", "--lstm_dim", "0", "--no_crf"]
+    options += ["--train_bilm"]
+    found = run(example("train_ner"), checkpoint, train, tmp_path, *options)
+    assert found["eval_accuracy"] == 1
+    tuned = ElmoForTokenClassification.from_pretrained(tmp_path / "out").elmo
+    before = ElmoModel.from_pretrained(checkpoint)
+    assert not torch.equal(next(tuned.parameters()), next(before.parameters()))
+
+
+def test_classes_are_learnt_from_a_table(example, checkpoint, tmp_path):
+    train = write(tmp_path / "train.csv", 'text,label\n"rain, rain",bad\nsun,good\nsnow,bad\n')
+    found = run(example("train_classifier"), checkpoint, train, tmp_path)
+    assert found["eval_accuracy"] == found["eval_macro_f1"] == 1
+    model = ElmoForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_numbers_of_pairs_are_learnt_from_json_lines(example, checkpoint, tmp_path):
+    rows = [("rain", "it rains", 1.0), ("sun", "moon", 0.2), ("a hill", "a car", 0)]
+    rows = [dict(zip(("text", "other", "label"), row, strict=True)) for row in rows]
+    options = ["--pair_column", "other", "--regression", "--pooling", "ends"]
+    train = json_lines(tmp_path / "train.jsonl", rows)
+    found = run(example("train_classifier"), checkpoint, train, tmp_path, *options, epochs=90)
+    assert found["eval_pearson"] > 0.9
+
+
+def test_answers_are_learnt_and_so_is_that_there_is_none(example, checkpoint, tmp_path):
+    context = "Ada slept. It rained in London."
+    answers = [("Who slept ?", "Ada", 0), ("Where ?", "in London", 21)]
+    rows = [
+        {"question": q, "context": context, "answers": {"text": [a], "answer_start": [start]}}
+        for q, a, start in answers
+    ]
+    rows.append({"question": "Why ?", "context": "No one knows.", "answers": {}})
+    rows[2]["answers"] = {"text": [], "answer_start": []}
+    train = json_lines(tmp_path / "train.jsonl", rows)
+    options = ["--lstm_dim", "12"]
+    found = run(example("train_qa"), checkpoint, train, tmp_path, *options, epochs=60, rate=0.05)
+    assert found["eval_f1"] == 1 and found["eval_exact_match"] == 1
+
+
+def test_sentence_embeddings_are_trained_on_pairs(example, checkpoint, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    rows = [("rain fell", "it rained"), ("a hill", "a mountain"), ("no", "never")]
+    lines = "\n".join(map(",".join, rows))
+    train = write(tmp_path / "train.csv", f"anchor,positive\n{lines}\n")
+    scores = [(a, b, int(a == c)) for a, _ in rows for c, b in rows]
+    lines = "\n".join(",".join(map(str, row)) for row in scores)
+    dev = write(tmp_path / "dev.csv", f"sentence1,sentence2,score\n{lines}\n")
+    module = example("train_sentence_embeddings")
+    found = run(module, checkpoint, train, tmp_path, "--dev", dev, rate=0.02)
+    assert found["dev_spearman_cosine"] > 0.7
+    assert (tmp_path / "out" / "modules.json").is_file()
+
+
+def test_a_checkpoint_is_packed_in_half_its_size(example, tmp_path, capsys):
+    words = ["<S>", "</S>", "<UNK>", "rain", "fell", "."]
+    torch.manual_seed(0)
+    model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=len(words)))
+    model.save_pretrained(tmp_path / "run")
+    ElmoTokenizer(lm_vocab=words).save_pretrained(tmp_path / "run")
+    text = write(tmp_path / "text.txt", "rain fell .\n\nrain .\n")
+    pack, given = example("pack"), [str(tmp_path / "run"), str(tmp_path / "packed")]
+    pack.main([*given, "--text", text])
+    before, after = re.search(
+        r"perplexity (\S+) before, (\S+) after", capsys.readouterr().out
+    ).groups()
+    assert float(before) == pytest.approx(float(after), rel=1e-2)
+    half, whole = ((tmp_path / name / "model.safetensors") for name in ("packed", "run"))
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    packed = ElmoForPreTraining.from_pretrained(tmp_path / "packed")
+    rounded = model.state_dict()["lm_head.weight"].bfloat16().float()
+    assert torch.equal(packed.state_dict()["lm_head.weight"], rounded)
+    with pytest.raises(SystemExit, match="exists already"):
+        pack.main(given)
+
+
+def test_a_data_set_of_the_hub_is_read_with_the_names_of_its_classes(data, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    many = getattr(datasets, "List", datasets.Sequence)
+    tags = many(datasets.ClassLabel(names=["O", "B-PER"]))
+    features = datasets.Features({"tokens": many(datasets.Value("string")), "tags": tags})
+    rows = {"tokens": [["Ada", "slept"], ["no"]], "tags": [[1, 0], [0]]}
+    (tmp_path / "hub").mkdir()
+    made = datasets.Dataset.from_dict(rows, features=features)
+    made.to_parquet(tmp_path / "hub" / "train.parquet")
+    source = f"{tmp_path / 'hub'}:train[:1]"
+    (sentence,) = data.read_tagged(source, "tokens", "tags")
+    assert sentence["tags"] == ["B-PER", "O"] and sentence["where"][0] == f"{source}, row 0"
+    with pytest.raises(data.DataError, match="no column words; found tokens, tags"):
+        data.read_tagged(source, "words", "tags")
+
+
+def test_spans_may_come_in_any_scheme(data):
+    ways = {
+        "IOB1": ["I-X", "I-X", "B-X", "O", "I-Y", "I-X"],
+        "BIO": ["B-X", "I-X", "B-X", "O", "B-Y", "B-X"],
+        "BIOES": ["B-X", "E-X", "S-X", "O", "S-Y", "S-X"],
+    }
+    for tags in ways.values():
+        for scheme in ("BIO", "BIOES"):
+            assert data.recode_spans(tags, scheme, tags) == ways[scheme]
+
+
+def test_words_keep_their_lines(data, tmp_path):
+    path = write(tmp_path / "a.conll", CONLL)
+    _, second = data.read_tagged(path, "", "")
+    assert second["words"] == ["in", "London", "Paris"]
+    assert second["where"] == [f"{path}:{line}" for line in (8, 9, 10)]
+    path = write(tmp_path / "a.conllu", CONLLU)
+    (sentence,) = data.read_tagged(path, "", "upos")
+    assert sentence["words"] == ["do", "n't", "go"]
+    assert sentence["tags"] == ["AUX", "PART", "VERB"] and sentence["where"][2] == f"{path}:5"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.conll", "", "the data set is empty"),
+        ("a.conll", "a O\nb\n", ":2: expected 2 columns, found 'b'"),
+        ("a.conllu", "1\ta\n", ":1: expected 10 columns"),
+        ("a.csv", "text,target\na,b\n", ":1: no column label; found text, target"),
+        ("a.csv", "text,label\na,b\nc\n", ":3: expected 2 fields"),
+        ("a.csv", "text,label\na,b,c\n", ":2: expected 2 fields"),
+        ("a.csv", "", ":1: no column text, label; found none"),
+        ("a.tsv", "text\tlabel\n", "the data set is empty"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', ":2: expected one JSON object a line"),
+        ("a.jsonl", "\n[1]\n", ":2: expected a JSON object"),
+        ("a.jsonl", '{"text": "a"}\n', ":1: no column label; found text"),
+        ("a.txt", "", "ends in .csv, .tsv, .jsonl or .json"),
+        ("a.csv", b"text,label\n\xe9,b\n", "expected UTF-8, which it is not at byte 11"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(data, tmp_path, name, content, complaint):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(data.DataError) as caught:
+        if "conll" in name:
+            data.read_tagged(str(path), "words", "upos")
+        else:
+            data.read_examples(str(path), ["text", "label"])
+    assert str(caught.value).startswith(str(path)) and complaint in str(caught.value)
+
+
+def test_bad_labels_are_named_with_the_line(data, example, tmp_path):
+    with pytest.raises(data.DataError, match=r"there is no such file; .* NAME:SPLIT"):
+        data.read_examples("missing.csv", ["text"])
+    with pytest.raises(data.DataError, match="a:3: expected a tag O"):
+        data.recode_spans(["O", "PER"], "BIO", ["a:2", "a:3"])
+    with pytest.raises(data.DataError, match=r"a:3: label 'X' is not one of .* \(O, B\)"):
+        data.label_id("X", data.label_names(["B", "O"]), "a:3")
+    with pytest.raises(data.DataError, match="a:3: expected a number, found 'x'"):
+        data.read_number("x", "a:3")
+    path = json_lines(tmp_path / "a.jsonl", [{"words": ["a"], "tags": ["O", "O"]}])
+    with pytest.raises(data.DataError, match=r"a.jsonl:1: .* lists of equal length"):
+        data.read_tagged(path, "words", "tags")
+    row = {"question": "Who ?", "context": "Ada slept", "answers": {"text": ["Ada"]}}
+    with pytest.raises(data.DataError, match=r"a.jsonl:1: expected answers like"):
+        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
+    row["answers"]["answer_start"] = [3]
+    with pytest.raises(data.DataError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
+        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
