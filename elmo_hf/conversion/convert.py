@@ -25,6 +25,7 @@ from .. import (
     ElmoTokenizer,
     __version__,
 )
+from ..extras import MissingExtraError, require
 from . import tfhub, verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import open_allennlp, write_allennlp
@@ -154,8 +155,7 @@ def convert_back(source: Path, output: Path) -> None:
     Raises:
         WeightsError: the format cannot hold the model, or the files written do not give it back.
     """
-    import h5py
-
+    h5py = require("h5py", "convert")
     config = ElmoConfig.from_pretrained(source)
     options = options_from_config(config)
     state_dict = full_state_dict(model_class(config).from_pretrained(source, dtype=torch.float32))
@@ -240,10 +240,7 @@ def check_model(path: Path, arrays: Mapping[str, Any]) -> None:
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
     """Give a file's datasets by their full names; WeightsError unless it is sound and safe."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise WeightsError('HDF5 files need h5py: pip install "elmo-hf[convert]"') from error
+    h5py = require("h5py", "convert")
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
@@ -419,7 +416,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.prefix,
             dict(given.alignment),
         )
-    except WeightsError as error:
+    except (WeightsError, MissingExtraError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for note in record["notes"]:

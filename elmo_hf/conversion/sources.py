@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from ..extras import require
 from .alignment import is_alignment
 from .bilm_checkpoint import is_checkpoint, is_part, latest
 from .bilm_hdf5 import WeightsError
@@ -182,8 +183,7 @@ def _trained(torch_files: list[Path]) -> list[Path]:
 
 
 def _holds_lstm(path: Path) -> bool:
-    import h5py
-
+    h5py = require("h5py", "convert")
     try:
         with h5py.File(path, "r") as file:
             return not {"RNN_0", "RNN", "rnn"}.isdisjoint(file)
@@ -193,8 +193,9 @@ def _holds_lstm(path: Path) -> bool:
 
 def is_vectors(path: Path) -> bool:
     """Whether an HDF5 file holds vectors, of words or of sentences, and no model."""
-    import h5py
-
+    if not _is_hdf5(path):
+        return False
+    h5py = require("h5py", "convert")
     try:
         with h5py.File(path, "r") as file:
             names = set(file) - {"sentence_to_index"}

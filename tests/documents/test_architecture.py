@@ -11,7 +11,16 @@ ROOT = Path(__file__).parents[2]
 # A file of elmo_hf/model/ may import what stands further left, and its own prefix.
 PREFIXES = ["configuration", "engine", "loss", "layer", "modeling", "pipeline"]
 # A module or folder of elmo_hf/ may import what stands further left, and its own files.
-LIBRARY = ["model", "batches", "embedding", "scoring", "__init__", "pretraining", "conversion"]
+LIBRARY = [
+    "extras",
+    "model",
+    "batches",
+    "embedding",
+    "scoring",
+    "__init__",
+    "pretraining",
+    "conversion",
+]
 HUB_PACKAGES = {"torch", "numpy", "transformers", "huggingface_hub", "tokenizers"}
 OPTIONAL_PACKAGES = {"triton"}
 HUB_FILES = sorted((ROOT / "elmo_hf/model").glob("[!_]*.py"))
