@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .engine_cpu import (
+from .engine_onednn import (
     Kind,
     PreparedMap,
+    dequantize,
     find_operators,
+    is_int8,
     multiply,
     prepare_map,
+    stored_values,
     without_python,
 )
-from .engine_quantization import dequantize, is_int8, stored_values
 
 # Sums of one convolution for 16 words stay in the second-level cache.
 WORDS_PER_PART = 16

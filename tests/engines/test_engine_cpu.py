@@ -18,10 +18,8 @@ from elmo_hf.model.engine_cpu import (
     _cut,
     _read,
     find_obstacle,
-    find_operators,
-    multiply,
-    without_python,
 )
+from elmo_hf.model.engine_onednn import find_operators, multiply, without_python
 from elmo_hf.model.engine_packing import Packing
 from elmo_hf.model.engine_weights import LstmSettings, LstmWeights
 from elmo_hf.model.layer_lstm import ElmoLstm
@@ -271,7 +269,7 @@ def test_a_text_cut_in_two_with_states_between_gives_what_the_whole_gives():
 
 
 def test_operators_that_fail_or_disagree_are_not_used(monkeypatch):
-    from elmo_hf.model import engine_cpu
+    from elmo_hf.model import engine_onednn
 
     def fail(*args):
         raise RuntimeError("no such operator")
@@ -281,7 +279,7 @@ def test_operators_that_fail_or_disagree_are_not_used(monkeypatch):
 
     for name, fake in (("prepare_map", fail), ("multiply", disagree)):
         find_operators.cache_clear()
-        monkeypatch.setattr(engine_cpu, name, fake)
+        monkeypatch.setattr(engine_onednn, name, fake)
         assert find_operators(torch.float32) == "plain"
         monkeypatch.undo()
     find_operators.cache_clear()
