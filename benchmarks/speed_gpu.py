@@ -30,11 +30,16 @@ from elmo_hf import ElmoModel, ElmoTokenizer, use_engine
 BATCHES = (32, 256, 1024)
 WORDS = 22  # of a sentence, both boundaries included
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-# Of the norm of the top layer, against the plain engine in float32 on the same device.
+# Of the norm of the top layer, against the reference engine in float32 on the same device.
 LIMITS = {"bfloat16": 2e-2, "float32": 1e-5}
 LARGE = 8192  # rows and columns of the product that stands for the peak
 SECONDS = 0.1  # of each measurement at least
-WHOLE, LAYERS, PLAIN, CUDNN = "whole model", "LSTMs", "LSTMs, plain engine", "LSTMs of cuDNN"
+WHOLE, LAYERS, REFERENCE, CUDNN = (
+    "whole model",
+    "LSTMs",
+    "LSTMs, reference",
+    "LSTMs of cuDNN",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,20 +88,20 @@ def run(
 
 
 def check(model: ElmoModel, exact: ElmoModel, dtype: str) -> float:
-    """Return the distance from the plain engine in float32; raise BenchmarkError if it is large."""
+    """The distance from the reference engine in float32; raises BenchmarkError if it is large."""
     ids = make_ids(48).to(model.device)
     for row, row_ids in enumerate(ids):  # padding on either side
         padding = slice(0, row % WORDS // 2) if row % 2 else slice(WORDS - row % WORDS // 2, None)
         row_ids[padding] = 0
-    with use_engine("plain"):
+    with use_engine("reference"):
         expected = exact(ids).last_hidden_state
     for _ in range(3):  # as it is, captured, replayed
         found = model(ids).last_hidden_state.float()
     error = float((found - expected).norm() / expected.norm())
     if not error <= LIMITS[dtype]:
         raise BenchmarkError(
-            f"in {dtype} the top layer is {error:.1e} from the plain engine's; expected at most "
-            f"{LIMITS[dtype]:.0e}. Nothing was measured"
+            f"in {dtype} the top layer is {error:.1e} from the reference engine's; "
+            f"expected at most {LIMITS[dtype]:.0e}. Nothing was measured"
         )
     return error
 
@@ -107,8 +112,8 @@ def programs(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
     width = model.config.projection_dim
     vectors = torch.randn(batch, WORDS, width, device=model.device).to(model.dtype)
 
-    def run_plain() -> None:
-        with use_engine("plain"):
+    def run_reference() -> None:
+        with use_engine("reference"):
             model(inputs_embeds=vectors)
 
     lstms = [make_cudnn(model) for _ in range(model.config.num_directions)]
@@ -121,7 +126,7 @@ def programs(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
     return {
         WHOLE: lambda: model(ids),
         LAYERS: lambda: model(inputs_embeds=vectors),
-        PLAIN: run_plain,
+        REFERENCE: run_reference,
         CUDNN: run_cudnn,
     }
 
@@ -212,13 +217,13 @@ def report(
         f"{name}, torch {torch.__version__}. Engine: {engine}.",
         f"Largest product measured: {limits}.",
         "cuDNN has neither clips nor skip connections: a reference for speed, not another ELMo.",
-        "Error: of the top layer's norm, against the plain engine in float32.",
+        "Error: of the top layer's norm, against the reference engine in float32.",
         "",
-        f"| model | type | batch | {WHOLE} | {LAYERS} | of peak | {PLAIN} | {CUDNN} | error |",
+        f"| model | type | batch | {WHOLE} | {LAYERS} | of peak | {REFERENCE} | {CUDNN} | error |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size, dtype, batch, rates, share, error in rows:
-        found = [f"{rates[key]:,.0f}" if key in rates else "–" for key in (PLAIN, CUDNN)]
+        found = [f"{rates[key]:,.0f}" if key in rates else "–" for key in (REFERENCE, CUDNN)]
         cells = [size, dtype, str(batch), f"{rates[WHOLE]:,.0f}", f"{rates[LAYERS]:,.0f}"]
         lines.append("| " + " | ".join([*cells, f"{share:.0%}", *found, f"{error:.0e}"]) + " |")
     return "\n".join(lines) + "\n"

@@ -90,7 +90,7 @@ def load_plain(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     forward, model = load_ours(folder, precision)
 
     def plain_forward(batch):
-        with use_engine("plain"):
+        with use_engine("reference"):
             return forward(batch)
 
     return plain_forward, model

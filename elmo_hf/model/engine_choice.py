@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENGINES = ("plain", "prepared", "gpu", "autograd", "scan")
+ENGINES = ("reference", "cpu", "cpu_training", "gpu", "scan")
 _forced: list[str] = []
 
 
@@ -15,10 +15,10 @@ def use_engine(name: str) -> Iterator[None]:
     Make every ELMo model of the process run on one engine, for tests and comparisons.
 
     Args:
-        name: `"plain"`, the reference, word after word and module by module, differentiable any
-            number of times; `"prepared"`, inference on a CPU; `"gpu"`, inference on a GPU, which
-            runs on a CPU too; `"autograd"`, training; `"scan"`, the loop as one operator of a
-            compiled graph.
+        name: `"reference"`: word after word and module by module, differentiable any number of
+            times; the definition that the other engines are tested against. `"cpu"`: inference on
+            a CPU. `"cpu_training"`: training on any device. `"gpu"`: inference on a GPU; it runs
+            on a CPU, too, slowly. `"scan"`: the loop as one operator of a compiled graph.
 
     Raises:
         ValueError: there is no such engine.

@@ -34,7 +34,7 @@ SAMPLE_SIZE = 64
 
 
 def find_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
-    """Say why `PreparedLstm` cannot serve these inputs and weights; None if it can."""
+    """Say why `CpuLstm` cannot serve these inputs and weights; None if it can."""
     tensors = [*inputs, *(weight for weight in weights if weight is not None)]
     dtype = weights.input_weight.dtype
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
@@ -66,7 +66,7 @@ def is_ordinary(tensor: torch.Tensor) -> bool:
     return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
-class PreparedLstm:
+class CpuLstm:
     """
     One direction of one layer, ready for inference: `ElmoLstm`'s weights in the fastest layout.
 
@@ -188,7 +188,7 @@ def _read(
         hidden: output before the first step, `(rows, projection_dim)`.
         is_empty: that output is zero, and so is its share of the gates.
         cell: twice the memory, float32 `(batch, cell_dim)`; overwritten.
-        recurrent_map, output_map: as `PreparedLstm` holds them.
+        recurrent_map, output_map: as `CpuLstm` holds them.
         bound: twice the memory's clip.
 
     Returns:
@@ -222,9 +222,9 @@ def _read(
     return outputs
 
 
-class PreparedCache:
+class CpuLstmCache:
     """
-    Keeps the `PreparedLstm` of weights for as long as they stay what they are.
+    Keeps the `CpuLstm` of weights for as long as they stay what they are.
 
     A change is seen by the tensors' identity, place, type and version counter; and, since a write
     through `.data` passes by that counter, by a sample of their values. Copies and pickles are
@@ -233,12 +233,12 @@ class PreparedCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entry: tuple[Any, PreparedLstm] | None = None
+        self._entry: tuple[Any, CpuLstm] | None = None
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return PreparedCache, ()
+        return CpuLstmCache, ()
 
-    def get(self, weights: LstmWeights, settings: LstmSettings) -> PreparedLstm:
+    def get(self, weights: LstmWeights, settings: LstmSettings) -> CpuLstm:
         """The weights made ready, anew only if they or the settings changed."""
         key = (settings, *(_describe(weight) for weight in weights))
         entry = self._entry
@@ -248,7 +248,7 @@ class PreparedCache:
                 if entry is None or entry[0] != key:
                     self._entry = None  # never two copies at once
                     with torch.no_grad():
-                        entry = self._entry = key, PreparedLstm(weights, settings)
+                        entry = self._entry = key, CpuLstm(weights, settings)
         return entry[1]
 
 
@@ -284,8 +284,8 @@ def _cut(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
 
 
 __all__ = [
-    "PreparedCache",
-    "PreparedLstm",
+    "CpuLstm",
+    "CpuLstmCache",
     "find_obstacle",
     "is_ordinary",
 ]

@@ -16,7 +16,7 @@ def can_sum_products(emissions: torch.Tensor, transitions: torch.Tensor, end: to
     """Tell whether `log_partition` is exact and faster here: on a CPU, outside of graphs."""
     if emissions.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if forced_engine() == "plain":
+    if forced_engine() == "reference":
         return False
     with torch.no_grad():
         ranges = [scores.max() - scores.min() for scores in (transitions, end)]
@@ -74,7 +74,7 @@ class _LogPartition(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
                 "the gradient of a gradient was asked for (create_graph=True), and the fast CRF "
-                'has first derivatives only; run it under use_engine("plain"), which is '
+                'has first derivatives only; run it under use_engine("reference"), which is '
                 "differentiable any number of times"
             )
         maps, steps, reached, last, inside = ctx.saved_tensors

@@ -432,7 +432,8 @@ class _OnlyOnce(torch.autograd.Function):
         raise RuntimeError(
             "the gradient of a gradient was asked for (backward or torch.autograd.grad after "
             "create_graph=True), and the fast training engine of the LSTM has first derivatives "
-            "only; run the model on the plain engine, which is differentiable any number of times"
+            'only; run the model under use_engine("reference"), the reference engine, which is '
+            "differentiable any number of times"
         )
 
 

@@ -93,7 +93,7 @@ class ElmoEmbeddings(nn.Module):
 
     def can_encode_distinct(self, ids: torch.Tensor) -> bool:
         """Whether it may depend on the values how many words are encoded."""
-        return forced_engine() != "plain" and is_concrete(ids)
+        return forced_engine() != "reference" and is_concrete(ids)
 
     def encode_distinct(
         self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None

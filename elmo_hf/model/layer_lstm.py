@@ -11,7 +11,7 @@ from torch import nn
 
 from .configuration_elmo import ElmoConfig
 from .engine_choice import forced_engine
-from .engine_cpu import PreparedCache, find_obstacle, is_ordinary
+from .engine_cpu import CpuLstmCache, find_obstacle, is_ordinary
 from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
 from .engine_gpu_triton import find_kernels
 from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
@@ -33,9 +33,9 @@ class ElmoLstm(nn.Module):
     `LstmCellWithProjection`. A padding word leaves the state as it was, wherever it stands, so
     that a sentence gives the same vectors alone, padded left, or padded right.
 
-    `run_plain` is the definition; `choose_engine` picks the fastest engine that can serve. Under
-    activation checkpointing (`model.gradient_checkpointing_enable()`) the gates are not kept for
-    the backward pass, which makes them again by one product; the plain engine runs again.
+    `run_reference` is the definition; `choose_engine` picks the fastest engine that can serve.
+    Under activation checkpointing (`model.gradient_checkpointing_enable()`) the gates are not kept
+    for the backward pass, which makes them again by one product; the reference engine runs again.
 
     Args:
         config: the model's configuration.
@@ -57,7 +57,7 @@ class ElmoLstm(nn.Module):
         self.output_map = (
             nn.Linear(config.cell_dim, width, bias=False) if config.has_lstm_projection else None
         )
-        self._prepared = PreparedCache()
+        self._prepared = CpuLstmCache()
 
     def forward(
         self,
@@ -82,10 +82,10 @@ class ElmoLstm(nn.Module):
         engine, _ = self.choose_engine(inputs, state)
         if engine == "gpu":
             return read_once(self.weights(), self.settings(), inputs, mask, state)
-        if engine == "prepared":
+        if engine == "cpu":
             prepared = self._prepared.get(self.weights(), self.settings())
             return prepared.run(inputs, mask, *state, distinct=distinct)
-        if engine == "autograd":
+        if engine == "cpu_training":
             return clipped_lstm(
                 inputs,
                 mask,
@@ -99,8 +99,8 @@ class ElmoLstm(nn.Module):
         if engine == "scan":
             return self.run_scan(inputs, mask, state)
         if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(self.run_plain, inputs, mask, state)
-        return self.run_plain(inputs, mask, state)
+            return self._gradient_checkpointing_func(self.run_reference, inputs, mask, state)
+        return self.run_reference(inputs, mask, state)
 
     def choose_engine(self, inputs: torch.Tensor, state: States) -> tuple[str, str]:
         """The engine for these arguments, and why it is that one."""
@@ -111,7 +111,7 @@ class ElmoLstm(nn.Module):
             return "scan", "the model is being compiled or exported"
         maps = [self.input_map, self.recurrent_map, self.output_map]
         if any(not is_unhooked(linear) for linear in maps if linear is not None):
-            return "plain", "a map has a hook or is no plain nn.Linear"
+            return "reference", "a map has a hook or is no plain nn.Linear"
         if inputs.is_cuda:
             obstacle = find_gpu_obstacle((inputs, *state), self.weights())
             if obstacle is None:
@@ -120,15 +120,15 @@ class ElmoLstm(nn.Module):
         else:
             obstacle = find_obstacle((inputs, *state), self.weights())
             if obstacle is None:
-                return "prepared", "no gradients are wanted on the CPU"
+                return "cpu", "no gradients are wanted on the CPU"
         if torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
             tensors = (inputs, *state, *self.parameters())
             ordinary = all(map(is_ordinary, tensors))
             if ordinary and any(tensor.requires_grad for tensor in tensors):
-                return "autograd", "gradients are wanted"
-        return "plain", obstacle
+                return "cpu_training", "gradients are wanted"
+        return "reference", obstacle
 
-    def run_plain(
+    def run_reference(
         self, inputs: torch.Tensor, mask: torch.Tensor, state: States
     ) -> tuple[torch.Tensor, States]:
         """`forward` as it is defined: word after word, padding included."""
@@ -240,10 +240,10 @@ def run_directions(
         if len(clips) == 1:
             weights, settings = [x.weights() for x in lstms], [x.settings() for x in lstms]
             return runner.run(weights, settings, inputs, masks, states)
-    if engines == {"prepared"} and untouched and _gain_side_by_side(lstms, inputs[0]):
+    if engines == {"cpu"} and untouched and _gain_side_by_side(lstms, inputs[0]):
         first, second = ((*call, distinct) for call in calls)
         return list(run_side_by_side(lambda lstm, *given: lstm(*given), first, second))
-    if engines <= {"prepared", "autograd"} and torch.get_num_threads() > 1:
+    if engines <= {"cpu", "cpu_training"} and torch.get_num_threads() > 1:
         rest_alone()
     return [lstm(words, mask, state, distinct) for lstm, words, mask, state in calls]
 

@@ -127,7 +127,7 @@ def _sum_losses(
         columns: `(rows,)`, which of the words is each row's target; -1 where none is.
         true: scores of the targets `(rows,)` that stand for those among the words, if any.
     """
-    if forced_engine() == "plain":
+    if forced_engine() == "reference":
         return _sum_plainly(hidden, weight, bias, columns, true)
     return _CrossEntropy.apply(hidden, weight, bias, columns, true)
 
@@ -176,7 +176,7 @@ class _CrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
                 "the gradient of a gradient was asked for (create_graph=True), and the fast "
-                'softmax has first derivatives only; run the model under use_engine("plain"), '
+                'softmax has first derivatives only; run the model under use_engine("reference"), '
                 "which is differentiable any number of times"
             )
         d_hidden, d_weight, d_bias, d_true = (

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from elmo_hf import ElmoConfig, ElmoModel, use_engine
-from elmo_hf.model.engine_cpu import PreparedLstm
+from elmo_hf.model.engine_cpu import CpuLstm
 from elmo_hf.model.layer_lstm import ElmoLstm
 
 
@@ -39,12 +39,12 @@ def top(model, ids):
 
 
 def test_the_fast_engines_are_chosen_without_being_asked_for():
-    assert chosen(make()) == {"inference": "prepared", "training": "autograd"}
+    assert chosen(make()) == {"inference": "cpu", "training": "cpu_training"}
 
 
 def test_a_frozen_model_keeps_no_activations():
     model = make().requires_grad_(False)
-    assert chosen(model)["training"] == "prepared"
+    assert chosen(model)["training"] == "cpu"
     assert model(words(4)).last_hidden_state.grad_fn is None
 
 
@@ -54,7 +54,7 @@ def test_hooked_and_replaced_maps_are_called():
     calls = []
     for layer in model.layers:
         layer.forward_lstm.recurrent_map.register_forward_hook(lambda *_: calls.append(1))
-    assert chosen(model)["inference"] == "plain"
+    assert chosen(model)["inference"] == "reference"
     torch.testing.assert_close(top(model, words(5, 3)), expected)
     assert len(calls) == 10
 
@@ -66,7 +66,7 @@ def test_hooked_and_replaced_maps_are_called():
     for layer in model.layers:
         for lstm in (layer.forward_lstm, layer.backward_lstm):
             lstm.output_map.__class__ = Halved
-    assert chosen(model)["inference"] == "plain"
+    assert chosen(model)["inference"] == "reference"
     assert not torch.allclose(top(model, words(5, 3)), expected)
 
 
@@ -76,13 +76,13 @@ def test_hooked_and_replaced_maps_are_called():
         pytest.param(
             engine, changes, marks=[pytest.mark.slow] * (engine == "scan" and changes != {})
         )
-        for engine in ("prepared", "autograd", "scan")
+        for engine in ("cpu", "cpu_training", "scan")
         for changes in ({}, {"bidirectional": False}, {"cell_clip": None})
     ],
 )
 def test_every_engine_computes_what_the_plain_one_does(engine, changes):
     model, ids = make(**changes), words(9, 4, 1)
-    with use_engine("plain"):
+    with use_engine("reference"):
         expected = model(ids, use_cache=True)
     with use_engine(engine):
         found = model(ids, use_cache=True)
@@ -92,7 +92,7 @@ def test_every_engine_computes_what_the_plain_one_does(engine, changes):
 
 def test_training_has_the_plain_engine_s_gradients():
     gradients = []
-    for engine in ("plain", "autograd"):
+    for engine in ("reference", "cpu_training"):
         model = make()
         with use_engine(engine):
             model(words(9, 4, 1)).last_hidden_state.square().sum().backward()
@@ -116,7 +116,7 @@ def test_inference_follows_every_change_of_the_weights():
         change()
         after = top(model, ids)
         assert not torch.equal(after, before)
-        with use_engine("plain"):
+        with use_engine("reference"):
             torch.testing.assert_close(after, top(model, ids), atol=2e-6, rtol=0)
         before = after
 
@@ -131,9 +131,9 @@ def test_a_copy_of_a_model_that_has_run_stands_alone():
 
 
 def test_the_first_layer_is_told_each_word_once(monkeypatch):
-    told, run = [], PreparedLstm.run
+    told, run = [], CpuLstm.run
     monkeypatch.setattr(
-        PreparedLstm,
+        CpuLstm,
         "run",
         lambda *given, distinct=None: told.append(distinct) or run(*given, distinct=distinct),
     )
@@ -149,11 +149,11 @@ def test_the_first_layer_is_told_each_word_once(monkeypatch):
 
 
 def test_an_unknown_engine_is_refused_and_a_forced_one_ends():
-    with pytest.raises(ValueError, match="expected one of plain, prepared"), use_engine("warp"):
+    with pytest.raises(ValueError, match="expected one of reference, cpu"), use_engine("warp"):
         pass
-    with use_engine("plain"):
-        assert chosen(make())["inference"] == "plain"
-    assert chosen(make())["inference"] == "prepared"
+    with use_engine("reference"):
+        assert chosen(make())["inference"] == "reference"
+    assert chosen(make())["inference"] == "cpu"
 
 
 def test_maps_stay_visible_as_linear_modules():

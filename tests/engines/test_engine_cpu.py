@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from elmo_hf import ElmoConfig
 from elmo_hf.model.engine_cpu import (
-    PreparedCache,
-    PreparedLstm,
+    CpuLstm,
+    CpuLstmCache,
     _cut,
     _read,
     find_obstacle,
@@ -49,7 +49,7 @@ def settings_of(lstm, **options):
 
 
 def prepare(lstm, **options):
-    return PreparedLstm(weights_of(lstm), settings_of(lstm, **options))
+    return CpuLstm(weights_of(lstm), settings_of(lstm, **options))
 
 
 def draw_inputs(lstm, mask, seed=1):
@@ -76,7 +76,7 @@ def assert_near(results, expected, error):
 def assert_like_the_plain_loop(lstm, mask, error=2e-6, **options):
     inputs, hidden, cell = draw_inputs(lstm, mask)
     results = prepare(lstm, **options).run(inputs, mask, hidden, cell)
-    assert_near(results, lstm.run_plain(inputs, mask, (hidden, cell)), error)
+    assert_near(results, lstm.run_reference(inputs, mask, (hidden, cell)), error)
     assert not results[0][~mask].any()
 
 
@@ -125,7 +125,7 @@ def test_the_first_step_from_zero_takes_no_product(operators):
     inputs, _, cell = draw_inputs(lstm, mask)
     hidden = torch.zeros(len(mask), WIDTH)
     results = prepare(lstm, operators=operators).run(inputs, mask, hidden, cell)
-    assert_near(results, lstm.run_plain(inputs, mask, (hidden, cell)), 2e-6)
+    assert_near(results, lstm.run_reference(inputs, mask, (hidden, cell)), 2e-6)
     lstm.recurrent_map.weight.fill_(torch.nan)
     outputs, _ = prepare(lstm, operators=operators).run(inputs, mask, hidden, cell)
     assert outputs[:, 0].isfinite().all() and outputs[1, 1].isnan().all()
@@ -206,7 +206,7 @@ def test_bfloat16_weights_stay_within_their_error_and_keep_the_memory_in_float32
     assert results[0].dtype == results[1][0].dtype == torch.bfloat16
     assert results[1][1].dtype == torch.float32
     exact = copy.deepcopy(short).float()
-    expected = exact.run_plain(inputs.float(), mask, (hidden.float(), cell))
+    expected = exact.run_reference(inputs.float(), mask, (hidden.float(), cell))
     assert_near(results, expected, ERROR[torch.bfloat16])
 
 
@@ -221,7 +221,9 @@ def test_eight_bits_stay_within_their_error(mask, dtype, operators):
     prepared = prepare(lstm, precision="int8", operators=operators)
     results = prepared.run(inputs, mask, hidden, cell)
     assert results[0].dtype == dtype and results[1][1].dtype == torch.float32
-    expected = copy.deepcopy(lstm).float().run_plain(inputs.float(), mask, (hidden.float(), cell))
+    expected = (
+        copy.deepcopy(lstm).float().run_reference(inputs.float(), mask, (hidden.float(), cell))
+    )
     assert_near(results, expected, ERROR["int8"])
 
 
@@ -371,7 +373,7 @@ CHANGES = [value for name, value in globals().copy().items() if name.startswith(
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__[7:])
 def test_weights_are_prepared_anew_after_every_kind_of_change(change):
-    lstm, mask, cache = make_lstm(), MASKS["right"], PreparedCache()
+    lstm, mask, cache = make_lstm(), MASKS["right"], CpuLstmCache()
     before = cache.get(weights_of(lstm), settings_of(lstm))
     assert cache.get(weights_of(lstm), settings_of(lstm)) is before
     change(lstm)
@@ -385,14 +387,14 @@ def test_weights_are_prepared_anew_after_every_kind_of_change(change):
 
 
 def test_weights_are_prepared_anew_for_other_settings():
-    lstm, cache = make_lstm(), PreparedCache()
+    lstm, cache = make_lstm(), CpuLstmCache()
     first = cache.get(weights_of(lstm), settings_of(lstm))
     second = cache.get(weights_of(lstm), settings_of(lstm)._replace(cell_clip=1.0))
     assert first is not second and second.settings.cell_clip == 1.0
 
 
 def test_copies_and_pickles_of_a_cache_are_empty():
-    lstm, cache = make_lstm(), PreparedCache()
+    lstm, cache = make_lstm(), CpuLstmCache()
     prepared = cache.get(weights_of(lstm), settings_of(lstm))
     for other in (copy.deepcopy(cache), copy.copy(cache), pickle.loads(pickle.dumps(cache))):
         assert other is not cache and other._entry is None
@@ -403,14 +405,14 @@ def test_copies_and_pickles_of_a_cache_are_empty():
 def test_weights_born_in_inference_mode_are_served():
     with torch.inference_mode():
         lstm = make_lstm()
-    cache = PreparedCache()
+    cache = CpuLstmCache()
     prepared = cache.get(weights_of(lstm), settings_of(lstm))
     assert cache.get(weights_of(lstm), settings_of(lstm)) is prepared
     assert_like_the_plain_loop(lstm, MASKS["right"])
 
 
 def test_what_inference_mode_prepared_serves_outside_of_it():
-    lstm, mask, cache = make_lstm(), MASKS["right"], PreparedCache()
+    lstm, mask, cache = make_lstm(), MASKS["right"], CpuLstmCache()
     inputs, hidden, cell = draw_inputs(lstm, mask)
     with torch.inference_mode():
         cache.get(weights_of(lstm), settings_of(lstm)).run(inputs, mask, hidden, cell)
@@ -421,7 +423,7 @@ def test_what_inference_mode_prepared_serves_outside_of_it():
 
 
 def test_many_threads_share_one_cache():
-    lstm, cache = make_lstm(projection_dim=32, cell_dim=64), PreparedCache()
+    lstm, cache = make_lstm(projection_dim=32, cell_dim=64), CpuLstmCache()
     mask = lengths_mask([7, 3, 5])
     tasks = [draw_inputs(lstm, mask, seed) for seed in range(24)]
     expected = [prepare(lstm).run(x, mask, hidden, cell) for x, hidden, cell in tasks]
@@ -439,7 +441,7 @@ def test_many_threads_share_one_cache():
 
 
 def test_looking_for_changes_costs_microseconds():
-    lstm, cache = make_lstm(projection_dim=64, cell_dim=256), PreparedCache()
+    lstm, cache = make_lstm(projection_dim=64, cell_dim=256), CpuLstmCache()
     weights, chosen = weights_of(lstm), settings_of(lstm)
     cache.get(weights, chosen)
     times = []

@@ -53,8 +53,8 @@ def error(found, expected):
 
 
 def test_eight_bit_maps_run_on_the_prepared_engine(quantized):
-    assert quantized.engine_info()["inference"].startswith("prepared")
-    assert quantized.engine_info()["training"].startswith("plain")
+    assert quantized.engine_info()["inference"].startswith("cpu")
+    assert quantized.engine_info()["training"].startswith("reference")
 
 
 def test_layers_stay_near_those_of_the_float_model(folder, quantized, inputs):
@@ -64,7 +64,7 @@ def test_layers_stay_near_those_of_the_float_model(folder, quantized, inputs):
 
 
 def test_layers_stay_near_those_of_torchaos_own_products(quantized, inputs):
-    with use_engine("plain"):
+    with use_engine("reference"):
         expected = run(quantized, inputs)
     for found, layer in zip(run(quantized, inputs), expected, strict=True):
         assert error(found, layer) < 3e-2
@@ -78,7 +78,7 @@ def test_batch_mates_change_nothing(quantized, inputs):
 
 def test_weight_only_maps_are_called_as_modules(folder, inputs):
     model = load(folder, torchao.Int8WeightOnlyConfig())
-    assert model.engine_info()["inference"].startswith("plain")
+    assert model.engine_info()["inference"].startswith("reference")
     expected = run(ElmoModel.from_pretrained(folder), inputs)
     assert error(run(model, inputs)[-1], expected[-1]) < 3e-2
 
@@ -88,7 +88,7 @@ def test_all_lstms_run_on_it_though_transformers_leaves_the_last_map_alone(quant
     assert type(last.output_map.weight) is torch.nn.Parameter
     with torch.no_grad():
         words = torch.zeros(1, 1, 32)
-        assert last.choose_engine(words, (words[0], torch.zeros(1, 64)))[0] == "prepared"
+        assert last.choose_engine(words, (words[0], torch.zeros(1, 64)))[0] == "cpu"
 
 
 def test_gates_of_which_one_map_has_eight_bits_are_called_map_by_map(folder):

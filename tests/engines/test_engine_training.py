@@ -73,8 +73,8 @@ def run_fast(lstm, mask, inputs, hidden, cell, weights=None, recompute=False):
     return outputs, *state
 
 
-def run_plain(lstm, mask, inputs, hidden, cell):
-    outputs, state = lstm.run_plain(inputs, mask, (hidden, cell))
+def run_reference(lstm, mask, inputs, hidden, cell):
+    outputs, state = lstm.run_reference(inputs, mask, (hidden, cell))
     return outputs, *state
 
 
@@ -96,7 +96,7 @@ def assert_equals_plain(lstm, mask, given_tensors, tolerance, recompute=False):
     """In the values, and in the gradients of all that is given and of all weights."""
     sources = [*given_tensors, *lstm.parameters()]
     fast = run_fast(lstm, mask, *given_tensors, recompute=recompute)
-    plain = run_plain(lstm, mask, *given_tensors)
+    plain = run_reference(lstm, mask, *given_tensors)
     assert_close(fast, plain, tolerance)
     assert_close(gradients(fast, sources), gradients(plain, sources), tolerance)
 
@@ -195,7 +195,7 @@ def test_single_precision_equals_the_plain_recurrence_with_both_clips_active(
     monkeypatch.setattr(engine_training, "PACKED_PRODUCTS", 0)
     lstm = make_lstm(reverse, projected, sizes=(8, 16))
     mask = torch.tensor(RAGGED)
-    _, _, cell = run_plain(lstm, mask, *draw(lstm, mask))
+    _, _, cell = run_reference(lstm, mask, *draw(lstm, mask))
     assert 0.05 < (cell.abs() == 0.5).float().mean() < 0.95
     for recompute in (False, True):
         assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5, recompute)
@@ -223,7 +223,7 @@ def test_a_value_exactly_at_a_bound_passes_its_gradient_as_clamp_does(scale):
         lstm.output_map.weight[:, 0] = 0.25 * scale / memory
     sources = [inputs, hidden, cell, *lstm.parameters()]
     fast = run_fast(lstm, mask, inputs, hidden, cell)
-    plain = run_plain(lstm, mask, inputs, hidden, cell)
+    plain = run_reference(lstm, mask, inputs, hidden, cell)
     if scale == 1.0:
         assert (plain[0] == 0.25).all() and (plain[2] == 0.5).all()
     found, expected = gradients(fast, sources), gradients(plain, sources)
@@ -248,7 +248,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_the_same(frozen, monk
     mask = torch.tensor(RAGGED)
     given_tensors = draw(lstm, mask)
     everything = [*given_tensors, *lstm.parameters()]
-    expected = gradients(run_plain(lstm, mask, *given_tensors), everything)
+    expected = gradients(run_reference(lstm, mask, *given_tensors), everything)
     trained = {
         "weights": given_tensors,
         "inputs": list(lstm.parameters()),
@@ -277,9 +277,11 @@ def test_a_second_derivative_is_refused_with_what_to_do_instead():
     inputs, hidden, cell = draw(lstm, mask)
     outputs, *_ = run_fast(lstm, mask, inputs, hidden, cell)
     (gradient,) = torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
-    (expected,) = torch.autograd.grad(run_plain(lstm, mask, inputs, hidden, cell)[0].sum(), inputs)
+    (expected,) = torch.autograd.grad(
+        run_reference(lstm, mask, inputs, hidden, cell)[0].sum(), inputs
+    )
     assert_close([gradient], [expected], 1e-5)
-    with pytest.raises(RuntimeError, match=r"gradient of a gradient .* plain engine"):
+    with pytest.raises(RuntimeError, match=r"gradient of a gradient .* reference engine"):
         gradient.square().sum().backward()
 
 
@@ -311,9 +313,9 @@ def half_precision_errors(lstm, mask, given_tensors, fast):
     exact_lstm = make_lstm(sizes=(32, 64), cell_clip=None, projection_clip=None).double()
     exact_lstm.load_state_dict(lstm.state_dict())
     exact = [part.detach().double().requires_grad_() for part in given_tensors]
-    plain = run_plain(exact_lstm, mask, *exact)
+    plain = run_reference(exact_lstm, mask, *exact)
     expected = [plain[0], *gradients(plain, [*exact, *exact_lstm.parameters()])]
-    results = (run_fast if fast else run_plain)(lstm, mask, *given_tensors)
+    results = (run_fast if fast else run_reference)(lstm, mask, *given_tensors)
     assert results[2].dtype == torch.float32
     found = [results[0], *gradients(results, [*given_tensors, *lstm.parameters()])]
     return [
@@ -347,7 +349,9 @@ def test_autocast_gives_the_types_of_the_plain_recurrence():
     inputs, hidden, cell = draw(lstm, mask)
     with torch.autocast("cpu", torch.bfloat16):
         for start in (hidden, hidden.bfloat16()):
-            fast, plain = (run(lstm, mask, inputs, start, cell) for run in (run_fast, run_plain))
+            fast, plain = (
+                run(lstm, mask, inputs, start, cell) for run in (run_fast, run_reference)
+            )
             assert [part.dtype for part in fast] == [part.dtype for part in plain]
     assert torch.equal(fast[1][4], hidden[4].bfloat16())
     (outputs, *_) = fast

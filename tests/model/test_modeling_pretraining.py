@@ -138,13 +138,13 @@ def test_a_sampled_loss_serves_training_and_evaluation_takes_all_words():
 @pytest.mark.parametrize("sampled", [0, 4])
 def test_the_plain_engine_has_the_same_gradients_and_gradients_of_those(sampled):
     (ids, labels), found = words(5, 3), []
-    for engine in ("plain", "autograd"):
+    for engine in ("reference", "cpu_training"):
         model = make(num_sampled_words=sampled).train()
         torch.manual_seed(0)
         with use_engine(engine):
             loss = model(ids, labels=labels).loss
         found.append(gradients(model, loss))
-        if engine == "plain":
+        if engine == "reference":
             torch.manual_seed(0)
             with use_engine(engine):
                 (first,) = torch.autograd.grad(
@@ -194,11 +194,11 @@ MASK = torch.stack([FORWARD, BACKWARD], -1)
 
 
 @pytest.mark.parametrize(
-    "engine", ["plain", "prepared", "autograd", pytest.param("scan", marks=pytest.mark.slow)]
+    "engine", ["reference", "cpu", "cpu_training", pytest.param("scan", marks=pytest.mark.slow)]
 )
 def test_a_direction_skips_what_its_mask_hides(engine):
     model, (ids, _) = make(bidirectional=True), words(9)
-    with use_engine("plain"), torch.no_grad():
+    with use_engine("reference"), torch.no_grad():
         by_hand = [
             model.elmo(ids[:, mask[0].bool()], output_hidden_states=True, use_cache=True)
             for mask in (FORWARD, BACKWARD)

@@ -109,14 +109,14 @@ def test_half_precision_tensors_are_served(dtype):
 
 def test_gradients_of_gradients_are_refused_but_the_plain_engine_has_them():
     hidden, targets, weight, bias = tensors()
-    with pytest.raises(RuntimeError, match=r'use_engine\("plain"\)'):
+    with pytest.raises(RuntimeError, match=r'use_engine\("reference"\)'):
         torch.autograd.grad(
             full_softmax_loss(hidden, targets, weight, bias), weight, create_graph=True
         )
 
     def plain(h, w, b):
         torch.manual_seed(0)
-        with use_engine("plain"):
+        with use_engine("reference"):
             return full_softmax_loss(h, targets, w, b) + sampled_softmax_loss(h, targets, w, b, 9)
 
     torch.autograd.gradgradcheck(plain, (hidden, weight, bias))
@@ -143,7 +143,7 @@ def test_the_sampled_loss_is_tensorflows_formula(rows_at_once):
     candidates, tries = sample_words(12, 30)
     assert set(candidates.tolist()) & set(targets.tolist())  # accidental hits are among them
     expected = by_hand(*given, candidates, tries)
-    for engine in ("autograd", "plain"):
+    for engine in ("cpu_training", "reference"):
         torch.manual_seed(3)
         with use_engine(engine):
             found = sampled_softmax_loss(*given, 12)
