@@ -1,6 +1,19 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""ELMo (Peters et al. 2018) for Hugging Face: importing it registers the auto classes."""
+"""
+ELMo (Peters et al. 2018), deep contextualized word vectors, as a Hugging Face model.
+
+Importing this package registers ELMo with transformers: `AutoModel`, `AutoTokenizer` and the other
+auto classes then open ELMo folders, and `pipeline("token-classification", model=folder)` tags
+words.
+
+- Model: `ElmoConfig`, `ElmoModel`, `ElmoForPreTraining` (the language model), `ElmoTokenizer`.
+- Task heads: `ElmoForSequenceClassification`, `ElmoForTokenClassification`,
+  `ElmoForQuestionAnswering`, `ElmoForMultipleChoice`, on an `ElmoScalarMix` of the layers.
+- Vectors of many sentences: `embed_corpus`.
+- Probabilities of words and sentences: `score_sentences`, `score_text`, `perplexity`.
+- `use_engine` chooses how the model is computed, for tests and comparisons.
+"""
 
 from transformers import (
     AutoConfig,
@@ -12,7 +25,9 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .embedding import embed_corpus
 from .model.configuration_elmo import ElmoConfig
 from .model.engine_choice import use_engine
 from .model.layer_scalar_mix import ElmoScalarMix
@@ -22,10 +37,12 @@ from .model.modeling_elmo_heads import (
     ElmoForQuestionAnswering,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
+    ElmoTokenClassifierOutput,
 )
 from .model.modeling_elmo_pretraining import ElmoForPreTraining, ElmoForPreTrainingOutput
 from .model.pipeline_elmo import ElmoTokenClassificationPipeline
 from .model.tokenization_elmo import ElmoTokenizer
+from .scoring import Perplexity, SentenceScores, perplexity, score_sentences, score_text
 
 __version__ = "0.1.0"
 
@@ -39,6 +56,8 @@ AutoModelForSequenceClassification.register(
 AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification, exist_ok=True)
 AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
 AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice, exist_ok=True)
+# For models of other kinds this class makes the stock pipeline.
+PIPELINE_REGISTRY.supported_tasks["token-classification"]["impl"] = ElmoTokenClassificationPipeline
 ElmoTokenizer.register_for_auto_class()  # saved tokenizers bring their code
 
 __all__ = [
@@ -54,6 +73,13 @@ __all__ = [
     "ElmoPreTrainedModel",
     "ElmoScalarMix",
     "ElmoTokenClassificationPipeline",
+    "ElmoTokenClassifierOutput",
     "ElmoTokenizer",
+    "Perplexity",
+    "SentenceScores",
+    "embed_corpus",
+    "perplexity",
+    "score_sentences",
+    "score_text",
     "use_engine",
 ]

@@ -4,12 +4,17 @@
 
 import os
 import shutil
-from dataclasses import field
+from collections.abc import Iterable
+from dataclasses import field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 PUBLISHED_FILTERS = [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512], [7, 1024]]
 
@@ -29,9 +34,9 @@ class ElmoConfig(PreTrainedConfig):
     r"""
     Describes an ELMo biLM: a character encoder under stacks of projected LSTMs, one per direction.
 
-    The defaults are the published original model, 93.6 million parameters (Peters et al. 2018,
-    section 3.2). Every variant that bilm-tf, AllenNLP and ELMoForManyLangs can build is one
-    setting of these fields.
+    The defaults describe the published original model of 93.6 million parameters (Peters et al.
+    2018, section 3.2). These fields describe every variant that bilm-tf, AllenNLP and
+    ELMoForManyLangs can build.
 
     Args:
         vocab_size: character symbols, 0 being padding: 256 bytes, five markers and padding.
@@ -51,8 +56,8 @@ class ElmoConfig(PreTrainedConfig):
         lstm_projection: map the LSTM output from `cell_dim` to `projection_dim`. `None`: where
             they differ (bilm-tf).
         num_hidden_layers: LSTM layers of each direction.
-        num_mixed_lstms: bidirectional LSTMs, each reading both directions of the one below, that
-            make up the one layer in place of a biLM's (ELMoForManyLangs' encoder `lstm`); 0: none.
+        num_mixed_lstms: depth of a standard biLSTM encoder that replaces the biLM; its output is
+            layer 1 (ELMoForManyLangs' encoder `lstm`). 0: a biLM.
         cell_clip: bound on the magnitude of the LSTM memory; `None`: unbounded.
         projection_clip: bound on the magnitude of the projected output; `None`: unbounded.
             Without an LSTM projection nothing is clipped (TensorFlow's `LSTMCell`).
@@ -61,8 +66,9 @@ class ElmoConfig(PreTrainedConfig):
         dropout: probability of zeroing an LSTM layer's input while training, and of the top
             layer's output before the softmax (bilm-tf).
         lm_vocab_size: words of the language model's softmax; 0: none.
-        num_sampled_words: words, drawn by frequency rank, that each word is told from while
-            training (bilm-tf's `n_negative_samples_batch`); 0: all. Evaluation takes all.
+        num_sampled_words: negative samples of the sampled softmax in training (bilm-tf's
+            `n_negative_samples_batch`), drawn by frequency rank; 0: full softmax. Evaluation
+            always takes the full softmax.
         tie_word_embeddings: use the word table as the softmax's weight, for a token-input model
             (bilm-tf's `share_embedding_softmax`).
         mix_layers: layers that a task head's scalar mix takes; `None`: all.
@@ -76,8 +82,8 @@ class ElmoConfig(PreTrainedConfig):
             side, or `"ends"`, the last word read of each direction.
         pool_boundaries: whether `<S>` and `</S>` are pooled too.
         use_crf: tag whole sentences with a conditional random field, in token classification.
-        tagging_scheme: what the labels must follow for the CRF to decode spans only; `None`:
-            anything goes.
+        tagging_scheme: scheme of the labels' names, `"BIO"` or `"BIOES"`. The CRF then decodes
+            valid spans only; `None`: any sequence of labels.
         pad_token_id, bos_token_id, eos_token_id: symbols of padding, `<S>` and `</S>`. In a
             token-input model they are rows of the word table.
 
@@ -92,7 +98,6 @@ class ElmoConfig(PreTrainedConfig):
     """
 
     model_type = "elmo"
-    keys_to_ignore_at_inference = ["states", "forward_loss", "backward_loss"]
 
     vocab_size: int = 262
     max_characters_per_token: int = 50
@@ -131,16 +136,59 @@ class ElmoConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.pop("hidden_size", None)
-        # One base checkpoint opens as every head, so the map is complete whoever saves it.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        self._warn_of_typos(kwargs)
         super().__post_init__(**kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write `config.json` and, since its `auto_map` names them, the model's source files."""
-        super().save_pretrained(save_directory, **kwargs)
-        for source in Path(__file__).parent.glob("*.py"):
-            if source.name != "__init__.py":
-                shutil.copyfile(source, Path(save_directory) / source.name)
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """
+        Write `config.json` and the source files that its `auto_map` names.
+
+        With them a saved folder, each checkpoint of Trainer's included, opens with
+        `trust_remote_code=True` where elmo_hf is not installed, as a model with any head.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: also upload `config.json` and the source files.
+            kwargs: `repo_id`, the repository to upload to (default: the folder's name), and other
+                arguments of `push_to_hub`.
+        """
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory)
+        for source in Path(__file__).parent.glob("[!_]*.py"):
+            shutil.copyfile(source, Path(save_directory) / source.name)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+
+    @property
+    def keys_to_ignore_at_inference(self) -> list[str]:
+        """Outputs that Trainer's predictions leave out: with a CRF they are the `tag_scores`."""
+        ignored = ["states", "forward_loss", "backward_loss"]
+        return [*ignored, "logits"] if self.use_crf else ignored
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+        """
+        The pipelines in this folder's source files that transformers' `pipeline()` shall use.
+
+        There are none where elmo_hf is installed: importing it registers them, and transformers
+        would ask for `trust_remote_code=True` here, too.
+        """
+        is_tagger = "ElmoForTokenClassification" in (self.architectures or [])
+        if not is_tagger or not type(self).__module__.startswith("transformers_modules."):
+            return {}
+        pipeline = {
+            "impl": "pipeline_elmo.ElmoTokenClassificationPipeline",
+            "pt": ["AutoModelForTokenClassification"],
+            "type": "text",
+        }
+        return {"token-classification": pipeline, "ner": pipeline}
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, _: object) -> None:
+        """Ignore what a pipeline's `save_pretrained` sets."""
 
     @property
     def hidden_size(self) -> int:
@@ -227,6 +275,16 @@ class ElmoConfig(PreTrainedConfig):
                 f"tagging_scheme is {self.tagging_scheme!r}, which only a CRF follows; give "
                 "use_crf=True too, or tagging_scheme=None"
             )
+
+    def _warn_of_typos(self, unknown: Iterable[str]) -> None:
+        """Any other name may be a field of the user's own, which configurations keep."""
+        names = [one.name for one in fields(ElmoConfig)]
+        for name in unknown:
+            if similar := get_close_matches(name, names, n=1, cutoff=0.85):
+                logger.warning(
+                    f"ElmoConfig has no field {name!r} and only stores it; did you mean "
+                    f"{similar[0]!r}?"
+                )
 
     def _validate_characters(self) -> None:
         self._require_positive("vocab_size", "char_embedding_dim")

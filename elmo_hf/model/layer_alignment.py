@@ -1,22 +1,42 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Batches aligned to the left, for layers that know sentence lengths instead of masks."""
+"""LSTMs over masked sentences, and the left alignment that sentence lengths need."""
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
-class LeftAlignment:
+class ElmoTaskLstm(nn.Module):
     """
-    Moves the rows of a mask to the left, where programs that know lengths only expect them.
+    A biLSTM that is trained with a task head, and dropout of its output.
 
     Args:
-        mask: bool `(batch, words)`.
+        input_size: width of its input vectors.
+        hidden_size: width of each direction's output.
+        dropout: probability of zeroing an output while training.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`(batch, words, input_size)` to `(batch, words, 2 * hidden_size)`, zero at padding."""
+        return self.dropout(run_over_words(self.lstm, vectors, mask))
+
+
+class LeftAlignment:
+    """
+    Moves the words of each sentence to the left, where code that takes lengths expects them.
+
+    Args:
+        mask: bool `(batch, words)`, True at words.
 
     Attributes:
-        mask: the same, moved.
-        order: `(batch, words)`, the place that each row comes from.
+        mask: the mask after the move.
+        order: `(batch, words)`, the index that each row comes from.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -28,7 +48,7 @@ class LeftAlignment:
         return rows.gather(1, self._index(rows))
 
     def restore(self, rows: torch.Tensor) -> torch.Tensor:
-        """The way back from `align`."""
+        """Undo `align`."""
         return torch.empty_like(rows).scatter(1, self._index(rows), rows)
 
     def _index(self, rows: torch.Tensor) -> torch.Tensor:
@@ -50,7 +70,7 @@ def run_over_words(lstm: nn.LSTM, vectors: torch.Tensor, mask: torch.Tensor) -> 
     if not mask.numel():
         return vectors.new_zeros(*mask.shape, 2 * lstm.hidden_size)
     rows = LeftAlignment(mask)
-    # A sentence of padding alone is read as one word, and what comes out thrown away.
+    # packing refuses the length 0: the LSTM reads one row there, whose output is masked below.
     lengths = rows.mask.sum(1).clamp(min=1).cpu()
     packed = pack_padded_sequence(
         rows.align(vectors), lengths, batch_first=True, enforce_sorted=False
@@ -59,4 +79,4 @@ def run_over_words(lstm: nn.LSTM, vectors: torch.Tensor, mask: torch.Tensor) -> 
     return rows.restore(outputs).masked_fill(~mask[..., None], 0)
 
 
-__all__ = ["LeftAlignment", "run_over_words"]
+__all__ = ["ElmoTaskLstm", "LeftAlignment", "run_over_words"]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A linear-chain conditional random field: tags of a sentence scored together."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -93,26 +94,47 @@ class ElmoCrf(nn.Module):
         self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
     ) -> torch.Tensor:
         """
-        Return what each tag of each word costs: `(batch, words, labels)`, 0 for the best.
+        Score each tag of each word by the best tagging that has it: `(batch, words, labels)`.
 
-        An entry is the score of the best tagging that has this tag there, less the score of the
-        best of all: the largest entries of the words are Viterbi's tagging. Outside the chain
-        the emissions come back. Arguments are those of `decode`.
+        An entry is that tagging's score minus the score of the best tagging of all, so it is 0
+        for the best tag and negative for others; the argmax is Viterbi's tagging. Outside the
+        chain the emissions come back. Arguments are those of `decode`.
         """
+        totals = self._totals(emissions, mask, constraints, torch.amax)
+        scores = totals - totals.amax(-1, keepdim=True)
+        return torch.where(mask[..., None], scores, emissions)
+
+    def log_marginals(
+        self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
+    ) -> torch.Tensor:
+        """
+        Return the log-probability of each tag of each word: `(batch, words, labels)`.
+
+        It sums over all allowed taggings that have the tag. Outside the chain words are on their
+        own: the log-softmax of the emissions. Arguments are those of `decode`.
+        """
+        totals = self._totals(emissions, mask, constraints, torch.logsumexp)
+        return torch.where(mask[..., None], totals, emissions).log_softmax(-1)
+
+    def _totals(
+        self,
+        emissions: torch.Tensor,
+        mask: torch.Tensor,
+        constraints: Constraints | None,
+        combine: Callable[..., torch.Tensor],
+    ) -> torch.Tensor:
+        """Combine, for each tag of each word, the scores of all taggings that have it."""
         if not emissions.shape[1]:
             return emissions
         rows = LeftAlignment(mask)
         aligned = rows.align(_precise(emissions))
         start, transitions, end = self._scores(constraints)
-        best = start + aligned[:, 0]
-        histories = [best]
+        histories = [start + aligned[:, 0]]
         for t in range(1, aligned.shape[1]):
-            best = (best[:, :, None] + transitions).amax(1) + aligned[:, t]
-            histories.append(best)
-        outlooks = _outlooks(aligned, rows.mask, transitions, end)
-        totals = torch.stack(histories, 1) + torch.stack(outlooks, 1)
-        costs = totals - totals.amax(-1, keepdim=True)
-        return torch.where(mask[..., None], rows.restore(costs), emissions)
+            before = combine(histories[-1][:, :, None] + transitions, 1)
+            histories.append(before + aligned[:, t])
+        outlooks = _outlooks(aligned, rows.mask, transitions, end, combine)
+        return rows.restore(torch.stack(histories, 1) + torch.stack(outlooks, 1))
 
     def _log_partition(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         start, transitions, end = self._scores(None)
@@ -177,13 +199,17 @@ def _may_follow(before: str, after: str, scheme: TaggingScheme) -> bool:
 
 
 def _outlooks(
-    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, end: torch.Tensor
+    emissions: torch.Tensor,
+    mask: torch.Tensor,
+    transitions: torch.Tensor,
+    end: torch.Tensor,
+    combine: Callable[..., torch.Tensor] = torch.amax,
 ) -> list[torch.Tensor]:
-    """For each word of left-aligned chains the best score `(batch, labels)` of all after it."""
+    """For each word of left-aligned chains the scores `(batch, labels)` of all after it."""
     outlook = end.expand_as(emissions[:, 0]) if emissions.shape[1] else end
     outlooks = [outlook] * emissions.shape[1]
     for t in reversed(range(emissions.shape[1] - 1)):
-        longer = (transitions + (emissions[:, t + 1] + outlooks[t + 1])[:, None]).amax(-1)
+        longer = combine(transitions + (emissions[:, t + 1] + outlooks[t + 1])[:, None], -1)
         outlooks[t] = torch.where(mask[:, t + 1, None], longer, outlook)
     return outlooks
 

@@ -18,7 +18,7 @@ from .engine_gpu import GpuRunner
 from .engine_weights import States
 from .layer_embeddings import ElmoEmbeddings
 from .layer_lstm import Distinct, ElmoLstm, ElmoMixedLayer, is_unhooked, run_directions
-from .modeling_inputs import check_states, check_words, make_mask
+from .modeling_inputs import check_states, check_words, make_mask, memory_dtype
 
 
 @dataclass
@@ -32,11 +32,13 @@ class ElmoModelOutput(ModelOutput):
             `(batch, words, hidden_size)` each; on request.
         states: output `(layers, batch, hidden_size)` and memory `(layers, batch, directions *
             cell_dim)` of every LSTM after the last word it read; on request.
+        attentions: None, as ELMo has no attention.
     """
 
     last_hidden_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor | None, ...] | None = None
     states: States | None = None
+    attentions: None = None
 
 
 class ElmoLayer(nn.Module):
@@ -243,7 +245,7 @@ class ElmoModel(ElmoPreTrainedModel):
         vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
         if states is None:
             states = self._zero_states(vectors)
-        hidden, cell = check_states(self.config, states, shape[0])
+        hidden, cell = check_states(self.config, states, vectors)
 
         layer_output = vectors.repeat(1, 1, self.config.num_directions)
         all_layers, new_states = [layer_output], []
@@ -284,11 +286,11 @@ class ElmoModel(ElmoPreTrainedModel):
     def _zero_states(self, vectors: torch.Tensor) -> States:
         config = self.config
         rows = (config.num_hidden_layers, vectors.shape[0])
-        # Half precision would forget what a long sentence adds up in the memory.
-        precision = torch.promote_types(vectors.dtype, torch.float32)
         return (
             vectors.new_zeros(*rows, config.hidden_size),
-            vectors.new_zeros(*rows, config.num_directions * config.cell_dim, dtype=precision),
+            vectors.new_zeros(
+                *rows, config.num_directions * config.cell_dim, dtype=memory_dtype(vectors)
+            ),
         )
 
 

@@ -1,7 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Task heads: a learned mix of the biLM's layers, a task LSTM where wanted, an output layer."""
+"""Task heads: a scalar mix of the biLM's layers, an optional task biLSTM, an output layer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,7 +19,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import can_return_tuple
 
 from .configuration_elmo import ElmoConfig
-from .layer_alignment import run_over_words
+from .layer_alignment import ElmoTaskLstm
 from .layer_crf import Constraints, ElmoCrf, make_constraints
 from .layer_scalar_mix import ElmoScalarMix
 from .loss_heads import (
@@ -31,23 +34,46 @@ from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, select_layers
 from .modeling_inputs import make_mask
 from .modeling_pooling import find_context, find_words, pool_words
 
+# A saved head brings along the files that this file imports: a tagger needs its pipeline.
+from .pipeline_elmo import ElmoTokenClassificationPipeline
+
+HiddenStates = bool | int | list[int] | None
+
 
 class TaskVectors(NamedTuple):
-    """What a head gets to see of a batch."""
+    """What a head computes its logits from."""
 
     vectors: torch.Tensor  # (batch, words, width)
     mask: torch.Tensor  # bool (batch, words), False at padding
-    words: torch.Tensor  # the same, False at boundary words too
-    hidden_states: tuple[torch.Tensor | None, ...] | None  # those that were asked for
+    words: torch.Tensor  # bool (batch, words), False at padding and at boundary words
+    hidden_states: tuple[torch.Tensor | None, ...] | None  # as output_hidden_states asks
+
+
+@dataclass
+class ElmoTokenClassifierOutput(TokenClassifierOutput):
+    """
+    What `ElmoForTokenClassification` returns.
+
+    Args:
+        loss: with labels.
+        logits: `(batch, words, num_labels)`, the linear layer's; a CRF's emissions.
+        hidden_states: as in `ElmoModelOutput`.
+        attentions: None, as ELMo has no attention.
+        tag_scores: `(batch, words, num_labels)`, with a CRF in evaluation mode: the score of the
+            best tagging that has this tag at this word, minus the score of the best tagging
+            (max-marginals). So they are at most 0, and their argmax is the best tagging.
+    """
+
+    tag_scores: torch.Tensor | None = None
 
 
 class ElmoTaskModel(ElmoPreTrainedModel):
     """
-    The biLM, the scalar mix and, on request, a task's own biLSTM; a head adds its output layer.
+    The biLM, the scalar mix and, if configured, a task biLSTM; a head adds its output layer.
 
-    The biLM is trained along, or frozen as in the paper by `model.elmo.requires_grad_(False)`.
-    A frozen biLM keeps no activations for a backward pass and gives the same vectors in training
-    as in evaluation, without its own dropout.
+    The biLM is fine-tuned, or frozen as in the paper by `model.elmo.requires_grad_(False)`. A
+    frozen biLM stores no activations for a backward pass and drops nothing: it gives the same
+    vectors in training mode as in evaluation mode.
 
     `scalar_mix` starts from the checkpoint's `scalar_mix.weights` and `scalar_mix.gamma` if it
     has them, else as the average of the layers.
@@ -72,13 +98,6 @@ class ElmoTaskModel(ElmoPreTrainedModel):
             )
             self.task_width, self.task_directions = 2 * config.classifier_lstm_dim, 2
 
-    def train(self, mode: bool = True) -> "ElmoTaskModel":
-        """Set training or evaluation; a frozen biLM stays in evaluation."""
-        super().train(mode)
-        if mode and _is_frozen(self.elmo):
-            self.elmo.eval()
-        return self
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, ElmoScalarMix):
@@ -98,57 +117,53 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         word_input_ids: torch.Tensor | None,
         output_hidden_states: bool | int | list[int] | None,
     ) -> TaskVectors:
-        """Give every word the vector that the head decides on; arguments as in `ElmoModel`."""
-        if self.elmo.training and _is_frozen(self.elmo):
-            self.elmo.eval()
+        """Compute the vectors that the output layer reads; arguments as in `ElmoModel`."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        outputs = self.elmo(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            word_input_ids=word_input_ids,
-            output_hidden_states=True,
-            return_dict=True,
-        )
+        with _no_dropout_if_frozen(self.elmo):
+            outputs = self.elmo(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                word_input_ids=word_input_ids,
+                output_hidden_states=True,
+                return_dict=True,
+            )
         layers = outputs.hidden_states
         given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
-        directions = self.config.num_directions
-        mask = make_mask(*given, layers[0].shape[:2], directions).any(-1)
-        words = find_words(self.config, mask, input_ids, word_input_ids)
+        mask, words = self._find_words(*given, layers[0].shape[:2])
         vectors = self.dropout(self.scalar_mix(layers, mask, words))
         if self.task_lstm is not None:
             vectors = self.task_lstm(vectors, mask)
         return TaskVectors(vectors, mask, words, select_layers(layers, output_hidden_states))
 
-
-class ElmoTaskLstm(nn.Module):
-    """
-    A biLSTM of the task, trained with the head, and the dropout of its output.
-
-    Args:
-        input_size: width of the vectors that it reads.
-        hidden_size: width of each direction's output.
-        dropout: probability of zeroing an output while training.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, dropout: float) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True, bidirectional=True)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """`(batch, words, input_size)` to `(batch, words, 2 * hidden_size)`, zero at padding."""
-        return self.dropout(run_over_words(self.lstm, vectors, mask))
+    def _find_words(
+        self,
+        attention_mask: torch.Tensor | None,
+        input_ids: torch.Tensor | None,
+        word_input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        shape: torch.Size,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bool `(batch, words)` twice: False at padding; False at boundary words, too."""
+        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
+        mask = make_mask(*given, shape, self.config.num_directions).any(-1)
+        return mask, find_words(self.config, mask, input_ids, word_input_ids)
 
 
-def _is_frozen(module: nn.Module) -> bool:
-    return not any(parameter.requires_grad for parameter in module.parameters())
-
-
-# Remote code of early transformers 5 brings along what this file imports, and no more.
-
-HiddenStates = bool | int | list[int] | None
+@contextmanager
+def _no_dropout_if_frozen(elmo: ElmoModel) -> Iterator[None]:
+    """Put a biLM without trainable parameters into evaluation mode for one call."""
+    if not elmo.training or any(parameter.requires_grad for parameter in elmo.parameters()):
+        yield
+        return
+    modes = [(module, module.training) for module in elmo.modules()]
+    elmo.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 class ElmoForSequenceClassification(ElmoTaskModel):
@@ -207,12 +222,12 @@ class ElmoForTokenClassification(ElmoTaskModel):
     """
     ELMo with a linear layer over every word, and with `config.use_crf` a CRF over the sentence.
 
-    With a CRF the loss is the tagging's negative log-likelihood per word. In evaluation the logits
-    are then what each tag would cost the whole sentence, 0 for the best: their largest entries are
-    the best tagging, so that an argmax, as in Trainer's metrics and in the pipeline, is Viterbi
-    decoding. `config.tagging_scheme` rules out taggings that are no spans. In training the logits
-    are the linear layer's; Trainer's label smoothing sees these alone, so it does not go with a
-    CRF.
+    With a CRF the loss is the tagging's negative log-likelihood per word, and in evaluation mode
+    the output has `tag_scores` `(batch, words, num_labels)`, whose argmax is the best tagging
+    (Viterbi). Trainer's predictions are then these scores, so that `compute_metrics` takes their
+    argmax as for every other model. `logits` are always the linear layer's, the CRF's emissions.
+    `config.tagging_scheme` rules out taggings that are no valid spans. Label smoothing reads the
+    logits alone, so it does not go with a CRF.
 
     Args:
         config: the model's configuration, with the labels' names in `id2label`.
@@ -239,7 +254,7 @@ class ElmoForTokenClassification(ElmoTaskModel):
         num_items_in_batch: NumItems = None,
         output_hidden_states: HiddenStates = None,
         output_attentions: bool | None = None,
-    ) -> TokenClassifierOutput:
+    ) -> ElmoTokenClassifierOutput:
         """
         Score the labels of every word `(batch, words, num_labels)`; words as in `ElmoModel`, and:
 
@@ -256,12 +271,12 @@ class ElmoForTokenClassification(ElmoTaskModel):
             input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
         )
         logits = self.classifier(task.vectors)
-        loss = None
+        loss, tag_scores = None, None
         if labels is not None:
             loss = self._loss(logits, labels, task.words, num_items_in_batch)
         if self.crf is not None and not self.training:
-            logits = self.crf.max_marginals(logits, task.words, self._constraints())
-        return TokenClassifierOutput(loss, logits, task.hidden_states)
+            tag_scores = self.crf.max_marginals(logits, task.words, self._constraints())
+        return ElmoTokenClassifierOutput(loss, logits, task.hidden_states, tag_scores=tag_scores)
 
     @torch.no_grad()
     def decode(
@@ -274,13 +289,36 @@ class ElmoForTokenClassification(ElmoTaskModel):
         """
         Return the label ids of the words `(batch, words)`, -100 at boundaries and padding.
 
-        With a CRF it is the best tagging, also where two tags of a word come out equal.
+        With a CRF this is the best tagging, even where two tags of a word have equal scores.
         """
         task = self.encode(input_ids, attention_mask, inputs_embeds, word_input_ids, False)
         logits = self.classifier(task.vectors)
         if self.crf is None:
             return logits.argmax(-1).masked_fill(~task.words, -100)
         return self.crf.decode(logits, task.words, self._constraints())
+
+    @torch.no_grad()
+    def log_marginals(
+        self,
+        logits: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        word_input_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Return the log-probability of each tag of each word `(batch, words, num_labels)`.
+
+        With a CRF it is the marginal over all taggings, without one the log-softmax.
+
+        Args:
+            logits: what `forward` returned for the same words, given by the other arguments.
+        """
+        if self.crf is None:
+            return logits.log_softmax(-1)
+        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
+        _, words = self._find_words(*given, logits.shape[:2])
+        return self.crf.log_marginals(logits, words, self._constraints())
 
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor, words: torch.Tensor, num_items: NumItems
@@ -447,7 +485,8 @@ __all__ = [
     "ElmoForQuestionAnswering",
     "ElmoForSequenceClassification",
     "ElmoForTokenClassification",
-    "ElmoTaskLstm",
     "ElmoTaskModel",
+    "ElmoTokenClassificationPipeline",
+    "ElmoTokenClassifierOutput",
     "TaskVectors",
 ]

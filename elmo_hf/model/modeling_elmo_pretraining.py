@@ -34,6 +34,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
         states: as in `ElmoModelOutput`.
         forward_loss: mean cross entropy of the words predicted, in nats; with labels.
         backward_loss: the same; None without a backward stack.
+        attentions: None, as ELMo has no attention.
     """
 
     loss: torch.Tensor | None = None
@@ -43,6 +44,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
     states: States | None = None
     forward_loss: torch.Tensor | None = None
     backward_loss: torch.Tensor | None = None
+    attentions: None = None
 
 
 class ElmoTiedHead(nn.Module):

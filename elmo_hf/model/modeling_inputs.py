@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what a model is given: one clear error instead of a failure deep inside."""
+"""Checks of a model's arguments: one clear error instead of a failure deep inside."""
 
 import torch
 
@@ -41,17 +41,19 @@ def make_mask(
     directions: int | None = None,
 ) -> torch.Tensor:
     """
-    Return `(batch, words)`, False at padding: the given mask, or every word that is not all 0.
+    Return the attention mask as bool `(batch, words)`, False at padding.
 
-    Given the number of directions, return `(batch, words, directions)`, False where one does not
-    read; the mask may have that shape, too.
+    Without an attention mask, words whose ids are all 0 are padding. With the number of
+    directions, the result is `(batch, words, directions)`, False where a direction skips a word,
+    and the attention mask may have that shape, too.
 
     Raises:
-        ValueError: the given mask has another shape.
+        ValueError: the attention mask has another shape, or other values than 0 and 1.
     """
     if attention_mask is None:
         mask = _find_words(input_ids, word_input_ids, inputs_embeds, shape)
     elif attention_mask.shape in (shape, (*shape, directions)):
+        _check_mask_values(attention_mask)
         mask = attention_mask.bool()
     else:
         raise ValueError(
@@ -64,8 +66,19 @@ def make_mask(
     return mask[..., None].expand(*shape, directions)
 
 
-def check_states(config: ElmoConfig, states: States, batch: int) -> States:
-    """Return the states; raise ValueError unless they fit the model and the batch."""
+def check_states(config: ElmoConfig, states: States, vectors: torch.Tensor) -> States:
+    """
+    Return the states in the types that the LSTMs compute in.
+
+    Args:
+        config: the model's configuration.
+        states: output and memory of every layer, as in `ElmoModel.forward`.
+        vectors: `(batch, words, projection_dim)`, the vectors of the words to be read.
+
+    Raises:
+        ValueError: shape, type or device do not fit the model and the batch.
+    """
+    batch = len(vectors)
     sizes = (config.hidden_size, config.num_directions * config.cell_dim)
     expected = [(config.num_hidden_layers, batch, size) for size in sizes]
     found = [tuple(part.shape) for part in states]
@@ -74,7 +87,19 @@ def check_states(config: ElmoConfig, states: States, batch: int) -> States:
             f"states have shapes {found}, but this model and a batch of {batch} need {expected}; "
             "pass the `states` of an output for the same number of sentences, or None for zeros"
         )
-    return states
+    for part in states:
+        if not part.is_floating_point() or part.device != vectors.device:
+            raise ValueError(
+                f"states are of type {part.dtype} on {part.device}; expected floating point on "
+                f"{vectors.device}, where the model is: pass the `states` of its own output"
+            )
+    hidden, cell = states
+    return hidden.to(vectors.dtype), cell.to(memory_dtype(vectors))
+
+
+def memory_dtype(vectors: torch.Tensor) -> torch.dtype:
+    """Type of the LSTM memory: half precision would lose what a long sentence adds up in it."""
+    return torch.promote_types(vectors.dtype, torch.float32)
 
 
 def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) -> None:
@@ -84,7 +109,8 @@ def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) ->
             f"labels have shape {tuple(labels.shape)}, but there are (batch, words) = "
             f"{tuple(shape)}; get them with tokenizer(..., return_lm_labels=True)"
         )
-    _check_range(labels[labels != -100], "labels", config.lm_vocab_size, "lm_vocab_size")
+    counted = labels.masked_fill(labels == -100, 0)
+    _check_range(counted, "labels", config.lm_vocab_size, "lm_vocab_size")
 
 
 def _find_words(
@@ -168,9 +194,19 @@ def _check_integers(ids: torch.Tensor, name: str) -> None:
         raise ValueError(f"{name} are of type {ids.dtype}; expected integers, such as torch.long")
 
 
+def _check_mask_values(mask: torch.Tensor) -> None:
+    if mask.dtype == torch.bool or not _can_read(mask):
+        return
+    if bool((mask.ne(0) & mask.ne(1)).any()):
+        low, high = mask.aminmax()
+        raise ValueError(
+            f"attention_mask has values from {low:g} to {high:g}; expected 1 at words and 0 at "
+            "padding, as the tokenizer returns them, not numbers to add to attention scores"
+        )
+
+
 def _check_range(ids: torch.Tensor, name: str, size: int, size_name: str) -> None:
-    # A look at the values would stall an accelerator's queue and break a compiled graph.
-    if ids.device.type != "cpu" or torch.compiler.is_compiling() or not ids.numel():
+    if not _can_read(ids) or not ids.numel():
         return
     low, high = (int(bound) for bound in ids.aminmax())
     if low < 0 or high >= size:
@@ -180,4 +216,11 @@ def _check_range(ids: torch.Tensor, name: str, size: int, size_name: str) -> Non
         )
 
 
-__all__ = ["check_labels", "check_states", "check_words", "make_mask"]
+def _can_read(tensor: torch.Tensor) -> bool:
+    """Whether a check may look at values: it would stall a GPU, break a graph, and fail in vmap."""
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
+__all__ = ["check_labels", "check_states", "check_words", "make_mask", "memory_dtype"]

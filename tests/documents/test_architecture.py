@@ -9,7 +9,7 @@ from transformers.dynamic_module_utils import get_imports
 
 ROOT = Path(__file__).parents[2]
 # A file of elmo_hf/model/ may import what stands further left, and its own prefix.
-PREFIXES = ["configuration", "engine", "loss", "layer", "modeling", "pipeline"]
+PREFIXES = ["configuration", "engine", "loss", "layer", "pipeline", "modeling"]
 # A module or folder of elmo_hf/ may import what stands further left, and its own files.
 LIBRARY = [
     "extras",

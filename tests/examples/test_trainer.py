@@ -176,7 +176,7 @@ def test_the_switches_of_trainer_work(options, frozen, tmp_path):
     assert math.isfinite(run.evaluate()["eval_loss"])
 
 
-def test_predictions_are_logits_alone_and_those_of_a_crf_decode_it(tmp_path):
+def test_predictions_are_one_array_and_those_of_a_crf_decode_it(tmp_path):
     model = make("crf")
     model.crf.transitions.data.normal_()
     found = trainer(model, tmp_path, "crf").predict(examples("crf"))

@@ -1,9 +1,18 @@
 """ElmoConfig: saved, loaded, and strict about contradictions."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from helpers.hub_server import HubServer
 from huggingface_hub.errors import StrictDataclassError
 
 from elmo_hf import ElmoConfig
+from elmo_hf.model.configuration_elmo import AUTO_MAP, logger
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_default_is_the_published_original():
@@ -24,6 +33,35 @@ def test_a_saved_config_brings_the_code_that_its_auto_map_names(tmp_path):
     for reference in config.auto_map.values():
         module, class_name = reference.split(".")
         assert f"class {class_name}" in (tmp_path / f"{module}.py").read_text()
+
+
+def test_a_folder_of_other_source_files_is_saved_with_the_map_of_these(tmp_path):
+    config = ElmoConfig(auto_map={"AutoModel": "another_file.ElmoModel"})
+    config.save_pretrained(tmp_path)
+    assert ElmoConfig.from_pretrained(tmp_path).auto_map == AUTO_MAP
+
+
+def test_pushing_a_config_uploads_the_code_that_its_auto_map_names(tmp_path):
+    script = (
+        "from elmo_hf import ElmoConfig\n"
+        "ElmoConfig().save_pretrained('saved', push_to_hub=True, repo_id='me/new')"
+    )
+    with HubServer() as hub:
+        environment = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", script]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+        _, files = hub.repositories["me/new"].at("main")
+    modules = {f"{reference.split('.')[0]}.py" for reference in AUTO_MAP.values()}
+    assert {"config.json", *modules} <= set(files)
+
+
+def test_a_misspelled_field_is_warned_of_and_a_field_of_the_user_s_own_is_not(monkeypatch):
+    said = []
+    monkeypatch.setattr(logger, "warning", said.append)
+    assert ElmoConfig(projection_dims=5, dataset="mine").dataset == "mine"
+    assert len(said) == 1 and "'projection_dims'" in said[0] and "'projection_dim'?" in said[0]
+    ElmoConfig(id2label={0: "O"}, architectures=["ElmoModel"], hidden_size=4)
+    assert len(said) == 1
 
 
 def test_hidden_size_follows_the_directions_and_cannot_be_set():

@@ -48,6 +48,7 @@ def test_likelihood_decoding_and_marginals_are_those_of_brute_force(seed):
     losses = crf(emissions, labels, mask)
     decoded = crf.decode(emissions, mask)
     marginals = crf.max_marginals(emissions, mask)
+    probabilities = crf.log_marginals(emissions, mask).exp()
     for row in range(3):
         words = mask[row]
         if not words.any():
@@ -62,6 +63,9 @@ def test_likelihood_decoding_and_marginals_are_those_of_brute_force(seed):
             for tag in range(3):
                 score = max(s for tags, s in scored.items() if tags[place] == tag)
                 torch.testing.assert_close(marginals[row, word, tag], score - scored[best])
+                having = torch.stack([s for tags, s in scored.items() if tags[place] == tag])
+                expected = (having.logsumexp(0) - total).exp()
+                torch.testing.assert_close(probabilities[row, word, tag], expected)
     assert losses[3] == 0 and (decoded[~mask] == -100).all()
     assert torch.equal(marginals[~mask], emissions[~mask])
 

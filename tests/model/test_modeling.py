@@ -265,11 +265,39 @@ IDS = words(4, 2)
             {"input_ids": IDS, "states": (torch.zeros(2, 3, 24), torch.zeros(2, 3, 48))},
             "a batch of 2 need",
         ),
+        (
+            {"input_ids": IDS, "states": (torch.zeros(2, 2, 24), torch.zeros(2, 2, 48).long())},
+            "states are of type torch.int64 on cpu; expected floating point",
+        ),
+        (
+            {"input_ids": IDS, "states": make()._zero_states(torch.zeros(2, 1, 12, device="meta"))},
+            "on meta; expected floating point on cpu",
+        ),
+        (
+            {"input_ids": IDS, "attention_mask": torch.tensor([[0.0, 0, 0, 0], [0, 0, 0, -1e9]])},
+            "attention_mask has values from -1e\\+09 to 0; expected 1 at words and 0 at padding",
+        ),
+        (
+            {"input_ids": IDS, "attention_mask": torch.tensor([[1, 1, 2, 2], [1, 1, 1, 0]])},
+            "from 0 to 2; expected 1 at words",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_was_expected(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()(**given)
+
+
+def test_states_of_another_precision_are_taken_in_the_model_s():
+    model, ids = make(), words(4, 2)
+    states = model(ids, use_cache=True).states
+    expected = model(ids, states=states).last_hidden_state
+    found = model(ids, states=tuple(part.double() for part in states)).last_hidden_state
+    assert torch.equal(found, expected)
+
+
+def test_there_are_no_attentions():
+    assert make()(IDS).attentions is None
 
 
 def test_unknown_arguments_are_not_swallowed():

@@ -108,8 +108,6 @@ def test_a_frozen_biLM_keeps_no_activations_and_no_dropout():
         kept[frozen] = sum(saved)
         if frozen:
             assert torch.equal(logits, model(**inputs).logits)  # its own dropout would show
-            model.train()
-            assert not model.elmo.training and model.dropout.training
             logits.sum().backward()
             trained = {name for name, p in model.named_parameters() if p.grad is not None}
             assert trained == {n for n, _ in model.named_parameters() if not n.startswith("elmo.")}
@@ -118,6 +116,20 @@ def test_a_frozen_biLM_keeps_no_activations_and_no_dropout():
     words = inputs.attention_mask.numel()
     # The mix keeps its three layers, the classifier its input; each of width 12.
     assert kept[True] < 6 * words * 12 < kept[False] / 3
+
+
+@pytest.mark.parametrize("freeze_first", [False, True])
+def test_a_call_leaves_the_training_mode_of_every_module_as_it_is(freeze_first):
+    model, inputs = make(dropout=0.5, mix_dropout=0.0), tokenize(SENTENCES)
+    model.elmo.requires_grad_(not freeze_first)
+    model.train()
+    model.elmo.layers[1].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    for frozen in (True, False, True):
+        model.elmo.requires_grad_(not frozen)
+        one, other = model(**inputs).logits, model(**inputs).logits
+        assert torch.equal(one, other) == frozen  # unfrozen, the biLM has its dropout at once
+        assert {name: module.training for name, module in model.named_modules()} == modes
 
 
 def test_a_trained_biLM_has_its_dropout_and_gets_gradients():
@@ -174,7 +186,7 @@ def test_batches_without_any_label_have_no_loss_but_a_gradient(use_crf):
     assert abs(loss) < 1e-6 and model.classifier.weight.grad.isfinite().all()
 
 
-def test_a_crf_trains_on_sentences_and_its_logits_decode_them():
+def test_a_crf_trains_on_sentences_and_its_tag_scores_decode_them():
     names = {0: "O", 1: "B-X", 2: "I-X"}
     model = make(
         ElmoForTokenClassification,
@@ -198,7 +210,9 @@ def test_a_crf_trains_on_sentences_and_its_logits_decode_them():
     assert (decoded[~words] == -100).all()
     scored = model(**inputs, labels=labels)
     torch.testing.assert_close(scored.loss, emissions.loss)
-    assert torch.equal(scored.logits.argmax(-1)[words], decoded[words])
+    assert emissions.tag_scores is None
+    torch.testing.assert_close(scored.logits, emissions.logits)  # in either mode
+    assert torch.equal(scored.tag_scores.argmax(-1)[words], decoded[words])
     first = decoded[:, 1]
     assert (first != 2).all()  # no sentence begins inside a span
 

@@ -1,8 +1,16 @@
 """Pipelines: ours for tagging words, the stock ones for everything else."""
 
+import itertools
+
 import pytest
 import torch
-from transformers import pipeline
+from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    BertTokenizer,
+    TokenClassificationPipeline,
+    pipeline,
+)
 
 from elmo_hf import (
     ElmoConfig,
@@ -34,13 +42,7 @@ class FixedTags(ElmoForTokenClassification):
 def tagger(model_class=FixedTags, **kwargs):
     torch.manual_seed(0)
     model = model_class(ElmoConfig(**TINY, id2label=NAMES)).eval()
-    return pipeline(
-        "token-classification",
-        model=model,
-        tokenizer=TOKENIZER,
-        pipeline_class=ElmoTokenClassificationPipeline,
-        **kwargs,
-    )
+    return pipeline("token-classification", model=model, tokenizer=TOKENIZER, **kwargs)
 
 
 def test_words_are_tagged_with_their_place_in_the_text():
@@ -85,15 +87,46 @@ def test_long_texts_are_read_in_overlapping_parts():
     assert [one["word"] for one in found] == ["Ada Lovelace", "Charles Babbage"]
 
 
-def test_a_crf_decodes_in_the_pipeline():
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_a_crf_decodes_in_the_pipeline_and_scores_are_marginal_probabilities(strategy, tmp_path):
     torch.manual_seed(0)
     config = ElmoConfig(**TINY, id2label=NAMES, use_crf=True, tagging_scheme="BIO")
     model = ElmoForTokenClassification(config).eval()
-    model.crf.transitions.data.normal_(std=5)
-    options = {"tokenizer": TOKENIZER, "ignore_labels": []}
-    found = ElmoTokenClassificationPipeline(model=model, **options)(TEXT)
-    tags = model.decode(**TOKENIZER(TEXT, return_tensors="pt"))[0, 1:-1].tolist()
-    assert [one["entity"] for one in found] == [NAMES[tag] for tag in tags]
+    model.crf.transitions.data.normal_(std=0.5)
+    model.classifier.weight.data.normal_(std=9)
+    inputs = TOKENIZER(TEXT, return_tensors="pt")
+    tags = model.decode(**inputs)[0, 1:-1]
+    marginals = model.log_marginals(model(**inputs).logits, **inputs)[0, 1:-1].exp()
+    expected = marginals.gather(1, tags[:, None])[:, 0].tolist()
+    # The best tagging's tag is not always the word's likeliest: the case that is hard to get right.
+    assert not torch.equal(tags, marginals.argmax(1)) and 0.2 < min(expected) < 0.6
+    model.save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    options = {"aggregation_strategy": strategy, "ignore_labels": []}
+    tag = pipeline("ner", model=str(tmp_path), **options)
+    for found in (tag(TEXT), tag(["No", TEXT], batch_size=2)[1]):
+        if strategy == "none":
+            assert [one["entity"] for one in found] == [NAMES[one] for one in tags.tolist()]
+            assert [one["score"] for one in found] == pytest.approx(expected, abs=1e-5)
+        else:
+            kinds = [NAMES[one][2:] or "O" for one in tags.tolist()]
+            groups = [one["entity_group"] for one in found]
+            assert [kind for kind, _ in itertools.groupby(kinds)] == [
+                kind for kind, _ in itertools.groupby(groups)
+            ]
+
+
+def test_other_models_get_the_stock_pipeline(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n")
+    tiny = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 6}
+    bert = BertForTokenClassification(BertConfig(num_hidden_layers=1, **tiny))
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    tag = pipeline("token-classification", model=bert, tokenizer=tokenizer)
+    assert type(tag) is TokenClassificationPipeline and len(tag("hello hello")) == 2
+    elmo = tagger(ElmoForTokenClassification)
+    assert type(elmo) is ElmoTokenClassificationPipeline
+    elmo.save_pretrained(tmp_path / "saved")
+    assert "custom_pipelines" not in (tmp_path / "saved/config.json").read_text()
 
 
 def test_the_stock_pipelines_take_elmo(tmp_path):
