@@ -1,10 +1,8 @@
 """Convert original ELMo weights to a Hub folder, verified; or a folder back to original files."""
 
-import argparse
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ from .. import (
     ElmoTokenizer,
     __version__,
 )
-from ..extras import MissingExtraError, require
+from ..extras import require
 from . import tfhub, verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import open_allennlp, write_allennlp
@@ -357,71 +355,3 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write readable JSON in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m conversion.convert", description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="SOURCE OUTPUT", type=Path)
-    parser.add_argument("--options", type=Path, help="options.json, instead of SOURCE")
-    parser.add_argument("--weights", type=Path, help="HDF5 file, checkpoint's .index, state dict")
-    parser.add_argument("--vocab", type=Path, help="words of the softmax or table, one a line")
-    parser.add_argument("--prefix", help="which ELMo of an AllenNLP model that has several")
-    parser.add_argument(
-        "--alignment",
-        action="append",
-        default=[],
-        type=alignment,
-        metavar="LAYER=FILE",
-        help="matrix of a cross-lingual alignment, kept in the folder; may be repeated",
-    )
-    parser.add_argument("--to-hdf5", action="store_true", help="write original files from a folder")
-    parser.add_argument(
-        "--to-allennlp", action="store_true", help="write a folder's weights as a state dict"
-    )
-    parsed = parser.parse_intermixed_args(arguments)
-    *source, parsed.output = parsed.paths
-    parsed.source = source[0] if source else None
-    if len(source) > 1 or (not source and not (parsed.options and parsed.weights)):
-        parser.error("give SOURCE OUTPUT, or --options FILE --weights FILE OUTPUT")
-    return parsed
-
-
-def alignment(given: str) -> tuple[int, Path]:
-    """Read an argument LAYER=FILE."""
-    layer, _, path = given.partition("=")
-    if not layer.isdigit() or not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{given!r} is not LAYER=FILE with a file that exists")
-    return int(layer), Path(path)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return the exit status, 1 where nothing was written."""
-    given = parse_arguments(arguments)
-    try:
-        if given.to_hdf5:
-            convert_back(given.source, given.output)
-            print(f"wrote {given.output}, which converts back bit for bit")
-            return 0
-        if given.to_allennlp:
-            convert_to_allennlp(given.source, given.output)
-            print(f"wrote {given.output}, which converts back bit for bit")
-            return 0
-        record = convert(
-            given.source,
-            given.output,
-            given.options,
-            given.weights,
-            given.vocab,
-            given.prefix,
-            dict(given.alignment),
-        )
-    except (WeightsError, MissingExtraError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for note in record["notes"]:
-        print(f"note: {note}")
-    for difference in record["verification"]["differences"]:
-        print(verification.Difference(**difference))
-    print(f"wrote {given.output}")
-    return 0

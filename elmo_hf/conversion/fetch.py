@@ -1,10 +1,8 @@
 """Download a published checkpoint that you name, convert it to a Hub folder, and verify it."""
 
-import argparse
 import http.client
 import os
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ from tqdm import tqdm
 from .. import __version__
 from .bilm_hdf5 import WeightsError
 from .convert import RECORD, convert, describe, write_json
-from .registry import Checkpoint, SourceFile, find, read_registry
+from .registry import Checkpoint, SourceFile
 
 TIMEOUT_SECONDS = 60
 AGAIN = "what has arrived is kept: the same command goes on from there"
@@ -49,7 +47,7 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
     if not checkpoint.files:
         raise WeightsError(
             f"no address of {checkpoint.name}'s files is known; get them from {checkpoint.page}, "
-            f"then: python -m conversion.convert FOLDER_OR_ARCHIVE {output}"
+            f"then: elmo-hf convert FOLDER_OR_ARCHIVE {output}"
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise WeightsError(f"{output} exists already; name a new folder, or remove it first")
@@ -162,44 +160,3 @@ def _copy(response: Any, part: Path, start: int, total: int | None) -> None:
         while chunk := response.read(1 << 18):
             file.write(chunk)
             progress.update(len(chunk))
-
-
-def print_list() -> None:
-    """Print a line for each checkpoint of the registry."""
-    checkpoints = read_registry().values()
-    width = max(len(checkpoint.name) for checkpoint in checkpoints)
-    for checkpoint in checkpoints:
-        how = checkpoint.size if checkpoint.files else f"by hand, from {checkpoint.page}"
-        languages = " ".join(checkpoint.languages) or "-"
-        print(f"{checkpoint.name:{width}}  {languages:3}  {checkpoint.format:29}  {how}")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return the exit status, 1 where no folder was written."""
-    parser = argparse.ArgumentParser(prog="python -m conversion.fetch", description=__doc__)
-    parser.add_argument("name", nargs="?", help="a checkpoint that --list names")
-    parser.add_argument("output", nargs="?", type=Path, help="folder to write; default: NAME")
-    parser.add_argument("--keep", action="store_true", help="keep the files in OUTPUT-original")
-    parser.add_argument("--list", action="store_true", help="list the checkpoints")
-    given = parser.parse_args(arguments)
-    if given.list:
-        print_list()
-        return 0
-    if given.name is None:
-        parser.error("name a checkpoint, or give --list")
-    try:
-        checkpoint = find(given.name)
-        print(f"{checkpoint.title}: {checkpoint.size}; licence: {checkpoint.licence}")
-        print(f"described at {checkpoint.page}")
-        output = given.output or Path(given.name)
-        record = fetch(checkpoint, output, given.keep)
-    except WeightsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; {AGAIN}", file=sys.stderr)
-        return 130
-    for note in record["notes"]:
-        print(f"note: {note}")
-    print(f"wrote {output}, verified")
-    return 0

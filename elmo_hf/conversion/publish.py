@@ -1,10 +1,8 @@
 """Publish a verified conversion on the Hugging Face Hub, with its card and its code."""
 
-import argparse
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +126,7 @@ def upload(plan: Plan) -> str:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return a folder's conversion.json; WeightsError unless it says that all was verified."""
-    again = "convert the original again with python -m conversion.convert"
+    again = "convert the original again with elmo-hf convert"
     path = folder / RECORD
     if not path.is_file():
         raise WeightsError(f"{folder} holds no {RECORD}, so nothing vouches for it; {again}")
@@ -184,8 +182,8 @@ def _choose(record: Mapping[str, Any], name: str | None, facts: Path) -> Checkpo
     name = name or record.get("checkpoint") or (next(iter(registry)) if len(registry) == 1 else "")
     if not name:
         raise WeightsError(
-            f"{RECORD} does not name the checkpoint; name it with --checkpoint NAME (python -m "
-            f"conversion.fetch --list), give --facts FILE, or write a {CARD} of your own"
+            f"{RECORD} does not name the checkpoint; name it with --checkpoint NAME (elmo-hf "
+            f"fetch --list), give --facts FILE, or write a {CARD} of your own"
         )
     return find(name, registry)
 
@@ -194,34 +192,8 @@ def _is_own_card(path: Path) -> bool:
     return path.is_file() and MARKER not in path.read_text(encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return the exit status, 1 where nothing was published."""
-    parser = argparse.ArgumentParser(prog="python -m conversion.publish", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a converted model")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="NAME or NAMESPACE/NAME on the Hub")
-    parser.add_argument("--private", action="store_true", help="let only its owners see it")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--checkpoint", metavar="NAME", help="whose facts the card states")
-    parser.add_argument("--facts", type=Path, default=REGISTRY, help="a file of other facts")
-    given = parser.parse_args(arguments)
-    try:
-        plan = prepare(given.folder, given.repo_id, given.private, given.checkpoint, given.facts)
-        if given.dry_run:
-            print(f"a dry run: nothing is written or sent\n{plan}")
-            return 0
-        for note in plan.notes:
-            print(f"note: {note}")
-        print(f"published {upload(plan)}")
-    except WeightsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except NETWORK_ERRORS as error:
-        print(f"error: {_explain(error)}; run the same command again to go on", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
+    """What a refusal of the Hub, or a failure of the network, means for the user."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return (

@@ -134,9 +134,7 @@ def find(name: str, registry: Mapping[str, Checkpoint] | None = None) -> Checkpo
         return registry[name]
     near = difflib.get_close_matches(name, registry) or [n for n in registry if name in n][:5]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise WeightsError(
-        f"there is no checkpoint {name!r}; {hint}`python -m conversion.fetch --list` lists them"
-    )
+    raise WeightsError(f"there is no checkpoint {name!r}; {hint}`elmo-hf fetch --list` lists them")
 
 
 def _read(path: Path) -> dict[str, Any]:

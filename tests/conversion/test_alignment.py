@@ -7,10 +7,11 @@ import torch
 from helpers.originals import options, random_arrays, write_original
 from helpers.torch_originals import refuses, write_bite
 
+from conversion.convert import main
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.conversion.alignment import align, is_alignment, load_alignment, read_alignment
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
-from elmo_hf.conversion.convert import convert, main
+from elmo_hf.conversion.convert import convert
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import torch
 from helpers.originals import options, random_arrays, write_original
 from helpers.torch_originals import PREFIX, allennlp_tensors, refuses, task_model, write_bite
 
+from conversion.convert import main
 from elmo_hf import ElmoConfig, ElmoModel
 from elmo_hf.conversion.allennlp import load_scalar_mix
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
-from elmo_hf.conversion.convert import convert, main
+from elmo_hf.conversion.convert import convert
 
 OPTIONS = options()
 OPTIONS["lstm"] |= {"cell_clip": 0.3, "proj_clip": 0.2}

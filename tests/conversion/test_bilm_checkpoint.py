@@ -18,10 +18,11 @@ from helpers.originals import (
     write_original,
 )
 
+from conversion.convert import main
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.conversion.bilm_checkpoint import hdf5_name, open_checkpoint
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
-from elmo_hf.conversion.convert import convert, main
+from elmo_hf.conversion.convert import convert
 from elmo_hf.conversion.tf_bundle import Bundle
 from elmo_hf.conversion.tf_crc32c import crc32c
 

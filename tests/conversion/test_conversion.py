@@ -11,10 +11,11 @@ import pytest
 import torch
 from helpers.originals import VARIANTS, WORDS, options, random_arrays, token_options, write_original
 
+from conversion.convert import main
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
 from elmo_hf.conversion import reference, verification
 from elmo_hf.conversion.bilm_hdf5 import EXACT_FORGET_BIAS, WeightsError
-from elmo_hf.conversion.convert import convert, convert_back, main
+from elmo_hf.conversion.convert import convert, convert_back
 from elmo_hf.conversion.sources import new_folder
 
 

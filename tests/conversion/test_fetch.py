@@ -9,10 +9,12 @@ import pytest
 import torch
 from helpers.originals import options, random_arrays, write_original
 
+from conversion.fetch import main
 from elmo_hf import ElmoModel
 from elmo_hf.conversion import fetch as fetching
+from elmo_hf.conversion import registry
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
-from elmo_hf.conversion.fetch import download, fetch, main
+from elmo_hf.conversion.fetch import download, fetch
 from elmo_hf.conversion.registry import Checkpoint, SourceFile
 
 
@@ -145,7 +147,7 @@ def test_what_agrees_with_the_registry_is_taken(tmp_path, server):
 def test_failures_are_one_line_and_leave_no_folder(
     tmp_path, server, checkpoint, monkeypatch, capsys
 ):
-    monkeypatch.setattr(fetching, "find", lambda name: checkpoint)
+    monkeypatch.setattr(registry, "find", lambda name: checkpoint)
     ours = tmp_path / "ours"
 
     def refuses(complaint):
@@ -179,7 +181,7 @@ def test_the_list_names_every_checkpoint_with_its_size(capsys):
 
 
 def test_the_command_tells_licence_and_source_first(tmp_path, checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr(fetching, "find", lambda name: checkpoint)
+    monkeypatch.setattr(registry, "find", lambda name: checkpoint)
     assert main(["tiny", str(tmp_path / "ours")]) == 0
     first, second, *_, last = capsys.readouterr().out.splitlines()
     assert first == "Tiny: size not known; licence: not stated"

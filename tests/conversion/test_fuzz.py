@@ -24,7 +24,7 @@ from helpers.originals import options, random_arrays, write_original
 from helpers.torch_originals import PREFIX, allennlp_tensors, task_model, write_manylangs
 from test_tfhub import SPELLINGS, write_module
 
-from elmo_hf.conversion.convert import main
+from conversion.convert import main
 
 MADE_OF = options()
 MORE_MEMORY = 400 << 20  # bytes; the originals have some 100 kB

@@ -16,9 +16,10 @@ from helpers.torch_originals import (
     write_manylangs,
 )
 
+from conversion.convert import main
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
-from elmo_hf.conversion.convert import convert, main
+from elmo_hf.conversion.convert import convert
 from elmo_hf.conversion.manylangs import NAMES, read_dictionary
 from elmo_hf.conversion.torch_files import dump_rows, encoder_table
 

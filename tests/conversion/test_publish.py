@@ -12,18 +12,19 @@ import torch
 from helpers.hub_server import TOKEN, HubServer
 from helpers.originals import options, random_arrays, write_original
 
+from conversion.publish import main
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.cards import MARKER
 from elmo_hf.conversion.convert import convert, describe
-from elmo_hf.conversion.publish import check_code, main, prepare
+from elmo_hf.conversion.publish import check_code, prepare
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = ["The river don't stop .", "Naïve 日本語 !"]
 PUBLISHER = """
 import os, sys
 from transformers import Trainer, TrainingArguments
-from elmo_hf.conversion.publish import main
+from conversion.publish import main
 from elmo_hf import ElmoForSequenceClassification, ElmoModel, ElmoTokenizer
 
 folder, scratch = sys.argv[1:]

@@ -72,7 +72,7 @@ def test_a_wrong_name_is_told_the_nearest():
         find("allennlp-smal")
     with pytest.raises(WeightsError, match="did you mean elmoformanylangs-"):
         find("manylangs")
-    with pytest.raises(WeightsError, match=r"no checkpoint 'zzz'; `python"):
+    with pytest.raises(WeightsError, match=r"no checkpoint 'zzz'; `elmo-hf fetch --list"):
         find("zzz")
 
 

@@ -9,9 +9,10 @@ from helpers.bundles import write_bundle
 from helpers.originals import options, random_arrays, write_original
 from helpers.torch_originals import refuses
 
+from conversion.convert import main
 from elmo_hf import ElmoConfig, ElmoModel
 from elmo_hf.conversion.allennlp import load_scalar_mix
-from elmo_hf.conversion.convert import convert, main
+from elmo_hf.conversion.convert import convert
 
 LEAVES = {"W_0": "kernel", "B": "bias", "W_P_0": "projection/kernel"}
 SPELLINGS = {

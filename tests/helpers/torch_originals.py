@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from elmo_hf.conversion.convert import main
+from conversion.convert import main
 
 PREFIX = "text_field_embedder.token_embedder_elmo._elmo._elmo_lstm."
 CHARACTERS = [*"abcdefghistuvnkr.'0", "é", "日", "\u3000"]

@@ -1,0 +1,116 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The console command `elmo-hf`.
+
+It stands beside the package elmo_hf and not inside it, because importing elmo_hf imports torch and
+transformers, which takes seconds: `elmo-hf --help`, shell completion and wrong options must answer
+at once. Each command imports elmo_hf inside its function, after its arguments are checked.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .conversion import convert, fetch, publish
+from .failures import CommandError, hide_logs, one_line
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+HELP_OPTIONS = {"help_option_names": ["--help", "-h"]}
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich takes as long as all the rest
+    context_settings=HELP_OPTIONS,
+)
+for command in (convert, fetch, publish):
+    app.command(context_settings=HELP_OPTIONS)(command)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the versions that a bug report needs, and end."""
+    if wanted:
+        import torch
+        import transformers
+
+        import elmo_hf
+
+        ours = f"elmo-hf {elmo_hf.__version__}"
+        print(f"{ours}, torch {torch.__version__}, transformers {transformers.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def elmo_hf_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="Show the versions of elmo-hf, torch and transformers.",
+        ),
+    ] = False,
+) -> None:
+    """ELMo (Peters et al. 2018) for Hugging Face.
+
+    \b
+    Examples:
+      elmo-hf fetch allennlp-small elmo-small    download published weights and convert them
+      elmo-hf convert original elmo-small        convert weights that you have
+      elmo-hf convert --help                     every option of a command
+    """
+
+
+def main(
+    arguments: Sequence[str] | None = None, command: str | None = None, program: str = "elmo-hf"
+) -> int:
+    """
+    Run the command line.
+
+    Args:
+        arguments: what stands behind the program's name; None: those of this process.
+        command: run this sub-command, whose name is then not part of `arguments`.
+        program: the name that the help shows.
+
+    Returns:
+        The exit status: 0, 1 where the command failed, 2 where its arguments are wrong, 130 where
+        it was interrupted. Errors are one line on stderr.
+    """
+    click_command = typer.main.get_command(app)
+    if command is not None:
+        click_command = click_command.commands[command]  # type: ignore[attr-defined]
+    hide_logs()
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    try:
+        status = click_command.main(given or ["--help"], program, standalone_mode=False)
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        asked = context.command_path if context else program
+        message = one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+        return _fail(f"{message}; see {asked} --help", 2)
+    except CommandError as error:
+        return _fail(str(error), error.status)
+    except typer.Abort:  # Control-C; newer releases of typer return its status
+        status = 130
+    except BrokenPipeError:  # the reader of our output, for instance `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return _fail("interrupted", 130) if status == 130 else status or 0
+
+
+def run() -> None:
+    """Run `elmo-hf` and end the process."""
+    sys.exit(main())
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+__all__ = ["app", "main", "run"]

@@ -1,0 +1,86 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print on stderr: errors that a user can mend as one line, and nothing else."""
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class CommandError(Exception):
+    """A command failed; `status` is the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(one_line(message))
+        self.status = status
+
+
+@contextmanager
+def one_line_errors(*kinds: type[BaseException]) -> Iterator[None]:
+    """Turn errors of these kinds, missing extras and errors of files into a CommandError."""
+    from elmo_hf.extras import MissingExtraError
+
+    expected: tuple[type[BaseException], ...] = (MissingExtraError, *kinds)
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except expected as error:
+        raise CommandError(str(error) or type(error).__name__) from error
+    except OSError as error:
+        message = str(error)
+        if error.strerror and error.filename:
+            message = f"{error.filename}: {error.strerror}"
+        raise CommandError(message) from error
+
+
+def check_exists(*paths: Path | None) -> None:
+    """Raise CommandError unless all files and folders that are named are there."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise CommandError(f"{path} does not exist{_nearest(path)}")
+
+
+def check_model(name: Path) -> None:
+    """
+    Raise CommandError unless this may be a model: a folder, or NAMESPACE/NAME on the Hub.
+
+    `from_pretrained` takes a folder that is missing for a repository, and looks for it on the Hub.
+    """
+    if name.is_dir():
+        return
+    if name.exists():
+        raise CommandError(f"{name} is a file; name the folder that holds the model")
+    repository = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not name.parent.is_dir()
+    if not repository or str(name).startswith("."):
+        raise CommandError(f"there is no folder {name}{_nearest(name)}")
+
+
+def hide_logs() -> None:
+    """Hide what torchao and torch log while transformers imports them; it concerns no user."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def one_line(message: str) -> str:
+    """A message of several lines as one."""
+    return " ".join(message.split())
+
+
+def _nearest(path: Path) -> str:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, 1, 0.8)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
+__all__ = [
+    "CommandError",
+    "check_exists",
+    "check_model",
+    "hide_logs",
+    "one_line",
+    "one_line_errors",
+]
