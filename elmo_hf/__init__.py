@@ -15,6 +15,9 @@ words.
 - `use_engine` chooses how the model is computed, for tests and comparisons.
 """
 
+from . import quiet_imports  # noqa: F401  (before transformers)
+
+# isort: split
 from transformers import (
     AutoConfig,
     AutoModel,

@@ -5,12 +5,15 @@ a data set of the Hub as NAME:SPLIT or NAME,CONFIG:SPLIT, such as "nyu-mll/glue,
 Whatever is wrong with the data is one `DataError` that names the file and the line.
 """
 
+import contextlib
 import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
+
+from elmo_hf.extras import require
 
 Example = dict[str, Any]
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
@@ -26,10 +29,10 @@ def read_examples(source: str, columns: Sequence[str]) -> list[Example]:
 
     Args:
         source: as in the head of this file.
-        columns: names that every row must have; the others are left.
+        columns: names that every row must have.
 
     Returns:
-        For each row its columns, and under "where" its file and line for messages.
+        Rows of all columns, and under "where" the row's file and line for messages.
     """
     path = Path(source)
     if not path.is_file():
@@ -43,36 +46,107 @@ def read_examples(source: str, columns: Sequence[str]) -> list[Example]:
     return _not_empty(source, rows)
 
 
-def read_tagged(source: str, words_column: str, tags_column: str) -> list[Example]:
+def read_tagged(
+    source: str, words_column: str, tags_column: str, with_tags: bool = True
+) -> list[Example]:
     """
     Read sentences of words with a tag each.
 
     Args:
         source: as in the head of this file. A file that ends neither in .conllu nor in .jsonl
             or .json is read as CoNLL columns: one word a line, its tag last, blank lines
-            between sentences.
+            between sentences, comments such as "# sent_id = 1" before a sentence.
         words_column, tags_column: names of the lists of words and tags; in CoNLL-U the tags'
             column is the name of its field, such as upos.
+        with_tags: False for data without tags; what stands in the place of tags is not read.
 
     Returns:
         Sentences with "words", "tags", and for each word under "where" its file and line.
     """
-    path = Path(source)
-    if path.is_file() and path.suffix == ".conllu":
-        return _not_empty(source, _read_columns(path, tags_column))
-    if path.is_file() and path.suffix not in (".jsonl", ".json"):
-        return _not_empty(source, _read_columns(path))
+    if _has_columns(Path(source)):
+        return _not_empty(source, _read_columns(Path(source), tags_column, with_tags))
+    columns = [words_column, tags_column] if with_tags else [words_column]
     sentences = []
-    for row in read_examples(source, [words_column, tags_column]):
-        words, tags = row[words_column], row[tags_column]
-        if not isinstance(words, list) or not isinstance(tags, list) or len(words) != len(tags):
+    for row in read_examples(source, columns):
+        lists = [row[column] for column in columns]
+        if not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
             raise DataError(
-                f"{row['where']}: expected {words_column!r} and {tags_column!r} to be lists of "
-                f"equal length, found {_shorten(words)} and {_shorten(tags)}"
+                f"{row['where']}: expected {' and '.join(map(repr, columns))} to be lists of "
+                f"equal length, found {' and '.join(map(_shorten, lists))}"
             )
-        tags = [str(tag) for tag in tags]
+        words, tags = lists[0], [str(tag) for tag in lists[-1]]
         sentences.append({"words": words, "tags": tags, "where": [row["where"]] * len(words)})
     return sentences
+
+
+def predictions_path(source: str, folder: str, target: str | None) -> Path:
+    """Where predictions for `source` go: to `target`, or under a like name to `folder`."""
+    if target:
+        return Path(target)
+    path = Path(source)
+    name = f"{path.stem}.predicted{path.suffix}" if path.is_file() else "predictions.jsonl"
+    return Path(folder, name)
+
+
+def write_tagged(
+    source: str, target: Path, words_column: str, tags_column: str, tags: list[list[str]]
+) -> None:
+    """
+    Write sentences again with a predicted tag for each word.
+
+    Args:
+        source, words_column, tags_column: as for `read_tagged`.
+        target: the new file. CoNLL columns get one column more, CoNLL-U gets the tags in
+            `tags_column`, rows get a list "predicted".
+        tags: of each sentence.
+    """
+    path = Path(source)
+    if not _has_columns(path):
+        rows = read_examples(source, [words_column])
+        return write_rows(target, rows, [{"predicted": one} for one in tags])
+    left = iter([tag for sentence in tags for tag in sentence])
+    place, lines = _places(path, tags_column)[1], []
+    for _, line, fields in _column_lines(path, least=1):
+        if fields and path.suffix == ".conllu":
+            line = "\t".join([*fields[:place], next(left), *fields[place + 1 :]])
+        elif fields or line.startswith("-DOCSTART-"):
+            tag = next(left) if fields else "O"
+            line += ("\t" if "\t" in line else " ") + tag
+        lines.append(line)
+    with _written_whole(target) as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return None
+
+
+def write_rows(target: Path, rows: list[Example], predictions: list[Example]) -> None:
+    """Write rows again with what was predicted, as CSV, TSV or JSON lines, by the target's name."""
+    merged = [row | new for row, new in zip(rows, predictions, strict=True)]
+    for row in merged:
+        row.pop("where")
+    with _written_whole(target) as file:
+        if target.suffix in (".csv", ".tsv"):
+            delimiter = "\t" if target.suffix == ".tsv" else ","
+            writer = csv.DictWriter(file, list(merged[0]), delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(merged)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
+
+
+@contextlib.contextmanager
+def _written_whole(target: Path) -> Iterator[TextIO]:
+    """A file that gets its name when all is written."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _has_columns(path: Path) -> bool:
+    return path.is_file() and path.suffix not in (".jsonl", ".json")
 
 
 def read_answers(source: str) -> list[Example]:
@@ -158,29 +232,60 @@ def _spans(tags: Sequence[str], where: Sequence[str]) -> Iterator[tuple[str, int
         before = tag
 
 
-def _read_columns(path: Path, conllu_field: str | None = None) -> Iterator[Example]:
-    if conllu_field is not None and conllu_field not in CONLLU:
-        raise DataError(f"{path}: CoNLL-U has no column {conllu_field!r}; it has {CONLLU}")
+def _read_columns(path: Path, tags_column: str, with_tags: bool) -> Iterator[Example]:
+    word, tag = _places(path, tags_column)
     sentence: Example = {"words": [], "tags": [], "where": []}
-    width = len(CONLLU) if conllu_field else None
-    for number, line in enumerate([*_lines(path), ""], 1):
-        line = line.rstrip("\n")
-        if not line.strip() or line.startswith("-DOCSTART-"):
-            if sentence["words"]:
-                yield sentence
+    for number, line, fields in [*_column_lines(path, least=1 + with_tags), (0, "", None)]:
+        if fields:
+            sentence["words"].append(fields[word])
+            sentence["tags"].append(fields[tag])
+            sentence["where"].append(f"{path}:{number}")
+        elif _ends_sentence(line) and sentence["words"]:
+            yield sentence
             sentence = {"words": [], "tags": [], "where": []}
-            continue
-        if conllu_field and line.startswith("#"):
-            continue
-        fields = line.split("\t") if conllu_field else line.split()
-        width = width or max(len(fields), 2)
-        if len(fields) != width:
+
+
+def _places(path: Path, tags_column: str) -> tuple[int, int]:
+    """The columns of the word and of the tag."""
+    if path.suffix != ".conllu":
+        return 0, -1
+    if tags_column not in CONLLU:
+        raise DataError(f"{path}: CoNLL-U has no column {tags_column!r}; it has {CONLLU}")
+    return 1, CONLLU.index(tags_column)
+
+
+def _column_lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str] | None]]:
+    """Each line's number, text, and columns if it holds a word: at least so many."""
+    conllu, before_sentence = path.suffix == ".conllu", True
+    lines = [line.rstrip("\n") for line in _lines(path)]
+    data = (line for line in lines if not _ends_sentence(line) and not line.startswith("#"))
+    first = next(data, "")
+    separator = "\t" if conllu or "\t" in first else None
+    width = len(CONLLU) if conllu else max(len(first.split(separator)), least)
+    for number, line in enumerate(lines, 1):
+        fields = line.split(separator)
+        if _ends_sentence(line):
+            before_sentence = True
+            yield number, line, None
+        elif before_sentence and _is_comment(line, conllu, len(fields) == width):
+            yield number, line, None
+        elif len(fields) != width:
             raise DataError(f"{path}:{number}: expected {width} columns, found {_shorten(line)}")
-        if conllu_field and not fields[0].isdigit():
-            continue  # a contraction such as 1-2, or an empty node such as 1.1
-        sentence["words"].append(fields[1 if conllu_field else 0])
-        sentence["tags"].append(fields[CONLLU.index(conllu_field) if conllu_field else -1])
-        sentence["where"].append(f"{path}:{number}")
+        else:
+            before_sentence = False
+            # CoNLL-U has contractions such as 1-2, and empty nodes such as 1.1.
+            yield number, line, fields if not conllu or fields[0].isdigit() else None
+
+
+def _ends_sentence(line: str) -> bool:
+    return not line.strip() or line.startswith("-DOCSTART-")
+
+
+def _is_comment(line: str, conllu: bool, has_all_columns: bool) -> bool:
+    """Whether a line before a sentence is one such as "# sent_id = 7", and not the word "#"."""
+    if conllu or not line.startswith("# ") or not has_all_columns:
+        return line.startswith("#" if conllu else "# ")
+    return re.match(r"#\s+([A-Za-z]\S*\s+=(\s|$)|new(doc|par)\b)", line) is not None
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Example]:
@@ -194,7 +299,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Example]:
             where = f"{path}:{reader.line_num}"
             if None in row or None in row.values():  # more fields than names, or fewer
                 raise DataError(f"{where}: expected {len(header)} fields as in the first line")
-            yield {**{column: row[column] for column in columns}, "where": where}
+            yield {**row, "where": where}
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from None
 
@@ -213,7 +318,7 @@ def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[Example]:
         missing = [column for column in columns if row.get(column) is None]
         if missing:
             _lack(where, missing, row)
-        yield {**{column: row[column] for column in columns}, "where": where}
+        yield {**row, "where": where}
 
 
 def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
@@ -223,8 +328,7 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
             f"{source}: there is no such file; a data set of the Hub is written NAME:SPLIT or "
             "NAME,CONFIG:SPLIT"
         )
-    from datasets import load_dataset
-
+    load_dataset = require("datasets", "train").load_dataset
     name, config, split = parts.groups()
     data = load_dataset(name, config, split=split)
     missing = [column for column in columns if column not in data.column_names]

@@ -1,19 +1,40 @@
-"""Train ELMo to classify texts or pairs of texts, or to give them a number.
+r"""Train ELMo to classify texts or pairs of texts, or to score them. Or label a file.
 
     python examples/train_classifier.py --model FOLDER --train train.csv --dev dev.csv \
-        --output_dir OUT
+        --output_dir classifier
+    python examples/train_classifier.py --model classifier --predict texts.csv
 
-As in the paper the biLM is frozen. Data are read as examples/task_data.py says, such as
-`--train nyu-mll/glue,sst2:train --text_column sentence`; all of TrainingArguments may be given.
+As in the paper the biLM is frozen. Data are CSV, TSV, JSON lines or Hub datasets, such as `--train
+nyu-mll/glue,sst2:train --text_column sentence` (see examples/task_data.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from task_data import label_id, label_names, read_examples, read_number
-from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from task_data import (
+    label_id,
+    label_names,
+    predictions_path,
+    read_examples,
+    read_number,
+    write_rows,
+)
+from training_script import (
+    Job,
+    TaskArguments,
+    check_options,
+    one_line_errors,
+    parse_arguments,
+    read_data,
+    run,
+    trained_labels,
+)
+
+# isort: split
+from transformers import AutoTokenizer, Trainer, set_seed
 
 from elmo_hf import ElmoForSequenceClassification
 
@@ -28,33 +49,29 @@ DEFAULTS = {
 
 
 @dataclass
-class Arguments:
-    model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"})
-    train: str = field(metadata={"help": "file, or data set of the Hub as NAME:SPLIT"})
-    dev: str = field(metadata={"help": "the same, to evaluate on"})
-    text_column: str = "text"
-    pair_column: str | None = field(default=None, metadata={"help": "second text, if there is one"})
-    label_column: str = "label"
+class Arguments(TaskArguments):
+    text_column: str = field(default="text", metadata={"help": "column of the text"})
+    pair_column: str | None = field(
+        default=None, metadata={"help": "column of the second text, if there is one"}
+    )
+    label_column: str = field(default="label", metadata={"help": "column of the label"})
     regression: bool = field(default=False, metadata={"help": "labels are numbers"})
-    pooling: Literal["mean", "max", "mean+max", "ends"] = "mean+max"
-    lstm_dim: int = field(default=0, metadata={"help": "task biLSTM, each direction; 0: none"})
-    train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
-    layers: list[int] | None = field(
-        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
+    pooling: Literal["mean", "max", "mean+max", "ends"] = field(
+        default="mean+max", metadata={"help": "how the vectors of words become one"}
+    )
+    lstm_dim: int = field(
+        default=0, metadata={"help": "size of each direction of the task's biLSTM; 0: no biLSTM"}
     )
 
 
-def read(source, arguments):
-    columns = [arguments.text_column, arguments.label_column]
-    if arguments.pair_column is not None:
-        columns.append(arguments.pair_column)
-    return read_examples(source, columns)
+def text_columns(arguments):
+    return [one for one in (arguments.text_column, arguments.pair_column) if one is not None]
 
 
 def add_labels(rows, arguments, names):
     for row in rows:
         label = row[arguments.label_column]
-        if names is None:
+        if arguments.regression:
             row["labels"] = read_number(label, row["where"])
         else:
             row["labels"] = label_id(str(label), names, row["where"])
@@ -62,11 +79,11 @@ def add_labels(rows, arguments, names):
 
 def make_collator(tokenizer, arguments):
     def collate(rows):
-        texts = [[row[arguments.text_column] for row in rows]]
-        if arguments.pair_column is not None:
-            texts.append([row[arguments.pair_column] for row in rows])
+        texts = [[row[column] for row in rows] for column in text_columns(arguments)]
         inputs = tokenizer(*texts, padding=True, return_tensors="pt")
-        return {**inputs, "labels": torch.tensor([row["labels"] for row in rows])}
+        if "labels" in rows[0]:
+            inputs["labels"] = torch.tensor([row["labels"] for row in rows])
+        return dict(inputs)
 
     return collate
 
@@ -87,50 +104,85 @@ def regression_metrics(prediction):
     return {"pearson": float(correlation), "mean_squared_error": error}
 
 
-def make_trainer(argv=None):
-    parser = HfArgumentParser((Arguments, TrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    arguments, training = parser.parse_args_into_dataclasses(argv)
-    training.remove_unused_columns = False  # texts become ids batch by batch
-    set_seed(training.seed)
-    train, dev = read(arguments.train, arguments), read(arguments.dev, arguments)
-    names = None
-    if not arguments.regression:
-        names = label_names(str(row[arguments.label_column]) for row in train)
-    add_labels(train, arguments, names)
-    add_labels(dev, arguments, names)
-
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    labels = ["score"] if names is None else names
+def make_model(arguments, names):
+    if not arguments.train:
+        return ElmoForSequenceClassification.from_pretrained(arguments.model)
     model = ElmoForSequenceClassification.from_pretrained(
         arguments.model,
-        id2label=dict(enumerate(labels)),
-        label2id={name: i for i, name in enumerate(labels)},
-        problem_type="regression" if names is None else "single_label_classification",
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        problem_type="regression" if arguments.regression else "single_label_classification",
         classifier_pooling=arguments.pooling,
         classifier_lstm_dim=arguments.lstm_dim,
         mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    return Trainer(
-        model=model,
+    return model
+
+
+def predict(trainer, arguments, names):
+    rows = read_examples(arguments.predict, text_columns(arguments))
+    texts = [{column: row[column] for column in text_columns(arguments)} for row in rows]
+    logits = torch.from_numpy(trainer.predict(texts).predictions)
+    if arguments.regression:
+        found = [{"predicted": value} for value in logits[:, 0].tolist()]
+    else:
+        best = logits.softmax(-1).max(-1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        found = [{"predicted": names[label], "probability": p} for label, p in pairs]
+    target = predictions_path(arguments.predict, trainer.args.output_dir, arguments.predictions)
+    if trainer.is_world_process_zero():
+        write_rows(target, rows, found)
+    return target
+
+
+def make_job(arguments, training):
+    training.remove_unused_columns = False  # texts become ids batch by batch
+    check_options(arguments)
+    set_seed(training.seed)
+    if not arguments.train:
+        names = trained_labels(arguments.model, "ElmoForSequenceClassification")
+        arguments.regression = len(names) == 1
+    columns = [*text_columns(arguments), arguments.label_column]
+    data, lines = read_data(arguments, lambda source: read_examples(source, columns))
+    if arguments.train:
+        labels = (str(row[arguments.label_column]) for row in data["train"])
+        names = ["score"] if arguments.regression else label_names(labels)
+    for rows in data.values():
+        add_labels(rows, arguments, names)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    trainer = Trainer(
+        model=make_model(arguments, names),
         args=training,
-        train_dataset=train,
-        eval_dataset=dev,
+        train_dataset=data.get("train"),
+        eval_dataset=data.get("dev"),
         data_collator=make_collator(tokenizer, arguments),
         processing_class=tokenizer,
-        compute_metrics=regression_metrics if names is None else classification_metrics,
+        compute_metrics=regression_metrics if arguments.regression else classification_metrics,
     )
+    job = Job(trainer, "text-classification", usage(training.output_dir), lines, data.get("test"))
+    if arguments.predict:
+        job.predict = lambda: predict(trainer, arguments, names)
+    return job
 
 
-def main(argv=None):
-    trainer = make_trainer(argv)
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
-    trainer.save_model()
-    metrics = trainer.evaluate()
-    trainer.log_metrics("eval", metrics)
-    trainer.save_metrics("eval", metrics)
-    return metrics
+def usage(folder):
+    return [
+        "import elmo_hf",
+        "from transformers import pipeline",
+        f'print(pipeline("text-classification", "{folder}")("A film to remember."))',
+    ]
+
+
+def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
+    return make_job(*parse_arguments(Arguments, DEFAULTS, argv)).trainer
+
+
+def main(argv: Sequence[str] | None = None):
+    arguments, training = parse_arguments(Arguments, DEFAULTS, argv)
+    with one_line_errors():
+        job = make_job(arguments, training)
+    return run(job, arguments)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,39 @@
-"""Train ELMo to tag words: names, chunks, parts of speech.
+r"""Train ELMo to tag words: names, chunks, parts of speech. Or tag a file.
 
-    python examples/train_ner.py --model FOLDER --train train.conll --dev dev.conll --output_dir OUT
+    python examples/train_ner.py --model FOLDER --train train.conll --dev dev.conll \
+        --output_dir tagger
+    python examples/train_ner.py --model tagger --predict raw.conll
 
-As in the paper the biLM is frozen, below a biLSTM and a CRF. Data are read as examples/task_data.py
-says; parts of speech in CoNLL-U take `--scheme none --tags_column upos`. All of TrainingArguments
-may be given, too.
+As in the paper the biLM is frozen, below a biLSTM and a CRF. Files are CoNLL columns, CoNLL-U or
+JSON lines (see examples/task_data.py); parts of speech in CoNLL-U take `--scheme none
+--tags_column upos`. A predicted tag becomes the last column; spans are written as BIO.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
-from task_data import label_id, label_names, read_tagged, recode_spans
-from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from task_data import (
+    label_id,
+    label_names,
+    predictions_path,
+    read_tagged,
+    recode_spans,
+    write_tagged,
+)
+from training_script import (
+    Job,
+    TaskArguments,
+    check_options,
+    one_line_errors,
+    parse_arguments,
+    read_data,
+    run,
+    trained_labels,
+)
+
+# isort: split
+from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, set_seed
 
 from elmo_hf import ElmoForTokenClassification
 
@@ -28,21 +48,18 @@ DEFAULTS = {
 
 
 @dataclass
-class Arguments:
-    model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"})
-    train: str = field(metadata={"help": "file, or data set of the Hub as NAME:SPLIT"})
-    dev: str = field(metadata={"help": "the same, to evaluate on"})
-    words_column: str = field(default="tokens", metadata={"help": "in JSON lines and on the Hub"})
-    tags_column: str = field(default="ner_tags", metadata={"help": "the same, and in CoNLL-U"})
+class Arguments(TaskArguments):
+    words_column: str = field(
+        default="tokens", metadata={"help": "column of words in JSON lines and Hub datasets"}
+    )
+    tags_column: str = field(
+        default="ner_tags", metadata={"help": "column of tags there, and in CoNLL-U"}
+    )
     scheme: Literal["BIOES", "BIO", "none"] = field(
-        default="BIOES", metadata={"help": "how to learn spans; none: tags stand for themselves"}
+        default="BIOES",
+        metadata={"help": "tags that spans are learnt with; none: the tags as they are"},
     )
-    crf: bool = field(default=True, metadata={"help": "tag whole sentences by a CRF"})
-    lstm_dim: int = field(default=200, metadata={"help": "task biLSTM, each direction; 0: none"})
-    train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
-    layers: list[int] | None = field(
-        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
-    )
+    crf: bool = field(default=True, metadata={"help": "tag whole sentences with a CRF"})
 
 
 def read(source, arguments):
@@ -69,20 +86,22 @@ def add_labels(sentences, names):
 
 
 def make_collator(tokenizer):
+    pad = DataCollatorForTokenClassification(tokenizer)
+
     def collate(sentences):
-        words = [sentence["words"] for sentence in sentences]
-        inputs = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
-        labels = torch.full_like(inputs["attention_mask"], -100)
-        for row, sentence in enumerate(sentences):
-            places = [t for t, word in enumerate(inputs.word_ids(row)) if word is not None]
-            labels[row, places] = torch.tensor(sentence["labels"])
-        return {**inputs, "labels": labels}
+        features = [dict(tokenizer(s["words"], is_split_into_words=True)) for s in sentences]
+        for feature, sentence in zip(features, sentences, strict=True):
+            if "labels" in sentence:
+                feature["labels"] = [-100, *sentence["labels"], -100]  # <S> and </S>
+        return pad(features)
 
     return collate
 
 
 def make_metrics(names, scheme):
     def compute(prediction):
+        from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+
         gold, found = [], []
         for labels, tags in zip(prediction.label_ids, prediction.predictions, strict=True):
             gold.append([names[label] for label in labels[labels != -100]])
@@ -95,18 +114,9 @@ def make_metrics(names, scheme):
     return compute
 
 
-def make_trainer(argv=None):
-    parser = HfArgumentParser((Arguments, TrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    arguments, training = parser.parse_args_into_dataclasses(argv)
-    training.remove_unused_columns = False  # words become ids batch by batch
-    set_seed(training.seed)
-    train, dev = read(arguments.train, arguments), read(arguments.dev, arguments)
-    names = make_labels(train, arguments.scheme)
-    add_labels(train, names)
-    add_labels(dev, names)
-
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+def make_model(arguments, names):
+    if not arguments.train:
+        return ElmoForTokenClassification.from_pretrained(arguments.model)
     model = ElmoForTokenClassification.from_pretrained(
         arguments.model,
         id2label=dict(enumerate(names)),
@@ -117,26 +127,81 @@ def make_trainer(argv=None):
         mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    return Trainer(
-        model=model,
+    return model
+
+
+def scheme_of(names):
+    """The scheme of a trained tagger's tags."""
+    if any(name != "O" and name[:2] not in ("B-", "I-", "E-", "S-") for name in names):
+        return "none"
+    return "BIOES" if any(name[:2] in ("E-", "S-") for name in names) else "BIO"
+
+
+def predict(trainer, arguments, names):
+    source, columns = arguments.predict, (arguments.words_column, arguments.tags_column)
+    sentences = read_tagged(source, *columns, with_tags=False)
+    unlabelled = [{"words": sentence["words"]} for sentence in sentences]
+    rows = trainer.predict(unlabelled).predictions
+    tags = []
+    for row, sentence in zip(rows, sentences, strict=True):
+        found = [names[tag] for tag in row[1 : 1 + len(sentence["words"])]]  # row 0 is <S>
+        if arguments.scheme != "none":
+            found = recode_spans(found, "BIO", sentence["where"])
+        tags.append(found)
+    target = predictions_path(source, trainer.args.output_dir, arguments.predictions)
+    if trainer.is_world_process_zero():
+        write_tagged(source, target, *columns, tags)
+    return target
+
+
+def make_job(arguments, training):
+    training.remove_unused_columns = False  # words become ids batch by batch
+    check_options(arguments)
+    set_seed(training.seed)
+    if not arguments.train:
+        names = trained_labels(arguments.model, "ElmoForTokenClassification")
+        arguments.scheme = scheme_of(names)
+    data, lines = read_data(arguments, lambda source: read(source, arguments))
+    if arguments.train:
+        names = make_labels(data["train"], arguments.scheme)
+    for sentences in data.values():
+        add_labels(sentences, names)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+    trainer = Trainer(
+        model=make_model(arguments, names),
         args=training,
-        train_dataset=train,
-        eval_dataset=dev,
+        train_dataset=data.get("train"),
+        eval_dataset=data.get("dev"),
         data_collator=make_collator(tokenizer),
         processing_class=tokenizer,
         compute_metrics=make_metrics(names, arguments.scheme),
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
     )
+    job = Job(trainer, "token-classification", usage(training.output_dir), lines, data.get("test"))
+    if arguments.predict:
+        job.predict = lambda: predict(trainer, arguments, names)
+    return job
 
 
-def main(argv=None):
-    trainer = make_trainer(argv)
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
-    trainer.save_model()
-    metrics = trainer.evaluate()
-    trainer.log_metrics("eval", metrics)
-    trainer.save_metrics("eval", metrics)
-    return metrics
+def usage(folder):
+    return [
+        "import elmo_hf",
+        "from transformers import pipeline",
+        f'tagger = pipeline("token-classification", "{folder}", aggregation_strategy="simple",',
+        "                  pipeline_class=elmo_hf.ElmoTokenClassificationPipeline)",
+        'print(tagger("Ada Lovelace met Charles Babbage in London."))',
+    ]
+
+
+def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
+    return make_job(*parse_arguments(Arguments, DEFAULTS, argv)).trainer
+
+
+def main(argv: Sequence[str] | None = None):
+    arguments, training = parse_arguments(Arguments, DEFAULTS, argv, ("accelerate", "seqeval"))
+    with one_line_errors():
+        job = make_job(arguments, training)
+    return run(job, arguments)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,35 @@
-"""Train ELMo to mark the words of a text that answer a question.
+r"""Train ELMo to mark the words of a text that answer a question. Or answer a file of questions.
 
     python examples/train_qa.py --model FOLDER --train rajpurkar/squad:train \
-        --dev rajpurkar/squad:validation --output_dir OUT
+        --dev rajpurkar/squad:validation --output_dir reader
+    python examples/train_qa.py --model reader --predict questions.jsonl
 
 Rows have SQuAD's columns: question, context, and answers, which holds "text" and "answer_start"
-lists (in a CSV file as JSON), empty where there is no answer. ELMo has no longest text, so contexts
-are read whole. All of TrainingArguments may be given, too.
+lists (in a CSV file as JSON), empty where there is no answer. Contexts are never truncated.
 """
 
 import collections
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from task_data import read_answers
-from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from task_data import predictions_path, read_answers, read_examples, write_rows
+from training_script import (
+    Job,
+    TaskArguments,
+    check_options,
+    one_line_errors,
+    parse_arguments,
+    read_data,
+    run,
+    trained_labels,
+)
+
+# isort: split
+from transformers import AutoTokenizer, Trainer, set_seed
 
 from elmo_hf import ElmoForQuestionAnswering
 
@@ -30,23 +43,17 @@ DEFAULTS = {
 
 
 @dataclass
-class Arguments:
-    model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"})
-    train: str = field(metadata={"help": "file, or data set of the Hub as NAME:SPLIT"})
-    dev: str = field(metadata={"help": "the same, to evaluate on"})
-    lstm_dim: int = field(default=200, metadata={"help": "task biLSTM, each direction; 0: none"})
-    max_answer_words: int = 30
-    train_bilm: bool = field(default=False, metadata={"help": "train the biLM along"})
-    layers: list[int] | None = field(
-        default=None, metadata={"help": "layers to mix, 0: without context; default: all"}
-    )
+class Arguments(TaskArguments):
+    max_answer_words: int = field(default=30, metadata={"help": "longest answer"})
 
 
 def make_collator(tokenizer):
     def collate(rows):
         texts = ([row[name] for row in rows] for name in ("question", "context"))
         inputs = tokenizer(*texts, padding=True, return_tensors="pt")
-        positions = [(0, 0)] * len(rows)  # the first row stands for no answer
+        if "answers" not in rows[0]:
+            return dict(inputs)
+        positions = [(0, 0)] * len(rows)  # row 0, <S>, stands for no answer
         for number, row in enumerate(rows):
             if row["answers"]:
                 text, start = row["answers"][0]
@@ -67,18 +74,23 @@ def best_span(start, end, longest):
     return first + 1, last + 1, scores.max() - start[0] - end[0]
 
 
+def find_answer(tokenizer, row, start, end, longest):
+    """The best answer in the context, and by how much it is better than none."""
+    inputs = tokenizer(row["question"], row["context"], return_offsets_mapping=True)
+    words = len(inputs["attention_mask"])
+    start, end = start[:words].astype(np.float64), end[:words].astype(np.float64)
+    first, last, margin = best_span(start, end, longest)
+    places = inputs["offset_mapping"]
+    return row["context"][places[first][0] : places[last][1]], float(margin)
+
+
 def make_metrics(tokenizer, rows, longest):
     none_possible = any(not row["answers"] for row in rows)
 
     def compute(prediction):
         exact, overlap = [], []
         for row, start, end in zip(rows, *prediction.predictions[:2], strict=True):
-            inputs = tokenizer(row["question"], row["context"], return_offsets_mapping=True)
-            words = len(inputs["attention_mask"])
-            start, end = start[:words].astype(np.float64), end[:words].astype(np.float64)
-            first, last, margin = best_span(start, end, longest)
-            places = inputs["offset_mapping"]
-            found = row["context"][places[first][0] : places[last][1]]
+            found, margin = find_answer(tokenizer, row, start, end, longest)
             if none_possible and margin < 0:
                 found = ""
             gold = [normalize(text) for text, _ in row["answers"]] or [[]]
@@ -100,39 +112,85 @@ def token_f1(found, gold):
     return 2 * common / (len(found) + len(gold)) if found and gold else float(found == gold)
 
 
-def make_trainer(argv=None):
-    parser = HfArgumentParser((Arguments, TrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    arguments, training = parser.parse_args_into_dataclasses(argv)
-    training.remove_unused_columns = False  # texts become ids batch by batch
-    set_seed(training.seed)
-    train, dev = read_answers(arguments.train), read_answers(arguments.dev)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+class AnswerTrainer(Trainer):
+    """Trainer whose metrics compare answers as texts, with the rows that are evaluated."""
+
+    longest = 30  # words in an answer
+
+    def evaluate(self, eval_dataset=None, **kwargs):
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.compute_metrics = make_metrics(self.processing_class, rows, self.longest)
+        return super().evaluate(eval_dataset, **kwargs)
+
+
+def make_model(arguments):
+    if not arguments.train:
+        return ElmoForQuestionAnswering.from_pretrained(arguments.model)
     model = ElmoForQuestionAnswering.from_pretrained(
         arguments.model,
         classifier_lstm_dim=arguments.lstm_dim,
         mix_layers=arguments.layers,
     )
     model.elmo.requires_grad_(arguments.train_bilm)
-    return Trainer(
-        model=model,
+    return model
+
+
+def predict(trainer, arguments):
+    rows = read_examples(arguments.predict, ["question", "context"])
+    texts = [{name: row[name] for name in ("question", "context")} for row in rows]
+    found = []
+    for row, *scores in zip(rows, *trainer.predict(texts).predictions[:2], strict=True):
+        answer = find_answer(trainer.processing_class, row, *scores, trainer.longest)
+        found.append(dict(zip(("predicted", "better_than_none_by"), answer, strict=True)))
+    target = predictions_path(arguments.predict, trainer.args.output_dir, arguments.predictions)
+    if trainer.is_world_process_zero():
+        write_rows(target, rows, found)
+    return target
+
+
+def make_job(arguments, training):
+    training.remove_unused_columns = False  # texts become ids batch by batch
+    check_options(arguments)
+    set_seed(training.seed)
+    if not arguments.train:
+        trained_labels(arguments.model, "ElmoForQuestionAnswering")
+    data, lines = read_data(arguments, read_answers)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+    trainer = AnswerTrainer(
+        model=make_model(arguments),
         args=training,
-        train_dataset=train,
-        eval_dataset=dev,
+        train_dataset=data.get("train"),
+        eval_dataset=data.get("dev"),
         data_collator=make_collator(tokenizer),
         processing_class=tokenizer,
-        compute_metrics=make_metrics(tokenizer, dev, arguments.max_answer_words),
     )
+    trainer.longest = arguments.max_answer_words
+    job = Job(trainer, "question-answering", usage(training.output_dir), lines, data.get("test"))
+    if arguments.predict:
+        job.predict = lambda: predict(trainer, arguments)
+    return job
 
 
-def main(argv=None):
-    trainer = make_trainer(argv)
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
-    trainer.save_model()
-    metrics = trainer.evaluate()
-    trainer.log_metrics("eval", metrics)
-    trainer.save_metrics("eval", metrics)
-    return metrics
+def usage(folder):
+    return [
+        "import elmo_hf",
+        "from transformers import AutoModelForQuestionAnswering, AutoTokenizer",
+        f'model = AutoModelForQuestionAnswering.from_pretrained("{folder}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+        'out = model(**tokenizer("Who slept?", "Ada slept.", return_tensors="pt"))',
+        "print(out.start_logits, out.end_logits)  # or: train_qa.py --model ... --predict FILE",
+    ]
+
+
+def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
+    return make_job(*parse_arguments(Arguments, DEFAULTS, argv)).trainer
+
+
+def main(argv: Sequence[str] | None = None):
+    arguments, training = parse_arguments(Arguments, DEFAULTS, argv)
+    with one_line_errors():
+        job = make_job(arguments, training)
+    return run(job, arguments)
 
 
 if __name__ == "__main__":

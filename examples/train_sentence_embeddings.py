@@ -1,28 +1,28 @@
-"""Train ELMo to give sentences that mean the same near vectors, with sentence-transformers.
+r"""Train ELMo to give sentences of like meaning similar vectors, with sentence-transformers.
 
     python examples/train_sentence_embeddings.py --model FOLDER --train pairs.csv --dev sts.csv \
-        --output_dir OUT
+        --output_dir embedder
 
-Training data have the columns anchor and positive: two texts that belong together. The others of
-a batch are the negatives. Development data, if any, have sentence1, sentence2 and score; the result
-is Spearman's correlation. Data are read as examples/task_data.py says.
+Training data have the columns anchor and positive: two texts that belong together. The positives of
+the other pairs in a batch serve as negatives. Development data, if any, have the columns
+sentence1, sentence2 and score; the metric is Spearman's correlation with the scores.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from task_data import read_examples, read_number
-from transformers import HfArgumentParser, set_seed
+from training_script import (
+    Job,
+    ScriptArguments,
+    check_model,
+    one_line_errors,
+    parse_arguments,
+    run,
+)
 
-import elmo_hf  # noqa: F401  registers ELMo with the auto classes
+# isort: split
+from transformers import set_seed
 
 DEFAULTS = {
     "learning_rate": 1e-4,
@@ -33,15 +33,19 @@ DEFAULTS = {
 
 
 @dataclass
-class Arguments:
-    model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"})
-    train: str = field(metadata={"help": "file, or data set of the Hub as NAME:SPLIT"})
-    dev: str | None = field(default=None, metadata={"help": "the same, with scores"})
-    anchor_column: str = "anchor"
-    positive_column: str = "positive"
+class Arguments(ScriptArguments):
+    model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"}, kw_only=True)
+    train: str = field(
+        metadata={"help": "pairs: a file, or a Hub dataset as NAME:SPLIT"}, kw_only=True
+    )
+    dev: str | None = field(default=None, metadata={"help": "sentence pairs with scores"})
+    anchor_column: str = field(default="anchor", metadata={"help": "column of the first text"})
+    positive_column: str = field(default="positive", metadata={"help": "column of the second"})
 
 
 def read_pairs(source, arguments):
+    from datasets import Dataset
+
     columns = [arguments.anchor_column, arguments.positive_column]
     rows = read_examples(source, columns)
     anchors, positives = ([row[column] for row in rows] for column in columns)
@@ -49,20 +53,22 @@ def read_pairs(source, arguments):
 
 
 def read_evaluator(source):
-    if source is None:
-        return None
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
     rows = read_examples(source, ["sentence1", "sentence2", "score"])
     sentences = ([row[name] for row in rows] for name in ("sentence1", "sentence2"))
     scores = [read_number(row["score"], row["where"]) for row in rows]
-    return EmbeddingSimilarityEvaluator(*sentences, scores, name="dev")
+    return EmbeddingSimilarityEvaluator(*sentences, scores, name="dev", write_csv=False)
 
 
-def main(argv=None):
-    parser = HfArgumentParser((Arguments, SentenceTransformerTrainingArguments))
-    parser.set_defaults(**DEFAULTS)
-    arguments, training = parser.parse_args_into_dataclasses(argv)
+def make_job(arguments, training):
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    check_model(arguments.model)
     set_seed(training.seed)
-    train, evaluator = read_pairs(arguments.train, arguments), read_evaluator(arguments.dev)
+    train = read_pairs(arguments.train, arguments)
+    evaluator = read_evaluator(arguments.dev) if arguments.dev else None
     model = SentenceTransformer(arguments.model, device="cpu" if training.use_cpu else None)
     trainer = SentenceTransformerTrainer(
         model=model,
@@ -71,15 +77,32 @@ def main(argv=None):
         loss=MultipleNegativesRankingLoss(model),
         evaluator=evaluator,
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    model.save_pretrained(training.output_dir)
-    if evaluator is None:
-        return {}
-    results = Path(training.output_dir) / "eval"
-    results.mkdir(exist_ok=True)
-    metrics = evaluator(model, output_path=str(results))
-    print(metrics)
-    return metrics
+    usage = [
+        "import elmo_hf",
+        "from sentence_transformers import SentenceTransformer",
+        f'model = SentenceTransformer("{training.output_dir}")',
+        'print(model.similarity(*model.encode(["It rains.", "Rain falls."])))',
+    ]
+    data = [f"train: `{arguments.train}`, {len(train):,} pairs"]
+    data += [f"dev: `{arguments.dev}`"] if evaluator else []
+    job = Job(trainer, "sentence-similarity", usage, data, library="sentence-transformers")
+    if evaluator:
+        job.evaluate = lambda: evaluator(model)
+    return job
+
+
+def main(argv: Sequence[str] | None = None):
+    arguments, training = parse_arguments(
+        Arguments,
+        DEFAULTS,
+        argv,
+        ("datasets", "accelerate", "sentence_transformers"),
+        "sentences",
+        "sentence_transformers.SentenceTransformerTrainingArguments",
+    )
+    with one_line_errors():
+        job = make_job(arguments, training)
+    return run(job, arguments)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PREFIXES = ["configuration", "engine", "loss", "layer", "pipeline", "modeling"]
 # A module or folder of elmo_hf/ may import what stands further left, and its own files.
 LIBRARY = [
+    "quiet_imports",
     "extras",
     "model",
     "batches",

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pretrain
 import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -18,7 +19,6 @@ from elmo_hf.pretraining.corpora import WordStream, build_vocabulary, read_corpu
 from elmo_hf.pretraining.runs import check_run, last_checkpoint, load_for_pretraining
 from elmo_hf.pretraining.trainer import ElmoPreTrainer
 from elmo_hf.pretraining.windows import PackedWindows, PreTrainingCollator, RowStreams
-from examples import pretrain
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -321,11 +321,9 @@ def command(folder, output, *more, steps=4, batch=4):
 
 
 @pytest.fixture
-def run_script(folder, tmp_path, monkeypatch):
+def run_script(folder, tmp_path):
     def run(*more, name="run", **options):
-        arguments = command(folder, tmp_path / name, *more, **options)
-        monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
-        pretrain.main()
+        pretrain.main(command(folder, tmp_path / name, *more, **options))
         return tmp_path / name
 
     return run
@@ -350,15 +348,47 @@ def test_the_same_command_goes_on_and_another_is_refused(run_script):
     assert run_script(steps=4) == folder
     history = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
     assert [log["step"] for log in history["log_history"] if "loss" in log] == [1, 2, 3, 4]
-    with pytest.raises(ValueError, match=r"feed: .* there, .* now"):
+    with pytest.raises(SystemExit, match=r"error: (.|\n)*feed: .* there, .* now"):
         run_script("--feed", "streams", steps=4)
-    with pytest.raises(ValueError, match="seed: 42 there, 7 now"):
+    with pytest.raises(SystemExit, match="seed: 42 there, 7 now"):
         run_script("--seed", "7", steps=4)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ('{"projection_dims": 5}', "no field 'projection_dims'; did you mean projection_dim?"),
+        ('{"xyz": 5}', "no field 'xyz'; see the docstring of ElmoConfig"),
+        ('{"lm_vocab_size": 5}', "leave it out and use --vocabulary_size"),
+        ('{"cell_dim": }', "is no valid JSON"),
+        ("FILE", "no field 'projection_dims'; did you mean projection_dim?"),
+        ("missing.json", "missing.json: No such file or directory"),
+    ],
+)
+def test_the_script_refuses_a_wrong_configuration(run_script, tmp_path, config, complaint):
+    if config == "FILE":
+        config = str(tmp_path / "config.json")
+        Path(config).write_text('{"projection_dims": 5}')
+    with pytest.raises(SystemExit) as caught:
+        run_script("--config", config)
+    assert complaint in str(caught.value) and str(caught.value).startswith("error: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_script_prints_the_sizes_it_trains_and_where_it_resumes(run_script, capsys):
+    folder = run_script(steps=2)
+    printed = capsys.readouterr().out
+    assert "cell 12, projection 6, 2 layers, 1,3" in printed and "vocabulary: 30 words" in printed
+    assert "resumed" not in printed and f'AutoModel.from_pretrained("{folder}")' in printed
+    run_script(steps=4)
+    assert "resumed from step 2" in capsys.readouterr().out
+    card = (folder / "README.md").read_text()
+    assert "pretrain.py --train_files" in card and "eval_perplexity" in card
 
 
 def test_the_script_refuses_a_vocabulary_without_specials(run_script, tmp_path):
     (tmp_path / "vocab.txt").write_text("the\nof\n")
-    with pytest.raises(ValueError, match=r"lacks \['<S>', '</S>', '<UNK>'\]"):
+    with pytest.raises(SystemExit, match=r"lacks \['<S>', '</S>', '<UNK>'\]"):
         run_script("--vocabulary_file", str(tmp_path / "vocab.txt"))
     assert not (tmp_path / "run").exists()
 
@@ -366,7 +396,11 @@ def test_the_script_refuses_a_vocabulary_without_specials(run_script, tmp_path):
 def run_in_processes(arguments, processes=1, code=None):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     start = ["-c", code] if code else [*launch, "examples/pretrain.py"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [sys.executable, *start, *arguments], cwd=ROOT, env=environment, capture_output=True,
         text=True, timeout=120,
@@ -404,7 +438,6 @@ def killed(value, path, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return save(value, path, *args, **kwargs)
 torch.save = killed
-from examples import pretrain
 pretrain.main()
 """
 
