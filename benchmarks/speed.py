@@ -39,7 +39,7 @@ from speed_variants import (
     Variant,
 )
 
-# Of the norm of a layer, against the plain reference in float64.
+# Of the norm of a layer, against the reference engine in float64.
 LAYER_LIMITS = {"float32": 2e-6, "bfloat16": 1.5e-2, "int8": 5e-2}
 # Of the norm of a gradient that has come back through all layers.
 GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 1e-1}
@@ -361,7 +361,7 @@ def write(results: dict, folder: Path) -> None:
     (folder / "speed.md").write_text(page, encoding="utf-8")
     (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if bars := plotted(results):
-        (folder / "speed.svg").write_text(speed_plot.draw(bars), encoding="utf-8")
+        speed_plot.draw(bars, folder / "speed.svg")
     say(f"wrote {folder}/speed.md, speed.json, speed.svg")
 
 

@@ -1,57 +1,47 @@
-"""A bar for each variant as an SVG that reads well on light and on dark pages."""
+"""Horizontal bars of words per second, as an SVG that looks the same with any fonts."""
 
-from xml.sax.saxutils import escape
+from pathlib import Path
 
-WIDTH, BAR, GAP, TITLE = 720, 18, 8, 34
-LEFT, RIGHT = 140, 150  # room for names and for figures
-
-STYLE = """
-  text { font: 13px system-ui, sans-serif; fill: #24292f; }
-  .title { font-weight: 600; }
-  .ours { fill: #1a7f64; }
-  .peer { fill: #8c959f; }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3; }
-    .ours { fill: #3fb68f; }
-    .peer { fill: #6e7681; }
-  }
-"""
+OURS, PEER, INK = "#1a7f64", "#8c959f", "#24292f"
 
 
-def draw(groups: dict[str, list[tuple[str, float, str]]]) -> str:
+def draw(groups: dict[str, list[tuple[str, float, str]]], file: Path) -> None:
     """
-    Draw groups of bars, each group on its own scale.
+    Draw groups of bars, each group on its own scale; needs the extra `benchmarks`.
 
     Args:
         groups: by title, bars of (name, value, the text behind the bar); names that begin with
             "elmo_hf" are ours.
+        file: the SVG to write.
     """
-    parts, top = [], 8
-    for title, bars in groups.items():
-        parts.append(f'<text class="title" x="0" y="{top + 16}">{escape(title)}</text>')
-        top += TITLE
-        longest = max((value for _, value, _ in bars), default=1) or 1
-        for name, value, label in bars:
-            parts += draw_bar(top, name, value / longest, label)
-            top += BAR + GAP
-        top += GAP
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" role="img" '
-            f'aria-label="{escape(", ".join(groups), {chr(34): "&quot;"})}">',
-            f"<style>{STYLE}</style>",
-            *parts,
-            "</svg>\n",
-        ]
-    )
+    from matplotlib import rc_context
+
+    # Letters become shapes, so that no other font can make them wider than their place.
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "elmo_hf"}):
+        make_figure(groups).savefig(file, metadata={"Date": None})
 
 
-def draw_bar(top: int, name: str, part: float, label: str) -> list[str]:
-    length = max(1.0, part * (WIDTH - LEFT - RIGHT))
-    kind = "ours" if name.startswith("elmo_hf") else "peer"
-    middle = top + BAR - 5
-    return [
-        f'<text x="{LEFT - 8}" y="{middle}" text-anchor="end">{escape(name)}</text>',
-        f'<rect class="{kind}" x="{LEFT}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2"/>',
-        f'<text x="{LEFT + length + 8:.1f}" y="{middle}">{escape(label)}</text>',
-    ]
+def make_figure(groups: dict[str, list[tuple[str, float, str]]]):
+    """Return matplotlib's figure of groups of bars, as `draw` takes them."""
+    from matplotlib.figure import Figure
+
+    heights = [len(bars) + 1.5 for bars in groups.values()]
+    figure = Figure(figsize=(8, 0.3 * sum(heights)), layout="constrained", facecolor="white")
+    panels = figure.subplots(len(groups), height_ratios=heights, squeeze=False)[:, 0]
+    for panel, (title, bars) in zip(panels, groups.items(), strict=True):
+        draw_panel(panel, title, bars)
+    return figure
+
+
+def draw_panel(panel, title: str, bars: list[tuple[str, float, str]]) -> None:
+    names, values, labels = zip(*bars, strict=True)
+    colors = [OURS if name.startswith("elmo_hf") else PEER for name in names]
+    drawn = panel.barh(range(len(bars)), values, color=colors)
+    panel.bar_label(drawn, labels, padding=4, color=INK)
+    panel.set_yticks(range(len(bars)), names, color=INK)
+    panel.invert_yaxis()  # the first bar on top
+    panel.set_title(title, loc="left", fontweight="bold", fontsize=11, color=INK)
+    panel.set_xlim(0, 1.3 * max(values))  # room for the labels
+    panel.set_xticks([])
+    panel.tick_params(left=False)
+    panel.spines[:].set_visible(False)

@@ -23,16 +23,6 @@ def rate(rounds: list) -> float:
     return median(words / seconds for seconds, words in rounds)
 
 
-def ratio(rounds: list, base: list | None) -> float | None:
-    """Median over the rounds of how many times faster than `base` it was in the same round."""
-    if not base:
-        return None
-    return median(
-        (words / seconds) / (base_words / base_seconds)
-        for (seconds, words), (base_seconds, base_words) in zip(rounds, base, strict=False)
-    )
-
-
 def compute_share(size: dict, variant: str, limits: dict) -> float | None:
     """Part of the measured peak of its precision that the corpus' arithmetic takes."""
     rounds = size["inference"]["corpus"].get(variant)
@@ -53,7 +43,7 @@ def bandwidth_share(size: dict, variant: str, limits: dict) -> float | None:
 
 
 def inference_table(size: dict, limits: dict) -> str:
-    """Words/s in each mode with the ratio to AllenNLP, errors of the layers, shares of limits."""
+    """Words/s and multiples of AllenNLP in each mode, errors of layers, shares of limits."""
     rows = [
         ["", *MODES.values(), "error by layer", "of peak products", "of memory bandwidth"],
         ["---", "---:", "---:", "---:", "---", "---:", "---:"],
@@ -117,16 +107,20 @@ def growth(points: dict, variant: str = "elmo_hf", first: str = "100", last: str
 def speed(measured: dict, variant: str) -> str:
     if variant not in measured:
         return NONE
-    times = ratio(measured[variant], measured.get(ALLENNLP.name))
-    return f"{rate(measured[variant]):,.0f}" + (f" ({times:.2f}×)" if times else "")
+    words, base = rate(measured[variant]), measured.get(ALLENNLP.name)
+    return f"{words:,.0f}" + (f" ({words / rate(base):.2f}×)" if base else "")
 
 
 def step_time(measured: dict, variant: str) -> str:
     if variant not in measured:
         return NONE
-    seconds = median(seconds for seconds, _ in measured[variant])
-    times = ratio(measured[variant], measured.get(ALLENNLP.name))
-    return f"{seconds:.2f}" + (f" ({times:.2f}×)" if times else "")
+    seconds, base = step_seconds(measured[variant]), measured.get(ALLENNLP.name)
+    return f"{seconds:.2f}" + (f" ({step_seconds(base) / seconds:.2f}×)" if base else "")
+
+
+def step_seconds(rounds: list) -> float:
+    """Median seconds of rounds of [seconds, words]."""
+    return median(seconds for seconds, _ in rounds)
 
 
 def step_memory(measured: dict, variant: str) -> str:
@@ -160,16 +154,19 @@ PAGE = """# Speed
 
 All variants were measured in one run, in turn, each in its own process, on the same {cores} cores
 and the same sentences ({text}; new ones in every round). Figures are medians of {rounds} rounds
-({sweep_rounds} where speed is given against something); a ratio is the median of the ratios within
-a round. Before the measurement every layer of every variant was compared with our plain reference
-in float64: the error is the norm of the difference over the norm of the layer. Weights are random,
-in the original format; AllenNLP loads the same file that our model was converted from.
+({sweep_rounds} in the tables against length, batch, variety and cores). "×" is a multiple of
+AllenNLP: the row's median over AllenNLP's in the same column, in training AllenNLP's seconds over
+the row's. Before the measurement every layer of every variant was compared with our reference
+engine in float64: the error is the norm of the difference over the norm of the layer. Weights are
+random, in the original format; AllenNLP loads the same file that our model was converted from.
 
+- Rows: `elmo_hf` is what users get by default, `elmo_hf, reference engine` the plain PyTorch code
+  that it must agree with, `bf16` and `int8` lower precisions.
 - Words are counted without sentence boundaries. Time begins with lists of words and ends with all
   layers; BERT's word pieces ({pieces} a word, random) cost it nothing.
 - Whole corpus: {sentences} sentences. `embed_corpus` forms its own batches. The others get batches
   of 32, each fourth of which is measured: AllenNLP as the sentences stand, as its own embedder
-  takes them, and in a row of its own sorted by length; BERT and the plain reference sorted.
+  takes them, and in a row of its own sorted by length; BERT and the reference engine sorted.
 - Known words: the character encoder's vectors are kept from batch to batch (`word_cache`), as
   `embed_corpus` does of itself.
 - Before its batches, lone sentences or steps a program works on another sentence for 0.3 s.
@@ -236,7 +233,7 @@ def readme_table(results: dict) -> str:
     rows = [["words/s (times AllenNLP)", *heads], ["---", *["---:"] * len(heads)]]
     for variant in PRECISIONS:
         cells = [speed(size["inference"][mode], variant) for size in sizes for mode in modes]
-        if "plain" not in variant and "known" not in variant and set(cells) != {NONE}:
+        if "reference" not in variant and "known" not in variant and set(cells) != {NONE}:
             rows.append([variant, *cells])
     machine = results["machine"]
     return f"{markdown(rows)}\n\n{machine['processor']}, {machine['cores']} cores."

@@ -47,11 +47,11 @@ class Variant:
 
 
 ALLENNLP = Variant("AllenNLP", "allennlp", trains=True, sorts=False, every=4, swept=True)
-REFERENCE = Variant("reference", "plain", "float64")
+REFERENCE = Variant("reference", "reference", "float64")
 VARIANTS = [
     ALLENNLP,
     Variant("AllenNLP, sentences sorted", "allennlp", modes=("corpus",), every=4),
-    Variant("elmo_hf plain", "plain", trains=True, every=4),
+    Variant("elmo_hf, reference engine", "reference", trains=True, every=4),
     Variant("elmo_hf", "ours", trains=True, swept=True),
     Variant("elmo_hf", "ours", "bfloat16", trains=True, swept=True),
     Variant("elmo_hf", "ours", "int8"),
@@ -83,17 +83,17 @@ def load_ours(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
     return forward, model
 
 
-def load_plain(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
-    """Our model held to the plain reference."""
+def load_reference(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
+    """Our model computed by the reference engine."""
     from elmo_hf import use_engine
 
     forward, model = load_ours(folder, precision)
 
-    def plain_forward(batch):
+    def reference_forward(batch):
         with use_engine("reference"):
             return forward(batch)
 
-    return plain_forward, model
+    return reference_forward, model
 
 
 def load_cached(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
@@ -146,4 +146,4 @@ def recurrent_weight(model: torch.nn.Module) -> torch.nn.Parameter:
     return model.layers[0].forward_lstm.recurrent_map.weight
 
 
-LOADERS = {"ours": load_ours, "cached": load_cached, "plain": load_plain, "bert": load_bert}
+LOADERS = {"ours": load_ours, "cached": load_cached, "reference": load_reference, "bert": load_bert}

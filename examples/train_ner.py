@@ -187,8 +187,7 @@ def usage(folder):
     return [
         "import elmo_hf",
         "from transformers import pipeline",
-        f'tagger = pipeline("token-classification", "{folder}", aggregation_strategy="simple",',
-        "                  pipeline_class=elmo_hf.ElmoTokenClassificationPipeline)",
+        f'tagger = pipeline("token-classification", "{folder}", aggregation_strategy="simple")',
         'print(tagger("Ada Lovelace met Charles Babbage in London."))',
     ]
 
