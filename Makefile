@@ -6,6 +6,7 @@ WORKERS ?= 2
 TORCH   ?= 2.13.0
 
 VENV   := .venv
+DEMO   := .venv-demo
 LOWEST := .venv-lowest
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
@@ -20,8 +21,8 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo "Variables: PYTHON=$(PYTHON)  WORKERS=$(WORKERS) (test processes)  TORCH=$(TORCH) (for lowest)"
 
-demo: $(VENV)/installed  ## see ELMo at work
-	$(VENV)/bin/python examples/demo.py
+demo: $(if $(wildcard $(VENV)/installed),$(VENV),$(DEMO))/installed  ## see ELMo at work
+	$(<D)/bin/python examples/demo.py
 
 test: $(VENV)/installed  ## lint, check types, run the quick tests
 	$(VENV)/bin/ruff check
@@ -41,12 +42,13 @@ format: $(VENV)/installed  ## mend what ruff can mend
 	$(VENV)/bin/ruff format
 
 clean:  ## remove the environments, caches and builds
-	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is `unfinished` from its first file to its last, then `installed`; a new run begins
 # an unfinished one again. torch goes first and alone, so that nothing else chooses its version.
 define begin
+	@echo "Setting up $(@D) takes some minutes: torch first, then the other packages."
 	@test ! -e $(@D)/unfinished || rm -rf $(@D)
 	@mkdir -p $(@D) && touch $(@D)/unfinished
 	$(PYTHON) -m venv $(@D)
@@ -56,13 +58,15 @@ define finish
 	@mv $(@D)/unfinished $@
 endef
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: EXTRA := test
+$(DEMO)/installed: EXTRA := convert
+$(VENV)/installed $(DEMO)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs \
 	Python 3.11 or newer, this is %d.%d: name another with make PYTHON=..., or try make lowest" \
 	% sys.version_info[:2])'
 	$(begin)
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt torch
-	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(@D)/bin/python -m pip install --progress-bar off -c constraints.txt torch
+	$(@D)/bin/python -m pip install --progress-bar off -c constraints.txt -e '.[$(EXTRA)]'
 	$(finish)
 
 # Every `name>=version` in pyproject.toml, extras included, becomes `name==version`.
