@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow lowest format clean
+.PHONY: help demo test slow conformance lowest format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,6 +33,10 @@ test: $(VENV)/installed  ## lint, check types, run the quick tests
 
 slow: $(VENV)/installed  ## run the slow proofs
 	$(PYTEST) -m slow -n $(WORKERS)
+
+conformance: $(VENV)/transformers/unpacked  ## run transformers' own common tests on our classes
+	PYTHONPATH=$(CURDIR)/$(VENV)/transformers $(PYTEST) tests/conformance/check_*.py \
+	-n $(WORKERS) --dist worksteal -rfE
 
 lowest: $(LOWEST)/installed  ## run the quick tests on the lowest supported versions
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" -n $(WORKERS)
@@ -68,6 +72,12 @@ $(VENV)/installed $(DEMO)/installed: pyproject.toml constraints.txt
 	$(@D)/bin/python -m pip install --progress-bar off -c constraints.txt torch
 	$(@D)/bin/python -m pip install --progress-bar off -c constraints.txt -e '.[$(EXTRA)]'
 	$(finish)
+
+$(VENV)/transformers/unpacked: $(VENV)/installed tests/conformance/unpack.py \
+	$(wildcard tests/conformance/left_out/*/*)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt parameterized
+	$(VENV)/bin/python tests/conformance/unpack.py $(@D)
+	@touch $@
 
 # Every `name>=version` in pyproject.toml, extras included, becomes `name==version`.
 $(LOWEST)/installed: pyproject.toml

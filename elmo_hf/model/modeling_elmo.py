@@ -12,7 +12,6 @@ from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-# The engines are named here for remote code: early transformers 5 copies what this file imports.
 from .configuration_elmo import ElmoConfig
 from .engine_gpu import GpuRunner
 from .engine_weights import States

@@ -12,8 +12,6 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_elmo import ElmoConfig
-
-# Modules are named here for remote code: early transformers 5 copies what this file imports.
 from .engine_cpu_characters import is_plain
 from .engine_weights import States
 from .loss_softmax import full_softmax_loss, sampled_softmax_loss

@@ -378,9 +378,7 @@ class ElmoTokenizer(WholeWordsBackend):
         text = " ".join(word for word in words if word is not None)
         clean_up = kwargs.get("clean_up_tokenization_spaces")
         clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
-        # transformers 5.0 has no such method.
-        method = getattr(self, "clean_up_tokenization", None)
-        return method(text) if clean_up and method is not None else text
+        return self.clean_up_tokenization(text) if clean_up else text
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Return the words of rows `(words, max_characters_per_token)`, or the names of symbols."""

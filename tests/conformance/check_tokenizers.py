@@ -1,0 +1,40 @@
+"""transformers' common tests of tokenizers, run on ElmoTokenizer."""
+
+import unittest
+
+from harness import WholeTests
+from tests.test_tokenization_common import TokenizerTesterMixin
+from tests.test_tokenizers_backend_mixin import TokenizersBackendTesterMixin
+
+from elmo_hf import ElmoTokenizer
+
+SENTENCE = "this is a small test of the words"
+
+
+class ElmoTokenizerTests(WholeTests, TokenizerTesterMixin, TokenizersBackendTesterMixin):
+    """What the common tests need to know of ElmoTokenizer; `options` are its arguments."""
+
+    tokenizer_class = ElmoTokenizer
+    options = {}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        ElmoTokenizer(**cls.options).save_pretrained(cls.tmpdirname)
+        cls.from_pretrained_id = [cls.tmpdirname]
+        cls.tokenizers_list = [(ElmoTokenizer, cls.tmpdirname, {})]
+
+    def get_clean_sequence(self, tokenizer, with_prefix_space=False, max_length=20, min_length=5):
+        # The original joins entries of get_vocab(), which are symbols of characters here.
+        text = " " * with_prefix_space + " ".join(SENTENCE.split()[:max_length])
+        return text, tokenizer.encode(text, add_special_tokens=False)
+
+
+class CharacterTokenizerTest(ElmoTokenizerTests, unittest.TestCase):
+    """The original model's: a word is a row of character ids."""
+
+
+class TokenInputTokenizerTest(ElmoTokenizerTests, unittest.TestCase):
+    """For a model with token input: a word is one id."""
+
+    options = {"use_characters": False, "lm_vocab": ["<S>", "</S>", "<UNK>", *SENTENCE.split()]}

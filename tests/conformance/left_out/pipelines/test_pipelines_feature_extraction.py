@@ -1,0 +1,1 @@
+from .task_tests import FeatureExtractionPipelineTests  # noqa: F401

@@ -1,0 +1,1 @@
+from .task_tests import ZeroShotClassificationPipelineTests  # noqa: F401
