@@ -8,13 +8,14 @@ TORCH   ?= 2.13.0
 VENV   := .venv
 DEMO   := .venv-demo
 LOWEST := .venv-lowest
+DOCS   := .venv-docs
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow conformance lowest format clean
+.PHONY: help demo test slow conformance lowest docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,12 +42,15 @@ conformance: $(VENV)/transformers/unpacked  ## run transformers' own common test
 lowest: $(LOWEST)/installed  ## run the quick tests on the lowest supported versions
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" -n $(WORKERS)
 
+docs: $(DOCS)/installed  ## build the guide into build/site; a warning fails it
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 format: $(VENV)/installed  ## mend what ruff can mend
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
 clean:  ## remove the environments, caches and builds
-	rm -rf $(VENV) $(DEMO) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(LOWEST) $(DOCS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is `unfinished` from its first file to its last, then `installed`; a new run begins
@@ -78,6 +82,13 @@ $(VENV)/transformers/unpacked: $(VENV)/installed tests/conformance/unpack.py \
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt parameterized
 	$(VENV)/bin/python tests/conformance/unpack.py $(@D)
 	@touch $@
+
+# The guide is read from the sources' text: neither torch nor elmo_hf is installed.
+$(DOCS)/installed: pyproject.toml
+	$(begin)
+	@sed -n 's/^docs = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",' | tr ' ' '\n' > $(@D)/docs.txt
+	$(@D)/bin/python -m pip install --quiet -r $(@D)/docs.txt
+	$(finish)
 
 # Every `name>=version` in pyproject.toml, extras included, becomes `name==version`.
 $(LOWEST)/installed: pyproject.toml

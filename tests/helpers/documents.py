@@ -1,0 +1,79 @@
+"""The code of Markdown documents: Python blocks with the output below them, and commands."""
+
+import contextlib
+import importlib
+import io
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+from helpers.originals import options, random_arrays, write_original
+
+ROOT = Path(__file__).parents[2]
+# Checked by hand or elsewhere: they would install, download, or run these tests.
+NOT_RUN = ("make ", "pip install", "elmo-hf fetch allennlp")
+TAGGED = "Ada B-PER\nmet O\nBabbage B-PER\n\nIn O\nLondon B-LOC\n"
+RATED = "text,label\nA good one .,good\nA bad one .,bad\n"
+TEXT = "The river rose .\nIt rained .\n\nThe bank lent money .\n" * 20
+# What the commands read.
+FILES = {
+    "train.conll": TAGGED,
+    "dev.conll": TAGGED,
+    "train.csv": RATED,
+    "dev.csv": RATED,
+    "text.txt": TEXT,
+    "config.json": '{"cell_dim": 8, "projection_dim": 4, "filters": [[1, 4], [2, 4]]}',
+}
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of every fenced block, in order."""
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+
+def run_python(text: str) -> None:
+    """Run the Python blocks in one namespace; each prints what the `text` block below it says."""
+    found = [*blocks(text), ("", "")]
+    namespace: dict[str, object] = {}
+    for (language, code), (following, expected) in itertools.pairwise(found):
+        if language != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "<document>", "exec"), namespace)
+        wanted = expected if following == "text" else ""
+        assert printed.getvalue().endswith(wanted), f"{code}\nprinted\n{printed.getvalue()}"
+
+
+def commands(text: str) -> list[str]:
+    """The shell commands that a test can run."""
+    lines = [
+        line for language, code in blocks(text) if language == "bash" for line in code.splitlines()
+    ]
+    return [line for line in lines if line.strip() and not line.startswith(NOT_RUN)]
+
+
+def write_workplace(folder: Path) -> None:
+    """Make the files that the commands read, original weights of the small width among them."""
+    made_of = options(lstm__projection_dim=128, lstm__dim=64)
+    arrays = random_arrays(made_of, softmax=True)
+    write_original(folder / "original", made_of, arrays, vocab=True)
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    for name, content in FILES.items():
+        (folder / name).write_text(content)
+
+
+def run_command(command: str, monkeypatch) -> None:
+    """Do in this process what a line of shell does."""
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "elmo-hf":
+        from elmo_hf_cli import main  # the console script's entry
+
+        assert main(arguments) == 0, command
+        return
+    assert program == "python", command
+    script = ROOT / arguments[0]
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr("sys.argv", arguments)
+    importlib.import_module(script.stem).main()
