@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Text for pre-training: files into words, and words into a vocabulary.
+"""Text for pre-training: from files to words, and from words to a vocabulary.
 
-A corpus is split into words once and kept as Arrow, memory-mapped through `datasets`: one row a
-sentence, `<S>` first and `</S>` last, an empty row between documents. Put end to end the rows are
-one stream of words, of which whatever is fed to the model is a slice.
+A corpus is split into words once and stored as an Arrow file, which `datasets` memory-maps. Each
+row is a sentence that begins with `<S>` and ends with `</S>`; an empty row separates documents. The
+model is trained on slices of the concatenated rows.
 """
 
 import bz2
@@ -19,39 +19,33 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 from tokenizers import Tokenizer
 
 from ..model.tokenization_elmo import ElmoTokenizer
 
-try:
-    import datasets
-    import pyarrow as pa
-except ImportError as error:
-    raise ImportError(
-        "pre-training keeps its text with `datasets`; pip install 'elmo-hf[train]'"
-    ) from error
-
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 LINES_AT_ONCE = 20_000
-CACHE_FORMAT = 1  # changes when the same text would be written otherwise
+CACHE_FORMAT = 1  # increased when the stored form of the same text changes
 
 # --- Files ---
 
 
 def find_files(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
-    Return the files that these paths and glob patterns name, those of one pattern sorted.
+    Return the files that match these paths and glob patterns, sorted within each pattern.
 
     Raises:
-        FileNotFoundError: a pattern names none.
+        FileNotFoundError: a pattern matches no file.
     """
     found: list[Path] = []
     for pattern in map(str, patterns):
         files = sorted(p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file())
         if not files:
             raise FileNotFoundError(
-                f"no file is called {pattern}; give text files or patterns such as 'text/*.txt.xz'"
+                f"no file matches {pattern}; expected text files or patterns like 'text/*.txt.xz'"
             )
         found += files
     return found
@@ -104,20 +98,21 @@ def read_corpus(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """
-    Split text files into words, or find them split already.
+    Split text files into words, or open the result of an earlier call.
 
-    A line is a sentence, an empty line ends a document, and so does the end of a file.
+    A line is a sentence. An empty line ends a document, and so does the end of a file.
 
     Args:
         files: paths and glob patterns; files may be compressed (.gz, .xz, .bz2, .zst).
-        tokenizer: splits the words and names the boundaries. Its vocabulary is not used.
-        cache_dir: where the words are kept. Default: a folder in the cache of `datasets`.
+        tokenizer: splits lines into words and names the boundaries. Its vocabulary is not used.
+        cache_dir: where the words are stored. Default: a folder in the cache of `datasets`.
 
     Returns:
         One column `words`, as described at the top of this module.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, not UTF-8, cut off, or all are empty.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not UTF-8 or cut off, or all files are empty.
     """
     paths = find_files(files)
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
@@ -135,19 +130,22 @@ def read_hub_corpus(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """
-    Split a dataset of the Hub, or a local one, into words, or find it split already.
+    Split a Hub or local dataset into words, or open the result of an earlier call.
 
-    The dataset is streamed: only what is read is downloaded, and only its words are kept.
+    The dataset is streamed: only the entries that are read are downloaded, and only their words
+    are stored.
 
     Args:
         name, config_name, split: as in `datasets.load_dataset`.
-        column: where the text is. An entry is a document, a line of it a sentence.
-        limit: the most entries that are read.
+        tokenizer, cache_dir: as in `read_corpus`.
+        column: the column of text. An entry is a document, a line of it a sentence.
+        limit: the maximal number of entries; None reads all.
 
-    Others, and what is returned, as in `read_corpus`.
+    Returns:
+        As `read_corpus`.
 
     Raises:
-        ValueError: there is no such column, or no text.
+        ValueError: the column is missing, or there is no text.
     """
     builder = datasets.load_dataset_builder(name, config_name)
 
@@ -155,7 +153,7 @@ def read_hub_corpus(
         for entry in islice(builder.as_streaming_dataset(split), limit):
             if column not in entry:
                 raise ValueError(
-                    f"{name} has no column {column!r} but {list(entry)}; name the one with text"
+                    f"{name} has no column {column!r} but {list(entry)}; choose the column of text"
                 )
             yield from entry[column].splitlines()
             yield ""
@@ -172,15 +170,16 @@ def split_once(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """
-    Return the corpus of these lines; read them only if `key` and tokenizer are new.
+    Return the corpus of these lines; read them only if no corpus of this key is stored.
 
     Args:
-        lines: begins to read.
-        key: tells texts apart; anything that JSON can hold.
+        lines: starts reading.
+        key: identifies the text; anything that JSON can represent.
         source: the text's name in messages.
+        tokenizer, cache_dir: as in `read_corpus`.
 
     Raises:
-        ValueError: there is not a single word.
+        ValueError: the lines have no words.
     """
     splitter = make_splitter(tokenizer)
     names = [tokenizer.bos_token, tokenizer.eos_token]
@@ -193,7 +192,7 @@ def split_once(
         part = folder / f"{digest}.{os.getpid()}.part"
         try:
             if not _write(part, lines(), splitter, *names):
-                raise ValueError(f"{source} has no text: not a single word was found")
+                raise ValueError(f"{source} has no text: it contains no word")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -201,16 +200,16 @@ def split_once(
 
 
 def make_splitter(tokenizer: ElmoTokenizer) -> Tokenizer:
-    """Return the Rust part alone, free of what the last call asked for."""
+    """Return a copy of the Rust tokenizer without the padding and truncation of earlier calls."""
     splitter = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     splitter.no_padding()
     splitter.no_truncation()
-    splitter.encode_special_tokens = True  # "a<S>b" in a text is one word
+    splitter.encode_special_tokens = True  # "a<S>b" in a text stays one word
     return splitter
 
 
 def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos: str) -> int:
-    """Write the sentences of these lines; return the number of their words."""
+    """Write the sentences of these lines, and return the number of words."""
     schema, words = pa.schema([("words", pa.list_(pa.string()))]), 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while block := list(islice(lines, LINES_AT_ONCE)):
@@ -226,12 +225,12 @@ def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos:
 
 class WordStream:
     """
-    The words of a corpus end to end, boundaries included.
+    The concatenated words of a corpus, boundaries included.
 
     Args:
-        corpus: what `read_corpus` returned.
+        corpus: as `read_corpus` returns it.
 
-    `sentence_lengths` `(rows,)` counts words and boundaries; 0 stands between documents.
+    `sentence_lengths` `(rows,)` counts words and boundaries; 0 separates documents.
     """
 
     def __init__(self, corpus: datasets.Dataset) -> None:
@@ -260,7 +259,7 @@ class WordStream:
         return words
 
     def count(self) -> tuple[list[str], np.ndarray]:
-        """Return the distinct words and how often each occurs."""
+        """Return the distinct words and the frequency of each."""
         counts = pa.chunked_array(self._chunks).value_counts()
         return counts.field("values").to_pylist(), np.asarray(counts.field("counts"))
 
@@ -275,15 +274,16 @@ def build_vocabulary(
     specials: Sequence[str] = ("<S>", "</S>", "<UNK>"),
 ) -> list[str]:
     """
-    Return the words of a language model's softmax, the most frequent first.
+    Return the vocabulary of a language model's softmax, the most frequent words first.
 
-    The order is what sampled softmax relies on: it draws words by their rank (Peters et al. 2018;
-    bilm-tf). Words of one frequency follow the alphabet.
+    Sampled softmax relies on this order: it draws words by their rank (Peters et al. 2018;
+    bilm-tf). Words of equal frequency are sorted alphabetically.
 
     Args:
-        size: the most words, `specials` included; None for all.
-        min_count: how often a word occurs at least.
-        specials: come first, whatever their frequency: boundaries and unknown word.
+        stream: the text.
+        size: the maximal number of words, `specials` included; None for all.
+        min_count: the least frequency of a word.
+        specials: boundaries and unknown word, which come first whatever their frequency.
 
     Raises:
         ValueError: `size` leaves no room for a word, or no word is frequent enough.

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of pre-training: what their folder holds, where they stopped, what they go on from."""
+"""Folders of pre-training runs: settings, last complete checkpoint, starting weights."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that Train
 
 
 def describe_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> dict[str, Any]:
-    """Return what a run cannot change about its model: fields that differ from the defaults."""
+    """Return the model settings that a resumed run must share: fields that are not defaults."""
     default = ElmoConfig()
     names = default.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
     fields = {name: getattr(model.config, name) for name in sorted(names)}
@@ -38,20 +38,22 @@ def describe_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> dict[
 
 def check_run(output_dir: str | os.PathLike[str], settings: dict[str, Any]) -> None:
     """
-    Note in a run's folder what it trains, or see that it is the same as noted.
+    Record a run's settings in its folder, or compare them with the recorded ones.
 
     Args:
-        settings: what must not change when a run goes on; anything JSON can hold.
+        output_dir: the folder of the run.
+        settings: what must not change when the run is resumed; anything JSON can represent.
 
     Raises:
-        ValueError: the folder belongs to a run with other settings, or to something else.
+        ValueError: the folder belongs to a run with other settings, or holds checkpoints of
+            unknown settings.
     """
     path, settings = Path(output_dir, RUN_FILE), json.loads(json.dumps(settings))
     if not path.exists():
         if checkpoints := sorted(Path(output_dir).glob("checkpoint-*")):
             raise ValueError(
-                f"{output_dir} holds {checkpoints[0].name} but no {RUN_FILE}, so it is not known "
-                "what was trained there; choose another --output_dir"
+                f"{output_dir} holds {checkpoints[0].name} but no {RUN_FILE}, so the "
+                "settings of that run are unknown; choose another --output_dir"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
@@ -64,7 +66,7 @@ def check_run(output_dir: str | os.PathLike[str], settings: dict[str, Any]) -> N
         lines = [f"  {name}: {noted.get(name)} there, {settings.get(name)} now" for name in changed]
         raise ValueError(
             f"{output_dir} belongs to a run with other settings:\n" + "\n".join(lines) + "\n"
-            "give those again to go on with it, or choose another --output_dir"
+            "use those settings to resume it, or choose another --output_dir"
         )
 
 
@@ -72,7 +74,8 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """
     Return the last complete checkpoint in a run's folder, None if there is none.
 
-    One whose write was cut off is passed over with a warning; training writes it again.
+    A checkpoint that was interrupted while it was written is skipped with a warning; training
+    writes it again.
     """
     folders = [p for p in Path(output_dir).glob("checkpoint-*") if p.name[11:].isdigit()]
     for folder in sorted(folders, key=lambda path: -int(path.name[11:])):
@@ -80,7 +83,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
             json.loads((folder / TRAINER_STATE).read_text())
             return str(folder)
         except (OSError, ValueError):
-            logger.warning(f"{folder} was not written to its end and is passed over")
+            logger.warning(f"{folder} is incomplete, as writing it was interrupted; it is skipped")
     return None
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-training of the biLM on Trainer: exact means, carried states, perplexity, safe resumption."""
+"""Trainer for the biLM: exact mean losses, carried states, perplexity, safe resumption."""
 
 import math
 import time
@@ -20,23 +20,26 @@ from .windows import EpochOrder, PackedWindows, PreTrainingCollator, RowStreams
 
 class ElmoPreTrainer(Trainer):
     """
-    Trainer for `ElmoForPreTraining` on a feed of `pretraining_feeds`.
+    Trainer for `ElmoForPreTraining` on the datasets of `elmo_hf.pretraining.windows`.
 
     The loss is the mean over directions of the mean over all words predicted in a step, however
-    they are spread over processes and accumulated batches. With `RowStreams` the LSTM states
-    are carried from window to window, gradients are cut there, and checkpoints hold the states.
-    Logs show the loss of each direction and words/s: words predicted in each direction, boundaries
-    included, while training (not while evaluating or saving).
+    the words are distributed over processes and accumulated batches. With `RowStreams` the LSTM
+    states are carried from window to window without their gradients, and checkpoints contain the
+    states. Logs show the loss of each direction and words/s: words predicted in each direction,
+    boundaries included, without the time of evaluating and saving.
 
-    `evaluate` gives, over all words of an evaluation feed and with the full softmax, `eval_loss`
-    in nats, `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_perplexity` (that of the
-    mean loss), `eval_unknown_rate` and `eval_words`.
+    `evaluate` computes, over all words of an evaluation dataset and with the full softmax,
+    `eval_loss` in nats, `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_perplexity`
+    (exp of the mean loss), `eval_unknown_rate` and `eval_words`.
 
-    A checkpoint whose write was cut off is told by its missing or broken trainer_state.json; use
-    `pretraining_runs.last_checkpoint` to resume.
+    An interrupted checkpoint has no complete trainer_state.json; `last_checkpoint` of
+    `elmo_hf.pretraining.runs` skips it.
+
+    Four private methods of Trainer are overridden, as no public ones do the same:
+    `_get_train_sampler`, `_save_checkpoint`, `_save_rng_state` and `_load_rng_state`.
 
     Args:
-        model, args, train_dataset, eval_dataset, callbacks, ...: as for Trainer. The feeds are
+        model, args, train_dataset, eval_dataset, callbacks, ...: as for Trainer. The datasets are
             `PackedWindows` or, for training only, `RowStreams`.
         processing_class: the tokenizer, with its vocabulary.
     """
@@ -52,7 +55,7 @@ class ElmoPreTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # `compute_loss` does take the number of items
         self._states: tuple[torch.Tensor, torch.Tensor] | None = None
         self._totals = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
-        self._since: float | None = None  # last time of logging; evaluation and saving move it on
+        self._since: float | None = None  # when the last log was; moved on by other work's time
 
     # --- Training ---
 
@@ -63,7 +66,7 @@ class ElmoPreTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
-        """Return the batches of a step and the words each direction predicts in all of them."""
+        """Return the batches of a step, and the number of words each direction predicts in them."""
         self._since = self._since or time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -100,7 +103,7 @@ class ElmoPreTrainer(Trainer):
         self._totals += torch.stack([losses.detach().double() * counts, counts.double()])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and in training the losses and words/s since the last time."""
+        """Log as Trainer does; in training add the losses and words/s since the last log."""
         if "loss" in logs and self._since is not None:
             now, (sums, counts) = time.perf_counter(), self.accelerator.reduce(self._totals)
             for name, mean in _means(sums, counts).items():
@@ -114,7 +117,7 @@ class ElmoPreTrainer(Trainer):
     # --- Evaluation ---
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Return this process's share of the windows, each window in one process only."""
+        """Return this process's part of the windows; every window is in one process only."""
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
         feed = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -140,7 +143,7 @@ class ElmoPreTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Add up the losses of all words; `evaluate` calls this."""
+        """Sum the losses of all words; `evaluate` calls this."""
         began = time.perf_counter()
         self.model.eval()
         self.callback_handler.eval_dataloader = dataloader
@@ -169,7 +172,7 @@ class ElmoPreTrainer(Trainer):
             self._since += time.perf_counter() - began
 
     def _count_words(self, labels: torch.Tensor) -> torch.Tensor:
-        """Words other than boundaries, and those of them that the vocabulary lacks."""
+        """Number of words other than boundaries, and of those outside the vocabulary."""
         unknown = (labels == self.collator.unknown).sum()
         no_words = torch.tensor([-100, self.collator.bos, self.collator.eos], device=labels.device)
         return torch.stack([torch.isin(labels, no_words, invert=True).sum(), unknown])
@@ -179,7 +182,7 @@ class ElmoPreTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         began = time.perf_counter()
         folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-        if self.args.should_save:  # what an earlier run left there is complete no longer
+        if self.args.should_save:  # a folder of an earlier run is incomplete from now on
             (folder / TRAINER_STATE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self._skip_time(began)
@@ -189,7 +192,7 @@ class ElmoPreTrainer(Trainer):
         if self._states is not None:
             hidden, cell = (part.contiguous() for part in self._states)
             save_file({"hidden": hidden, "cell": cell}, self._states_file(output_dir))
-        # Only then may the main process write the file that says all is there.
+        # After this the main process writes trainer_state.json: the checkpoint is complete.
         self.accelerator.wait_for_everyone()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -204,7 +207,7 @@ class ElmoPreTrainer(Trainer):
 
 
 def count_predictions(batch: dict[str, Any]) -> torch.Tensor:
-    """Return how many words of a batch of `PreTrainingCollator` each direction predicts, `(2,)`."""
+    """Return how many words each direction predicts in a `PreTrainingCollator` batch, `(2,)`."""
     wanted, mask = batch["labels"] != -100, batch["attention_mask"].bool()
     forward = (mask[:, :-1, 0] & wanted[:, 1:]).sum()
     if mask.shape[-1] == 1:
@@ -213,7 +216,7 @@ def count_predictions(batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _means(losses: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
-    """The mean loss of each direction that predicted something."""
+    """The mean loss of each direction that predicted any word."""
     pairs = zip(("forward", "backward"), losses.tolist(), counts.tolist(), strict=True)
     return {name: loss / count for name, loss, count in pairs if count}
 

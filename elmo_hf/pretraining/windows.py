@@ -1,9 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds of pre-training: windows of a text, their order, and the batches made of them.
+"""Training examples for pre-training: windows of a text, their order, and their batches.
 
-Words become rows of character ids and labels when a batch is made, by the tokenizer's table of
-words met: a small part of a training step.
+Words become character ids and labels when a batch is collated. That takes a small part of a
+training step, as the tokenizer keeps the ids of words that it has seen.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,15 +20,15 @@ from .corpora import WordStream
 
 class PackedWindows(Dataset):
     """
-    Windows of whole consecutive sentences of one document, shuffled anew every epoch.
+    Windows of whole consecutive sentences of one document, shuffled in every epoch.
 
     A window holds as many sentences as fit. A sentence longer than a window is cut into windows
-    of its own, of like length; what would be predicted across a cut is not.
+    of its own, of about equal length; no word is predicted from the other side of a cut.
 
     Args:
         stream: the text.
-        window: the most words in a window, boundaries included.
-        seed: of the order.
+        window: the maximal number of words in a window, boundaries included.
+        seed: seed of the order.
     """
 
     def __init__(self, stream: WordStream, window: int = 128, seed: int = 0) -> None:
@@ -46,9 +46,9 @@ class PackedWindows(Dataset):
         self.epoch = epoch
 
     def order(self) -> np.ndarray:
-        """Return the numbers of all windows in the order of this epoch."""
-        # Not by length: it saves no time where padding costs none, and batches of few words only
-        # are noisy steps.
+        """Return the indices of all windows in the order of this epoch."""
+        # Grouping by length would save no time, as the engines skip padding, and batches of short
+        # windows would make noisy steps.
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
 
 
@@ -72,17 +72,17 @@ def plan_windows(sentence_lengths: Iterable[int], window: int) -> np.ndarray:
 
 class RowStreams(Dataset):
     """
-    Rows that read on where their last window ended, for states carried from window to window.
+    Rows that continue where their last window ended, so that LSTM states can be carried over.
 
-    As in bilm-tf, each row of a batch walks through a part of the text of its own, sentence after
-    sentence, and the two directions read different text. A forward row reads on from window to
-    window, a backward row back. Every epoch the parts begin elsewhere.
+    As in bilm-tf, each row of a batch reads its own part of the text, and the two directions read
+    different text. A forward row moves forward from window to window, a backward row moves
+    backward. The parts begin at other words in every epoch.
 
     Args:
         stream: the text.
-        window: words that a row reads at once.
-        rows: rows of each direction, those of all processes together.
-        seed: of the beginnings.
+        window: words of a row in one step.
+        rows: rows of each direction, summed over all processes.
+        seed: seed of the places where the parts begin.
 
     Raises:
         ValueError: the text is too short for one window in each row.
@@ -103,7 +103,7 @@ class RowStreams(Dataset):
         return self.steps * self.rows
 
     def __getitem__(self, index: int) -> tuple[list[str], list[str]]:
-        """Return a forward and a backward row's window; each has one word more, to predict."""
+        """Return the windows of a forward and a backward row, each with a word more to predict."""
         epoch, place = divmod(index, len(self))
         step, row = divmod(place, self.rows)
         offsets = np.random.default_rng([self.seed, epoch]).integers(len(self.stream), size=2)
@@ -117,11 +117,11 @@ class RowStreams(Dataset):
         self.epoch = epoch
 
     def order(self) -> np.ndarray:
-        """Return what to ask for in this epoch: all rows' windows, step by step."""
+        """Return the indices of this epoch: the windows of all rows, step by step."""
         return self.epoch * len(self) + np.arange(len(self))
 
     def _words(self, begin: int) -> list[str]:
-        """The text is a ring: its beginning follows its end."""
+        """Window and next word from `begin`; the text's beginning follows its end."""
         begin %= len(self.stream)
         end = begin + self.window + 1
         words = self.stream.words(begin, min(end, len(self.stream)))
@@ -130,10 +130,10 @@ class RowStreams(Dataset):
 
 class EpochOrder(Sampler):
     """
-    The order that a feed gives its current epoch, batches that are not full left out.
+    The order of a dataset's current epoch, without an incomplete last batch.
 
-    The epoch is kept by the feed and not here, because of the two accelerate reaches only the
-    feed after a resume on several processes.
+    The dataset stores the epoch, not this sampler: after a resume on several processes accelerate
+    sets the epoch of the dataset only.
     """
 
     def __init__(self, feed: PackedWindows | RowStreams, batch_size: int) -> None:
@@ -149,17 +149,18 @@ class EpochOrder(Sampler):
 
 class PreTrainingCollator:
     """
-    Makes what `ElmoForPreTraining` takes of the windows of `PackedWindows` or `RowStreams`.
+    Collates windows of `PackedWindows` or `RowStreams` to inputs of `ElmoForPreTraining`.
 
-    `input_ids` spell the real words; `labels` `(batch, words)` are their vocabulary ids, that of
-    the unknown word for those it lacks. `attention_mask` `(batch, words, 2)` keeps `</S>` from the
-    forward direction and `<S>` from the backward one, so that neither reads what can only be
-    predicted (bilm-tf). Of row streams the first half of the batch is for the forward direction
-    alone, the other for the backward one.
+    `input_ids` are the characters of the words; `labels` `(batch, words)` are their vocabulary
+    ids, for words outside the vocabulary that of the unknown word. `attention_mask`
+    `(batch, words, 2)` hides `</S>` from the forward direction and `<S>` from the backward one:
+    each is predicted but never read (bilm-tf). With row streams the forward direction reads the
+    first half of the batch, the backward direction the second half.
 
     Args:
-        tokenizer: with a vocabulary.
-        directions: of the model; for 1, a forward model, the mask is `(batch, words, 1)`.
+        tokenizer: a tokenizer with a vocabulary.
+        directions: directions of the model; for 1, a forward model, the mask is
+            `(batch, words, 1)`.
 
     Raises:
         ValueError: the tokenizer has no vocabulary.
@@ -187,12 +188,12 @@ class PreTrainingCollator:
             return_lm_labels=True,
             return_tensors="pt",
         )
-        hidden = torch.tensor([self.eos, self.bos])  # from the forward and the backward direction
+        hidden = torch.tensor([self.eos, self.bos])  # from the forward and backward direction
         seen = batch["attention_mask"][..., None] * (batch["labels"][..., None] != hidden)
         if by_rows:
             half = len(windows)
             seen[:half, :, 1], seen[half:, :, 0] = 0, 0
-            seen[:half, -1, 0], seen[half:, 0, 1] = 0, 0  # there to be predicted
+            seen[:half, -1, 0], seen[half:, 0, 1] = 0, 0  # predicted, never read
         return {**batch, "attention_mask": seen[..., : self.directions]}
 
 

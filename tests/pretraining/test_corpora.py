@@ -2,8 +2,10 @@
 
 import bz2
 import gzip
+import importlib
 import json
 import lzma
+import sys
 
 import pytest
 
@@ -98,7 +100,7 @@ def test_a_file_that_is_cut_off_fails(corpus_of, name, compress):
 
 
 def test_a_pattern_without_files_fails(tokenizer, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file is called"):
+    with pytest.raises(FileNotFoundError, match="no file matches"):
         read_corpus([tmp_path / "none*.txt"], tokenizer, tmp_path)
 
 
@@ -135,3 +137,11 @@ def test_a_vocabulary_is_sorted_by_frequency_with_specials_first(corpus_of):
         build_vocabulary(stream, size=3)
     with pytest.raises(ValueError, match="no word occurs 9 times"):
         build_vocabulary(stream, min_count=9)
+
+
+def test_without_its_extra_pretraining_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("elmo_hf.pretraining")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"datasets is not installed.*\.\[train\]'$"):
+        importlib.import_module("elmo_hf.pretraining.corpora")
