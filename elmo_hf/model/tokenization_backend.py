@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fast tokenizer whose tokens are whole words, with any features in the place of token ids."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from transformers.tokenization_utils_base import BatchEncoding, TruncationStrategy
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils import PaddingStrategy, is_torch_tensor
@@ -77,9 +76,8 @@ class LateEncodings(Sequence[Encoding]):
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        if self._made is None:
+        if self._made is None:  # two threads may both make them: the results are equal
             self._made = self._make()
-            del self._make
         return self._made[index]
 
     def __reduce__(self) -> tuple[type[list], tuple[list[Encoding]]]:
@@ -176,13 +174,15 @@ class Request:
     def asks_for(self, *names: str) -> bool:
         return any(self.options.get(name) for name in names)
 
-    def pads(self) -> bool:
-        strategy = self.options.get("padding_strategy", PaddingStrategy.DO_NOT_PAD)
-        return strategy != PaddingStrategy.DO_NOT_PAD
 
-    def cuts(self) -> bool:
-        strategy = self.options.get("truncation_strategy", TruncationStrategy.DO_NOT_TRUNCATE)
-        return strategy != TruncationStrategy.DO_NOT_TRUNCATE
+def pads(options: Mapping[str, Any]) -> bool:
+    strategy = options.get("padding_strategy", PaddingStrategy.DO_NOT_PAD)
+    return strategy != PaddingStrategy.DO_NOT_PAD
+
+
+def cuts(options: Mapping[str, Any]) -> bool:
+    strategy = options.get("truncation_strategy", TruncationStrategy.DO_NOT_TRUNCATE)
+    return strategy != TruncationStrategy.DO_NOT_TRUNCATE
 
 
 class WholeWordsBackend(TokenizersBackend):
@@ -195,12 +195,17 @@ class WholeWordsBackend(TokenizersBackend):
     encodings are made when somebody looks at them.
     """
 
-    def _numbers(self, words: Sequence[str]) -> np.ndarray:
-        """Return a number, 1 or more, for each word, `(words,)`."""
-        raise NotImplementedError
+    def _features(
+        self, words: Sequence[str], places: np.ndarray | None = None, labels: bool = False
+    ) -> dict[str, np.ndarray]:
+        """
+        Return `input_ids` and the other model inputs, one entry for each word.
 
-    def _features(self, numbers: np.ndarray, labels: bool = False) -> dict[str, np.ndarray]:
-        """Return `input_ids` and others `(words, ...)` of numbered words; 0 is padding."""
+        Args:
+            places: index into `words` for each entry, -1 for padding; by default all words in
+                order.
+            labels: whether to add the words' ids in the vocabulary.
+        """
         raise NotImplementedError
 
     def _check_labels(self) -> None:
@@ -246,9 +251,10 @@ class WholeWordsBackend(TokenizersBackend):
         encoded, words = self._encode_in_rust(request)
         encodings = encoded.encodings
         masks = chain.from_iterable(encoding.attention_mask for encoding in encodings)
-        numbers = self._numbers(words) * np.fromiter(masks, np.int64, count=len(words))
+        is_word = np.fromiter(masks, bool, count=len(words))
         lengths = list(map(len, encodings))
-        lines = self._features(numbers, request.labels)
+        places = np.where(is_word, np.arange(len(words)), -1)
+        lines = self._features(words, places, request.labels)
         data = {**encoded, **cut_up(lines, lengths, request.return_tensors)}
         if request.return_tensors is not None and len(set(lengths)) == 1:
             for key in encoded.keys() - lines.keys():
@@ -264,7 +270,7 @@ class WholeWordsBackend(TokenizersBackend):
         encodings = encoded.encodings
         lengths = np.fromiter(map(len, encodings), np.int64, count=len(encodings))
         padded = padded_lengths(lengths, request.options)
-        pads, side = request.pads(), request.options["padding_side"]
+        side = request.options["padding_side"]
         filling = {
             "pad_id": self.pad_token_id,
             "pad_token": self.pad_token,
@@ -273,7 +279,7 @@ class WholeWordsBackend(TokenizersBackend):
 
         def pad() -> list[Encoding]:
             for encoding, length in zip(encodings, padded.tolist(), strict=True):
-                if pads:  # otherwise this would pad its overflow
+                if pads(request.options):  # otherwise this would pad its overflow
                     encoding.pad(length, direction=side, **filling)
             return encodings
 
@@ -290,7 +296,7 @@ class WholeWordsBackend(TokenizersBackend):
         bare = not request.options.get("add_special_tokens", True)
         before, after = ([], []) if bare else self._surroundings()
         limit: Any = request.options.get("max_length")
-        if request.cuts():
+        if cuts(request.options):
             room = limit - len(before) - len(after)
             if room < 1:
                 return None
@@ -312,8 +318,7 @@ class WholeWordsBackend(TokenizersBackend):
             request.pairs is None
             and not any(words and is_list(words[0]) for words in request.texts)
             and self._tokenizer.normalizer is None
-            and all(token.special for token in self.added_tokens_decoder.values())
-            and (not request.cuts() or strategy in CUTS_ONE_TEXT)
+            and (not cuts(request.options) or strategy in CUTS_ONE_TEXT)
             and not request.asks_for("stride")
         )
 
@@ -328,8 +333,7 @@ class WholeWordsBackend(TokenizersBackend):
     ) -> BatchEncoding:
         options = request.options
         places = lay_out(lengths, padded, options["padding_side"])
-        numbers = np.append(self._numbers(words), 0)[places]
-        lines = self._features(numbers, request.labels)
+        lines = self._features(words, places, request.labels)
         masks = {}
         if options.get("return_attention_mask") is not False:
             masks["attention_mask"] = (places >= 0).astype(np.int64)
@@ -346,33 +350,42 @@ class WholeWordsBackend(TokenizersBackend):
         options = {**request.options, **changed, "is_split_into_words": request.given_words}
         if request.given_words:
             options["split_special_tokens"] = True  # a given "a<S>b" is one word
-        encode = partial(super()._encode_plus, **options)
-        with self._given_words_kept(request.given_words):
-            encoded, stand_in = encode_any_string(
-                encode, request.texts, request.pairs, request.given_words
-            )
+        encode = partial(TokenizersBackend._encode_plus, self._for_one_call(options), **options)
+        encoded, stand_in = encode_any_string(
+            encode, request.texts, request.pairs, request.given_words
+        )
         words = [word for encoding in encoded.encodings for word in encoding.tokens]
         if stand_in:
             words = [word.replace(stand_in, "") for word in words]
         return encoded, words
 
-    @contextmanager
-    def _given_words_kept(self, given_words: bool = True) -> Iterator[None]:
-        """Without a pre-tokenizer Rust takes a given word as it is, spaces and all."""
-        splitter = self._tokenizer.pre_tokenizer
-        if given_words:
-            self._tokenizer.pre_tokenizer = None
-        try:
-            yield
-        finally:
-            self._tokenizer.pre_tokenizer = splitter
+    def _for_one_call(self, options: Mapping[str, Any]) -> "WholeWordsBackend":
+        """
+        Return this tokenizer, or a copy for one call where the call has to change the Rust part.
+
+        The base class sets padding, truncation and the handling of special tokens on the Rust
+        tokenizer, and given words need one without a pre-tokenizer. Threads share this tokenizer,
+        so a call changes a Rust tokenizer of its own. It shares the model, with its cache.
+        """
+        given_words = options["is_split_into_words"]
+        unchanged = not given_words and not pads(options) and not cuts(options)
+        if unchanged and options.get("split_special_tokens") in (None, self.split_special_tokens):
+            return self
+        rust = Tokenizer(self._tokenizer.model)
+        for part in ("normalizer", "post_processor"):
+            if (value := getattr(self._tokenizer, part)) is not None:
+                setattr(rust, part, value)
+        if not given_words:
+            rust.pre_tokenizer = self._tokenizer.pre_tokenizer
+            rust.add_tokens(list(self.added_tokens_decoder.values()))
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _tokenizer=rust)
+        return twin
 
     def _surroundings(self) -> tuple[list[str], list[str]]:
         """Return the words that are put before and after each sentence."""
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        with self._given_words_kept():
-            encoding = self._tokenizer.encode(["x"], is_pretokenized=True)
+        rust = self._for_one_call({"is_split_into_words": True})._tokenizer
+        encoding = rust.encode(["x"], is_pretokenized=True)
         place = encoding.special_tokens_mask.index(0)
         return encoding.tokens[:place], encoding.tokens[place + 1 :]
 

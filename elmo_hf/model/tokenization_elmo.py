@@ -108,8 +108,7 @@ class ElmoTokenizer(WholeWordsBackend):
         self.max_characters_per_token = max_characters_per_token
         self.use_characters, self.use_word_ids = use_characters, use_word_ids
         self.word_unk_token = str(word_unk_token)
-        self._table: WordTable | None = None
-        self._table_made_for: tuple[Any, ...] = ()
+        self._table: tuple[tuple[Any, ...], WordTable] | None = None
         self._vocabulary = load_vocabulary(lm_vocab_file, lm_vocab)
         self._check_settings(bos_token, eos_token)
         backend = self._make_backend(
@@ -265,19 +264,22 @@ class ElmoTokenizer(WholeWordsBackend):
     @property
     def _words(self) -> WordTable:
         """The table of words met, made anew when what it depends on was changed."""
-        made_for = (self.max_characters_per_token, self.bos_token, self.eos_token)
-        if self._table is None or self._table_made_for != made_for:
-            check_width(self.max_characters_per_token)
-            spelling = None
-            if self.use_characters:
-                spelling = make_spelling(self.get_vocab(), [self.bos_token, self.eos_token])
-            unknown = NO_WORD
-            if self._vocabulary is not None:
-                unknown = int(self._vocabulary.ids([self.word_unk_token])[0])
-            width = self.max_characters_per_token
-            self._table = WordTable(spelling, width, self._vocabulary, unknown)
-            self._table_made_for = made_for
-        return self._table
+        # A forked process makes its own: another thread may have held the lock when it forked.
+        made_for = (self.max_characters_per_token, self.bos_token, self.eos_token, os.getpid())
+        table = self._table
+        if table is None or table[0] != made_for:
+            table = self._table = made_for, self._make_table()
+        return table[1]
+
+    def _make_table(self) -> WordTable:
+        check_width(self.max_characters_per_token)
+        spelling = None
+        if self.use_characters:
+            spelling = make_spelling(self.get_vocab(), [self.bos_token, self.eos_token])
+        unknown = NO_WORD
+        if self._vocabulary is not None:
+            unknown = int(self._vocabulary.ids([self.word_unk_token])[0])
+        return WordTable(spelling, self.max_characters_per_token, self._vocabulary, unknown)
 
     # --- Words to ids ---
 
@@ -288,7 +290,7 @@ class ElmoTokenizer(WholeWordsBackend):
         No boundaries, no masks, no offsets: a few million words a second. `(len(words),)` where
         `use_characters` is off.
         """
-        return self._features(self._numbers(words))["input_ids"]
+        return self._features(words)["input_ids"]
 
     def _check_labels(self) -> None:
         if self._vocabulary is None:
@@ -297,20 +299,21 @@ class ElmoTokenizer(WholeWordsBackend):
                 'lm_vocab_file="vocab.txt" when making or loading it'
             )
 
-    def _numbers(self, words: Sequence[str]) -> np.ndarray:
-        return self._words.numbers(words)
-
-    def _features(self, numbers: np.ndarray, labels: bool = False) -> dict[str, np.ndarray]:
-        table = self._words
+    def _features(
+        self, words: Sequence[str], places: np.ndarray | None = None, labels: bool = False
+    ) -> dict[str, np.ndarray]:
+        numbers, rows, ids = self._words.look_up(words)
+        if places is not None:
+            numbers = np.append(numbers, 0)[places]
         features = {}
         if self.use_characters:
-            features["input_ids"] = np.take(table.rows, numbers, axis=0).astype(np.int64)
+            features["input_ids"] = np.take(rows, numbers, axis=0).astype(np.int64)
         if self.use_word_ids or not self.use_characters:
             name = "word_input_ids" if self.use_characters else "input_ids"
-            features[name] = table.ids[numbers] + 1
+            features[name] = ids[numbers] + 1
         if labels:
-            ids = table.ids[numbers]
-            features["labels"] = np.where(ids == NO_WORD, IGNORED_LABEL, ids)
+            found = ids[numbers]
+            features["labels"] = np.where(found == NO_WORD, IGNORED_LABEL, found)
         return features
 
     # --- Padding ---

@@ -3,6 +3,7 @@
 """Vocabularies of a language model, and the words a tokenizer has met."""
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -127,7 +128,8 @@ class Numbering(dict[str, int]):
 class WordTable:
     """The rows and vocabulary ids of the words met lately, so that each is worked out once.
 
-    What UTF-8 cannot hold, a lone surrogate, is dropped from a word, as AllenNLP does.
+    Threads may share it. What UTF-8 cannot hold, a lone surrogate, is dropped from a word, as
+    AllenNLP does.
 
     Args:
         spelling: None where a model reads no characters.
@@ -146,40 +148,47 @@ class WordTable:
     ) -> None:
         self.spelling, self.width = spelling, width
         self.vocabulary, self.unknown, self.limit = vocabulary, unknown, limit
+        self._lock = threading.Lock()
         self._forget()
 
-    def numbers(self, words: Sequence[str]) -> np.ndarray:
-        """Return where `rows` and `ids` hold each word, good until the next call."""
-        if len(self._numbering) > self.limit:
-            self._forget()
-        number_of = self._numbering.__getitem__
-        numbers = np.fromiter(map(number_of, words), np.int64, count=len(words))
-        if self._numbering.unfilled:
-            self._fill(self._numbering.unfilled)
-            self._numbering.unfilled = []
-        return numbers
+    def look_up(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Return `numbers`, `rows` and `ids`: word i has `rows[numbers[i]]` and `ids[numbers[i]]`.
+
+        Number 0 is padding. Later calls, of other threads too, write behind these numbers or into
+        new arrays, so that what was returned stays right.
+        """
+        with self._lock:
+            if len(self._numbering) > self.limit:
+                self._forget()
+            number_of = self._numbering.__getitem__
+            numbers = np.fromiter(map(number_of, words), np.int64, count=len(words))
+            if self._numbering.unfilled:
+                self._fill(self._numbering.unfilled)
+                self._numbering.unfilled = []
+            return numbers, self._rows, self._ids
 
     def _forget(self) -> None:
         dtype = self.spelling.dtype if self.spelling else np.int16
         self._numbering = Numbering()
-        self.rows = np.zeros((1, self.width if self.spelling else 0), dtype)
-        self.ids = np.full(1, NO_WORD, np.int64)
+        self._rows = np.zeros((1, self.width if self.spelling else 0), dtype)
+        self._ids = np.full(1, NO_WORD, np.int64)
 
     def _fill(self, words: list[str]) -> None:
         words = [w if is_utf8(w) else w.encode("utf-8", "ignore").decode() for w in words]
         end = len(self._numbering) + 1
-        if end > len(self.rows):
-            more = max(end, 2 * len(self.rows)) - len(self.rows)
-            self.rows = np.concatenate(
-                [self.rows, np.zeros((more, self.rows.shape[1]), self.rows.dtype)]
+        if end > len(self._rows):
+            more = max(end, 2 * len(self._rows)) - len(self._rows)
+            self._rows = np.concatenate(
+                [self._rows, np.zeros((more, self._rows.shape[1]), self._rows.dtype)]
             )
-            self.ids = np.concatenate([self.ids, np.full(more, NO_WORD)])
+            self._ids = np.concatenate([self._ids, np.full(more, NO_WORD)])
         if self.spelling is not None:
-            self.rows[end - len(words) : end] = self.spelling.rows(words, self.width)
+            self._rows[end - len(words) : end] = self.spelling.rows(words, self.width)
         if self.vocabulary is not None:
             cut = [self.spelling.cut(w, self.width) for w in words] if self.spelling else words
             ids = self.vocabulary.ids(cut)
-            self.ids[end - len(words) : end] = np.where(ids == NO_WORD, self.unknown, ids)
+            self._ids[end - len(words) : end] = np.where(ids == NO_WORD, self.unknown, ids)
 
 
 __all__ = ["LmVocabulary", "WordTable", "check_vocabulary", "load_vocabulary"]
