@@ -1,8 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Symbols, their names in tokenizer.json, and how words are spelled in them."""
+"""Character symbols, their names in tokenizer.json, and words as rows of their ids."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -10,6 +12,7 @@ from tokenizers.models import Unigram
 
 BEGIN_OF_WORD, END_OF_WORD, PADDING_CHARACTER = "<BOW>", "<EOW>", "<PADC>"
 UNKNOWN_CHARACTER = "<OOV>"
+SCORE = 1000.0
 
 # --- Symbols ---
 
@@ -81,31 +84,66 @@ def unigram(names: list[str], unknown: str) -> Tokenizer:
     """
     Return a Rust tokenizer with these symbols that leaves every word whole.
 
-    Each character that is no symbol costs 10 of a score of 1000, and a word's unknown characters
-    come out as one token. So taking all characters as unknown beats every symbol of two or more
-    characters inside the word, and the token's text is the word itself.
+    All symbols have a score of 1000. A character that is no symbol scores 10 less, the penalty of
+    the tokenizers library, and neighbouring unknown characters become one token. So a symbol of
+    two or more characters inside a word scores less than its characters, the best segmentation is
+    the whole word as one unknown token, and the token's text is the word.
 
     Raises:
-        ValueError: two symbols have the same name, or one is a single character.
+        ValueError: two symbols have the same name, or a name is a single character.
     """
+    check_names(names)
+    return Tokenizer(Unigram([(name, SCORE) for name in names], unk_id=names.index(unknown)))
+
+
+def check_names(names: list[str]) -> None:
     if len(set(names)) < len(names) or min(map(len, names)) < 2:
         bad = [name for name in names if len(name) < 2 or names.count(name) > 1]
         raise ValueError(
             f"symbols are named {bad[:5]}; expected different names of two characters or more: "
             "choose other pad_token, bos_token and eos_token"
         )
-    return Tokenizer(Unigram([(name, 1000.0) for name in names], unk_id=names.index(unknown)))
 
 
-def check_symbols(backend: Tokenizer, pad: str, boundaries: Iterable[str | None]) -> None:
-    tokens = [pad, *(token for token in boundaries if token is not None)]
-    ids = {token: backend.token_to_id(token) for token in tokens}
+def rename_symbols(backend: Tokenizer, new_names: Mapping[str, str]) -> Tokenizer:
+    """Return the tokenizer with other names, old to new, for some symbols; their ids stay."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {renamed(key): renamed(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [renamed(entry) for entry in value]
+        return new_names.get(value, value) if isinstance(value, str) else value
+
+    state = json.loads(backend.to_str())
+    for part in ("added_tokens", "post_processor"):
+        state[part] = renamed(state[part])
+    state["model"]["vocab"] = renamed(state["model"]["vocab"])
+    check_names([name for name, _ in state["model"]["vocab"]])
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def name_symbols(backend: Tokenizer, pad: str, bos: str | None, eos: str | None) -> Tokenizer:
+    """
+    Return a tokenizer in which padding and boundaries have these names.
+
+    Raises:
+        ValueError: a boundary of a character table is not called so; its id is unknown.
+    """
+    names: dict[int, str | None] = {0: pad}
+    if backend.token_to_id(byte_symbol(0)) is not None:
+        names |= {257: bos, 258: eos}
+    new_names = {str(backend.id_to_token(i)): name for i, name in names.items() if name is not None}
+    if any(old != new for old, new in new_names.items()):
+        backend = rename_symbols(backend, new_names)
+    ids = {token: backend.token_to_id(token) for token in (pad, bos, eos) if token is not None}
     if None in ids.values() or ids[pad] != 0:
         raise ValueError(
             f"pad_token, bos_token and eos_token have the symbol ids {ids}; expected 0 for the "
             "first and a number for the others: name them as tokenizer.json does, or make the "
             "tokenizer anew instead of loading it"
         )
+    return backend
 
 
 # --- Spelling ---
@@ -122,11 +160,11 @@ class Spelling:
         self.dtype = np.int16 if max(symbols.values()) < 2**15 else np.int32
 
     def rows(self, words: Sequence[str], width: int) -> np.ndarray:
-        """Return the ids, `(len(words), width)`: begin, letters, end, padding characters."""
-        letters, lengths = self.letters(words, width - 2)
+        """Return the ids, `(len(words), width)`: begin, characters, end, padding characters."""
+        ids, lengths = self.character_ids(words, width - 2)
         rows = np.full((len(words), width), self.padding, dtype=self.dtype)
         column = np.arange(width)
-        rows[(column > 0) & (column <= lengths[:, None])] = letters
+        rows[(column > 0) & (column <= lengths[:, None])] = ids
         rows[:, 0] = self.begin
         rows[np.arange(len(words)), lengths + 1] = self.end
         for row, word in zip(rows, words, strict=True):
@@ -134,6 +172,12 @@ class Spelling:
                 row[1:] = self.padding
                 row[1:3] = self.boundaries[word], self.end
         return rows
+
+    def is_row(self, ids: Any) -> bool:
+        """Whether these are the ids of a word or of padding: they begin a word, or all are 0."""
+        if not isinstance(ids, (list, tuple)) or len(ids) < 3 or isinstance(ids[0], (list, tuple)):
+            return False
+        return ids[0] == self.begin or not any(ids)
 
     def word(self, row: Sequence[int]) -> str | None:
         """Return the word of one row; None for a row of zeros, which is padding."""
@@ -144,51 +188,51 @@ class Spelling:
                 return token
         return self.text(list(row[1 : row.index(self.end)] if self.end in row else row[1:]))
 
-    def cut(self, word: str, width: int) -> str:
-        """Return the word that a vocabulary is asked for."""
+    def shortened(self, word: str, width: int) -> str:
+        """Return the word as it is looked up in a vocabulary."""
         return word
 
-    def letters(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all letters in one line, and how many each word has."""
+    def character_ids(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all words' characters, joined, and how many each word has."""
         raise NotImplementedError
 
-    def text(self, letters: list[int]) -> str:
-        """Return what these ids spell."""
+    def text(self, ids: list[int]) -> str:
+        """Return the characters with these ids as text."""
         raise NotImplementedError
 
 
 class ByteSpelling(Spelling):
-    """Letters are UTF-8 bytes (AllenNLP, bilm-tf)."""
+    """Spells words in UTF-8 bytes (AllenNLP, bilm-tf)."""
 
     def __init__(self, symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> None:
         super().__init__(symbols, boundaries)
         self.symbol_of = np.array([symbols[byte_symbol(b)] for b in range(256)], self.dtype)
         self.byte_of = {int(symbol): byte for byte, symbol in enumerate(self.symbol_of)}
 
-    def letters(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
+    def character_ids(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
         encoded = [word.encode()[:room] for word in words]
         lengths = np.fromiter(map(len, encoded), np.int64, count=len(encoded))
         return self.symbol_of[np.frombuffer(b"".join(encoded), np.uint8)], lengths
 
-    def text(self, letters: list[int]) -> str:
-        data = bytes(self.byte_of[i] for i in letters if i in self.byte_of)
+    def text(self, ids: list[int]) -> str:
+        data = bytes(self.byte_of[i] for i in ids if i in self.byte_of)
         return data.decode("utf-8", "replace")
 
 
 class CharacterSpelling(Spelling):
-    """Letters are unicode characters of a table (ELMoForManyLangs); others are <OOV>."""
+    """Spells words in the characters of a table (ELMoForManyLangs); others are <OOV>."""
 
     def __init__(self, symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> None:
         super().__init__(symbols, boundaries)
         self.unknown = symbols[UNKNOWN_CHARACTER]
         points = {int(s[3:-1], 16): i for s, i in symbols.items() if s.startswith("<U+")}
         self.points = np.array(sorted(points), np.uint32)
-        # One more, for those past the last point.
+        # The last entry is for characters behind all those of the table.
         ids = [points[point] for point in sorted(points)]
         self.symbol_of = np.array([*ids, self.unknown], self.dtype)
         self.character_of = {i: chr(point) for point, i in points.items()}
 
-    def letters(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
+    def character_ids(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
         lengths = np.fromiter((min(len(word), room) for word in words), np.int64, count=len(words))
         text = "".join(word[:room] for word in words)
         points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -196,15 +240,15 @@ class CharacterSpelling(Spelling):
         known = np.append(self.points, 0)[at] == points
         return np.where(known, self.symbol_of[at], self.unknown).astype(self.dtype), lengths
 
-    def text(self, letters: list[int]) -> str:
-        return "".join(self.character_of.get(i, "\ufffd") for i in letters)
+    def text(self, ids: list[int]) -> str:
+        return "".join(self.character_of.get(i, "\ufffd") for i in ids)
 
-    def cut(self, word: str, width: int) -> str:
+    def shortened(self, word: str, width: int) -> str:
         return word if word in self.boundaries else word[: width - 2]
 
 
 def make_spelling(symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> Spelling:
-    """Return the spelling that these symbols, names and ids, describe."""
+    """Return the spelling for these symbols, ids by name: by bytes or by characters."""
     kind = ByteSpelling if byte_symbol(0) in symbols else CharacterSpelling
     return kind(symbols, boundaries)
 

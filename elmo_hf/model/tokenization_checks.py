@@ -1,20 +1,41 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a tokenizer is given: checks and repairs that its Rust part does not make."""
+"""Validates tokenizer input, and replaces strings that Rust cannot hold."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from tokenizers import Encoding
 from transformers.tokenization_utils_base import BatchEncoding
 
-# Linear A, which nobody can write: letters, so that no word splitter parts them from their word.
+# Linear A is undeciphered, so texts hardly contain it; no word splitter cuts between its letters
+# and others.
 STAND_INS = [chr(point) for point in range(0x10600, 0x10737)]
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def to_lists(value: Any) -> Any:
+    """Return arrays and columns of NumPy, pandas, pyarrow or polars, also those in lists, as lists.
+
+    A list that begins with a string is returned as it is.
+    """
+    if isinstance(value, str):
+        return value
+    if is_list(value):
+        if not value or isinstance(value[0], str):
+            return value
+        return (
+            tuple(map(to_lists, value)) if isinstance(value, tuple) else list(map(to_lists, value))
+        )
+    for method in ("to_pylist", "tolist", "to_list"):
+        if hasattr(value, method):
+            return to_lists(getattr(value, method)())
+    return value
+
+
 def check_texts(text: Any, is_split_into_words: bool) -> None:
-    """Raise ValueError where `text` is of a shape that would fail or be misread."""
+    """Raise ValueError if `text` has a shape that would fail later or be misunderstood."""
     if isinstance(text, str) and is_split_into_words:
         raise ValueError(
             f"is_split_into_words=True was given with the text {shown(text)}; expected a list of "
@@ -23,7 +44,7 @@ def check_texts(text: Any, is_split_into_words: bool) -> None:
     if not isinstance(text, (str, list, tuple)):
         raise ValueError(
             f"text is {shown(text)}, a {type(text).__name__}; expected a string, a list of "
-            "strings, or lists of words with is_split_into_words=True"
+            "strings, or lists of words with is_split_into_words=True (arrays are fine, too)"
         )
     if not text and text != "" and not is_split_into_words:
         raise ValueError("text is an empty batch; pass one string or more, the empty one is fine")
@@ -37,7 +58,7 @@ def check_texts(text: Any, is_split_into_words: bool) -> None:
 
 
 def check_pairs(batch: Any) -> None:
-    """Raise ValueError where a batch of lists is no batch of text pairs, but lists of words."""
+    """Raise ValueError if the lists of a batch are lists of words, not pairs of texts."""
     pairs = all(is_list(entry) and len(entry) == 2 for entry in batch)
     # Lists of two texts are pairs to transformers; two words of English are more likely words.
     one_word_each = pairs and all(
@@ -51,7 +72,7 @@ def check_pairs(batch: Any) -> None:
 
 
 def is_single(text: Any, is_split_into_words: bool) -> bool:
-    """Tell one example from a batch, as transformers does."""
+    """Whether the input is one example, not a batch, by transformers' rule."""
     return isinstance(text, str) or (is_split_into_words and not (text and is_list(text[0])))
 
 
@@ -62,22 +83,21 @@ def encode_any_string(
     is_split_into_words: bool,
 ) -> tuple[BatchEncoding, str]:
     """
-    Encode also what Rust cannot hold, an empty given word and a lone surrogate.
-
-    One character that occurs nowhere else stands in for each of them, so that no offset moves.
+    Encode also empty given words and lone surrogates, which Rust cannot hold.
 
     Returns:
-        The encoding, and the character, "" where none was needed.
+        The batch, and the character that stands in for each of them, so that no offset moves; it
+        occurs nowhere else, and is "" where none was needed.
 
     Raises:
         ValueError: something is no string.
     """
     failure: Exception | None = None
-    if not (is_split_into_words and has_empty_word([*texts, *(pairs or [])])):
-        try:
+    try:
+        if not (is_split_into_words and has_empty_word([*texts, *(pairs or [])])):
             return encode(texts, pairs), ""
-        except (TypeError, ValueError) as error:
-            failure = error
+    except (TypeError, ValueError) as error:
+        failure = error
     strings = list(strings_of([texts, [] if pairs is None else pairs]))
     if failure is not None and all(map(is_utf8, strings)):
         raise failure
@@ -94,6 +114,35 @@ def encode_any_string(
         return LONE_SURROGATE.sub(stand_in, value)
 
     return encode(repair(texts), None if pairs is None else repair(pairs)), stand_in
+
+
+class RepairedEncoding:
+    """
+    An encoding with other tokens than Rust's.
+
+    Args:
+        stand_in: a character to leave out.
+        names: tokens by id: an added token is its name, without the spaces around it that
+            `lstrip` and `rstrip` take in, and not in normalized form.
+    """
+
+    def __init__(self, encoding: Encoding, stand_in: str, names: Mapping[int, str]) -> None:
+        self._encoding, self._stand_in, self._names = encoding, stand_in, names
+
+    @property
+    def tokens(self) -> list[str]:
+        ids, tokens = self._encoding.ids, self._encoding.tokens
+        if self._stand_in:
+            tokens = [token.replace(self._stand_in, "") for token in tokens]
+        return [self._names.get(i, token) for i, token in zip(ids, tokens, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._encoding)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_encoding":  # not there yet, while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._encoding, name)
 
 
 def has_empty_word(samples: Iterable[Any]) -> bool:
@@ -117,8 +166,8 @@ def check_string(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise ValueError(
-        f"found {shown(value)}, a {type(value).__name__}, where a text or a word should be; "
-        "expected strings only: pass str(value), or leave it out"
+        f"found {shown(value)}, a {type(value).__name__}, in the place of a text or word; expected "
+        "a string: pass str(value), or leave it out"
     )
 
 
@@ -127,7 +176,7 @@ def is_list(value: Any) -> bool:
 
 
 def is_word(value: Any) -> bool:
-    """Tell ASCII text without a space; scripts that have no spaces do not show what is a word."""
+    """Whether this is ASCII text without a space; some other scripts write no spaces at all."""
     return isinstance(value, str) and value.isascii() and " " not in value
 
 
@@ -144,4 +193,4 @@ def shown(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[:length]}.."
 
 
-__all__ = ["check_texts", "encode_any_string", "is_single"]
+__all__ = ["RepairedEncoding", "check_texts", "encode_any_string", "is_single", "to_lists"]

@@ -9,34 +9,27 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers.tokenization_utils_base import BatchEncoding
-from transformers.utils import PaddingStrategy, to_py_obj
+from transformers.utils import to_py_obj
 
-from .tokenization_backend import (
-    WholeWordsBackend,
-    as_array,
-    as_tensor,
-    depth,
-    follow,
-    is_rows,
-    tensor_kind,
-)
+from .tokenization_backend import IGNORED_LABEL, WholeWordsBackend
 from .tokenization_characters import (
     BEGIN_OF_WORD,
+    Spelling,
     byte_symbols,
     character_symbols,
-    check_symbols,
     check_width,
     make_spelling,
+    name_symbols,
+    rename_symbols,
     unigram,
     word_symbols,
 )
-from .tokenization_splitter import splitter_state
+from .tokenization_checks import is_list
+from .tokenization_splitter import find_splitter
 from .tokenization_splitter import word_splitter as make_word_splitter
 from .tokenization_vocabulary import NO_WORD, WordTable, check_vocabulary, load_vocabulary
 
-IGNORED_LABEL = -100
-REMEMBERED_BY_RUST = 100_000  # words; its own 10,000 cost a third of the speed on English text
+RUST_CACHE_SIZE = 100_000  # words; the default of 10,000 costs a third of the speed on English text
 
 
 class ElmoTokenizer(WholeWordsBackend):
@@ -52,15 +45,21 @@ class ElmoTokenizer(WholeWordsBackend):
     with `return_lm_labels=True` adds `labels` `(batch, words)`, the vocabulary ids of the words
     themselves, boundaries included, -100 at padding.
 
+    Every word can be spelled, so the tokenizer has no unknown token, and an added token gets no
+    new id: `add_tokens` and `add_special_tokens` (cls_token, markers such as "[E1]") keep the
+    token whole in raw text, and it is spelled in its characters like any other word. The names of
+    padding and boundaries can be changed; their ids stay. Threads may share a tokenizer.
+
     Args:
         pad_token, bos_token, eos_token: names of the padding, first and last word; two characters
             or more. A given word that equals `bos_token` or `eos_token` is spelled as that
-            boundary, as in bilm-tf.
+            boundary, as in bilm-tf; inside a raw text these names are text.
         max_characters_per_token: ids in a row: begin of word, UTF-8 bytes, end of word, padding
             characters. Longer words are cut, even inside a character.
-        word_splitter: "treebank" or "whitespace", how raw text is split into words. It is kept in
-            tokenizer.json, which counts when a tokenizer is loaded without naming one here; any
-            other pre-tokenizer can be set as `backend_tokenizer.pre_tokenizer`.
+        word_splitter: how raw text is split into words: "treebank", "billion-words" or
+            "whitespace" (see `tokenization_splitter`). By default the one in tokenizer.json, and
+            "treebank" for a new tokenizer. Any other pre-tokenizer can be set as
+            `backend_tokenizer.pre_tokenizer`.
         use_characters: False for a biLM that reads words: `input_ids` `(batch, words)` are then
             vocabulary ids + 1, and 0 is padding.
         use_word_ids: add `word_input_ids`, vocabulary ids + 1, for a biLM that reads both.
@@ -90,7 +89,7 @@ class ElmoTokenizer(WholeWordsBackend):
         bos_token: str | None = "<S>",
         eos_token: str | None = "</S>",
         max_characters_per_token: int = 50,
-        word_splitter: str | None = "treebank",
+        word_splitter: str | None = None,
         use_characters: bool = True,
         use_word_ids: bool = False,
         lm_vocab_file: str | None = None,
@@ -98,7 +97,7 @@ class ElmoTokenizer(WholeWordsBackend):
         word_unk_token: str = "<UNK>",
         **kwargs: Any,
     ) -> None:
-        # Loading takes every argument called `.._token` for a special token of the model.
+        # transformers loads every argument called `.._token` as a special token of the model.
         for name in ("model_specific_special_tokens", "extra_special_tokens"):
             if isinstance(named := kwargs.get(name), dict) and "word_unk_token" in named:
                 word_unk_token = named["word_unk_token"]
@@ -120,7 +119,10 @@ class ElmoTokenizer(WholeWordsBackend):
         if backend.post_processor is None or kwargs.keys() & {"add_bos_token", "add_eos_token"}:
             kwargs.setdefault("add_bos_token", bos_token is not None)
             kwargs.setdefault("add_eos_token", eos_token is not None)
-        kwargs.setdefault("split_special_tokens", True)  # "a<S>b" in a text is one word
+        # These are the names in tokenizer.json, from before a renaming.
+        added = kwargs.get("added_tokens_decoder") or {}
+        size = backend.get_vocab_size(with_added_tokens=False)
+        kwargs["added_tokens_decoder"] = {i: t for i, t in added.items() if i >= size}
         super().__init__(
             pad_token=pad_token,
             bos_token=bos_token,
@@ -128,7 +130,7 @@ class ElmoTokenizer(WholeWordsBackend):
             tokenizer_object=backend,
             **kwargs,
         )
-        self._finish(kwargs)
+        self._finish(lm_vocab_file)
 
     @classmethod
     def from_characters(cls, characters: Mapping[str, int], **kwargs: Any) -> "ElmoTokenizer":
@@ -153,10 +155,10 @@ class ElmoTokenizer(WholeWordsBackend):
             for name, default in (("pad", "<PAD>"), ("bos", "<S>"), ("eos", "</S>"))
         )
         backend = unigram(character_symbols(characters, pad, bos, eos), BEGIN_OF_WORD)
-        backend.pre_tokenizer = make_word_splitter(kwargs.get("word_splitter") or "treebank")
+        kwargs.setdefault("word_splitter", "treebank")
         return cls(tokenizer_object=backend, **kwargs)
 
-    # --- Making ---
+    # --- Construction ---
 
     def _check_settings(self, bos_token: str | None, eos_token: str | None) -> None:
         check_width(self.max_characters_per_token)
@@ -189,13 +191,15 @@ class ElmoTokenizer(WholeWordsBackend):
             names = word_symbols({str(pad): 0, **dict(zip(words, ids.tolist(), strict=True))})
             unknown = self.word_unk_token
         if backend is not None and self._fits(backend, names):
-            check_symbols(backend, str(pad), [bos, eos])
-            return backend
-        made = unigram(names, unknown)
-        if backend is None:
-            made.pre_tokenizer = make_word_splitter(word_splitter or "treebank")
+            made = name_symbols(backend, str(pad), bos, eos)
         else:
-            made.normalizer, made.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+            made = unigram(names, unknown)
+            if backend is None:
+                word_splitter = word_splitter or "treebank"
+            else:
+                made.normalizer, made.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+        if word_splitter is not None:
+            made.pre_tokenizer = make_word_splitter(word_splitter)
         return made
 
     def _fits(self, backend: Tokenizer, names: list[str]) -> bool:
@@ -203,32 +207,26 @@ class ElmoTokenizer(WholeWordsBackend):
             return backend.token_to_id(BEGIN_OF_WORD) is not None
         return all(backend.token_to_id(name) == i for i, name in enumerate(names))
 
-    def _finish(self, kwargs: Mapping[str, Any]) -> None:
-        for name in ("max_characters_per_token", "word_splitter", "use_characters"):
+    def _finish(self, lm_vocab_file: str | None) -> None:
+        for name in ("max_characters_per_token", "word_splitter", "use_characters", "use_word_ids"):
             self.init_kwargs[name] = getattr(self, name)
-        self.init_kwargs["use_word_ids"] = self.use_word_ids
         self.init_kwargs["word_unk_token"] = self.word_unk_token
+        self.init_kwargs |= {"lm_vocab_file": lm_vocab_file, "lm_vocab": None}
         if self.use_word_ids and self.use_characters:
             self.model_input_names = [*self.model_input_names, "word_input_ids"]
-        before, after = self._surroundings()
+        before, after = self._boundaries()
         self._add_bos_token, self._add_eos_token = self.bos_token in before, self.eos_token in after
+        self._tokenizer.encode_special_tokens = True
         self._enlarge_cache()
 
     def _enlarge_cache(self) -> None:
         if resize := getattr(self._tokenizer.model, "_resize_cache", None):
-            resize(REMEMBERED_BY_RUST)
+            resize(RUST_CACHE_SIZE)
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> Any:
-        """Take tokenizer.json whole, also where this class is imported, as remote code does."""
+        """Load tokenizer.json as a whole, also in a class that was imported as remote code."""
         return super().convert_to_native_format(trust_remote_code=True, **kwargs)
-
-    @classmethod
-    def _from_pretrained(cls, *args: Any, **kwargs: Any) -> "ElmoTokenizer":
-        tokenizer = super()._from_pretrained(*args, **kwargs)
-        if kwargs.get("word_splitter") is not None:
-            tokenizer.word_splitter = kwargs["word_splitter"]
-        return tokenizer
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}
@@ -237,23 +235,53 @@ class ElmoTokenizer(WholeWordsBackend):
         self.__dict__.update(state)
         self._enlarge_cache()
 
-    # --- What it is ---
+    # --- Settings ---
 
     @property
     def word_splitter(self) -> str | None:
-        """How raw text is split: "treebank", "whitespace", or None for another pre-tokenizer."""
-        if self._tokenizer.pre_tokenizer is None:
-            return None
-        current = self._tokenizer.pre_tokenizer.__getstate__()
-        return next((n for n in ("treebank", "whitespace") if splitter_state(n) == current), None)
+        """Name of the splitter of raw text; None for a pre-tokenizer that has no name here."""
+        return find_splitter(self._tokenizer.pre_tokenizer)
 
     @word_splitter.setter
     def word_splitter(self, name: str) -> None:
         self._tokenizer.pre_tokenizer = make_word_splitter(name)
 
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key in ("pad_token", "bos_token", "eos_token") and value is not None:
+            self._rename(getattr(self, key), str(value))
+        super().__setattr__(key, value)
+
+    def _rename(self, old: str | None, new: str) -> None:
+        """Give the symbol called `old` another name, unless there is a symbol of that name."""
+        if old is None or self._tokenizer.token_to_id(new) is not None:
+            return
+        if self._vocabulary is not None:
+            check_vocabulary(self._vocabulary, [new] if old != self.pad_token else [])
+        self._tokenizer = rename_symbols(self._tokenizer, {old: new})
+        self._tokenizer.encode_special_tokens = True
+        self._enlarge_cache()
+
+    def __getattr__(self, key: str) -> Any:
+        # The base class converts the names to ids, which would give rows of characters.
+        name = key.removesuffix("s").removesuffix("_id")
+        if self.__dict__.get("use_characters") and key.endswith(("_token_id", "_tokens_ids")):
+            tokens = super().__getattr__(name)
+            if isinstance(tokens, list):
+                return [self._tokenizer.token_to_id(token) for token in tokens]
+            return None if tokens is None else self._tokenizer.token_to_id(tokens)
+        return super().__getattr__(key)
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Symbol ids of padding, boundaries and other special tokens."""
+        if not self.use_characters:
+            return super().all_special_ids
+        ids = map(self._tokenizer.token_to_id, self.all_special_tokens)
+        return [i for i in ids if i is not None]
+
     @property
     def lm_vocab(self) -> list[str] | None:
-        """The words of the vocabulary in the order of their ids, made anew; None without one."""
+        """The words of the vocabulary in the order of their ids, a new list; None without one."""
         return None if self._vocabulary is None else self._vocabulary.words()
 
     @property
@@ -263,8 +291,8 @@ class ElmoTokenizer(WholeWordsBackend):
 
     @property
     def _words(self) -> WordTable:
-        """The table of words met, made anew when what it depends on was changed."""
-        # A forked process makes its own: another thread may have held the lock when it forked.
+        """The cache of words and their ids; a new one after its settings were changed."""
+        # A forked process makes its own: another thread may have held the lock at the fork.
         made_for = (self.max_characters_per_token, self.bos_token, self.eos_token, os.getpid())
         table = self._table
         if table is None or table[0] != made_for:
@@ -300,70 +328,34 @@ class ElmoTokenizer(WholeWordsBackend):
             )
 
     def _features(
-        self, words: Sequence[str], places: np.ndarray | None = None, labels: bool = False
+        self, words: Sequence[str], indices: np.ndarray | None = None, labels: bool = False
     ) -> dict[str, np.ndarray]:
-        numbers, rows, ids = self._words.look_up(words)
-        if places is not None:
-            numbers = np.append(numbers, 0)[places]
+        places, rows, ids = self._words.look_up(words)
+        if indices is not None:
+            places = np.append(places, 0)[indices]
         features = {}
         if self.use_characters:
-            features["input_ids"] = np.take(rows, numbers, axis=0).astype(np.int64)
+            features["input_ids"] = np.take(rows, places, axis=0).astype(np.int64)
         if self.use_word_ids or not self.use_characters:
             name = "word_input_ids" if self.use_characters else "input_ids"
-            features[name] = ids[numbers] + 1
+            features[name] = ids[places] + 1
         if labels:
-            found = ids[numbers]
-            features["labels"] = np.where(found == NO_WORD, IGNORED_LABEL, found)
+            word_ids = ids[places]
+            features["labels"] = np.where(word_ids == NO_WORD, IGNORED_LABEL, word_ids)
         return features
 
-    # --- Padding ---
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """
+        Return the ids of one word, or a list of them for a list of words.
 
-    def pad(
-        self,
-        encoded_inputs: Any,
-        padding: bool | str | PaddingStrategy = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_attention_mask: bool | None = None,
-        return_tensors: Any = None,
-        verbose: bool = True,
-    ) -> BatchEncoding:
-        """Pad one example or a batch, as every tokenizer does: with rows of zeros, labels -100."""
-        if isinstance(encoded_inputs, (list, tuple)) and encoded_inputs:
-            keys = encoded_inputs[0].keys()
-            encoded_inputs = {key: [e[key] for e in encoded_inputs] for key in keys}
-        kind = return_tensors
-        if given_kind := tensor_kind(encoded_inputs.get("input_ids")):
-            encoded_inputs = {key: to_py_obj(value) for key, value in encoded_inputs.items()}
-            kind = return_tensors or given_kind
-        # The base would take one example, rows of characters, for a batch.
-        single = self.use_characters and is_rows(encoded_inputs.get("input_ids"))
-        if single:
-            encoded_inputs = {key: [value] for key, value in encoded_inputs.items()}
-        padded = super().pad(
-            encoded_inputs,
-            padding=padding,
-            max_length=max_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side,
-            return_attention_mask=return_attention_mask,
-            verbose=verbose,
-        )
-        data = {key: value[0] if single else value for key, value in padded.items()}
-        if kind is not None and (array := as_array(data["input_ids"])) is not None:
-            data["input_ids"] = as_tensor(array, kind)
-        return BatchEncoding(data, tensor_type=kind)
-
-    def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        given = encoded_inputs["input_ids"]
-        fills: dict[str, Any] = {"input_ids": 0, "word_input_ids": 0, "labels": IGNORED_LABEL}
-        if self.use_characters:
-            fills["input_ids"] = [0] * (len(given[0]) if given else self.max_characters_per_token)
-        # The base pads numbers in the place of rows; the rows follow them.
-        places = {**encoded_inputs, "input_ids": list(range(1, len(given) + 1))}
-        padded = super()._pad(places, *args, **kwargs)
-        return {**padded, **follow(padded["input_ids"], encoded_inputs, fills)}
+        A word's ids are a row of `max_characters_per_token` (one id where `use_characters` is
+        off), for `pad_token` the row of padding: `convert_tokens_to_ids(tokenize(text))` gives
+        the rows that calling the tokenizer gives, without boundaries.
+        """
+        words = [tokens] if isinstance(tokens, str) else list(tokens)
+        indices = [-1 if word == self.pad_token else i for i, word in enumerate(words)]
+        ids = self._features(words, np.array(indices, np.int64))["input_ids"].tolist()
+        return ids[0] if isinstance(tokens, str) else ids
 
     # --- Back to words ---
 
@@ -375,28 +367,54 @@ class ElmoTokenizer(WholeWordsBackend):
         A word that was cut stays cut. Of a list of symbol ids, the symbols' names are returned.
         """
         ids = to_py_obj(token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids)
-        if depth(ids) > (2 if self.use_characters else 1):
-            return [self.decode(one, skip_special_tokens, **kwargs) for one in ids]
-        words = self.convert_ids_to_tokens(ids if depth(ids) else [ids], skip_special_tokens)
+        if self._is_batch(ids):
+            return [self.decode(sentence, skip_special_tokens, **kwargs) for sentence in ids]
+        words = self.convert_ids_to_tokens(ids if is_list(ids) else [ids], skip_special_tokens)
+        words = [words] if isinstance(words, str) else words
         text = " ".join(word for word in words if word is not None)
         clean_up = kwargs.get("clean_up_tokenization_spaces")
         clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
         return self.clean_up_tokenization(text) if clean_up else text
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Return the words of rows `(words, max_characters_per_token)`, or the names of symbols."""
+        """
+        Return words for rows of ids, the inverse of `convert_tokens_to_ids`.
+
+        Args:
+            ids: rows in lists, an array or a tensor: one row, a sentence
+                `(words, max_characters_per_token)`, or a batch of sentences. Rows of padding and
+                boundaries give `pad_token`, `bos_token` and `eos_token`. A number, or a list of
+                numbers that is no row, is taken for symbols, and their names are returned.
+        """
         ids = to_py_obj(ids)
-        if self.use_characters and depth(ids) < 2:
-            return super().convert_ids_to_tokens(ids, skip_special_tokens)
-        if isinstance(ids, int):
+        if self._is_batch(ids):
+            return [self.convert_ids_to_tokens(one, skip_special_tokens) for one in ids]
+        if self._is_row(ids) if self.use_characters else isinstance(ids, int):
             return self._word_of(ids)
+        if self.use_characters and not (ids and is_list(ids) and is_list(ids[0])):
+            return super().convert_ids_to_tokens(ids, skip_special_tokens)
         special = self.get_special_tokens_mask(ids, already_has_special_tokens=True)
         kept = [i for i, s in zip(ids, special, strict=True) if not (s and skip_special_tokens)]
         return [self._word_of(one) for one in kept]
 
+    @property
+    def _spelling(self) -> Spelling | None:
+        return self._words.spelling
+
+    def _is_row(self, ids: Any) -> bool:
+        return self._spelling is not None and self._spelling.is_row(ids)
+
+    def _is_batch(self, ids: Any) -> bool:
+        """Whether these are sentences, not the words of one."""
+        if not is_list(ids) or not any(map(is_list, ids)):
+            return False
+        if not self.use_characters:
+            return True
+        return any(is_list(row) for sentence in ids if is_list(sentence) for row in sentence[:1])
+
     def _word_of(self, one: Any) -> str | None:
-        if self.use_characters:
-            word = self._words.spelling.word(one)  # type: ignore[union-attr]
+        if self._spelling is not None:
+            word = self._spelling.word(one)
             return str(self.pad_token) if word is None else word
         if one == self.pad_token_id:
             return str(self.pad_token)
@@ -410,16 +428,10 @@ class ElmoTokenizer(WholeWordsBackend):
     ) -> list[int]:
         """Return 1 for each padding or boundary word of one formatted sentence, else 0."""
         ids = to_py_obj(token_ids_0)
-        if already_has_special_tokens and token_ids_1 is None and depth(ids) == 2:
+        if already_has_special_tokens and token_ids_1 is None and ids and is_list(ids[0]):
             special = {self.pad_token_id, self.bos_token_id, self.eos_token_id}
             return [int(row[0] == 0 or row[1] in special) for row in ids]
         return super().get_special_tokens_mask(ids, token_ids_1, already_has_special_tokens)
-
-    def _convert_token_to_id_with_added_voc(self, token: str) -> int | None:
-        symbol = self._tokenizer.token_to_id(token)
-        if symbol is None and not self.use_characters:
-            return int(self.words_to_ids([token])[0])
-        return symbol
 
     # --- Files ---
 
@@ -434,18 +446,17 @@ class ElmoTokenizer(WholeWordsBackend):
         self._vocabulary.write(path)
         return (str(path),)
 
-    def _save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        file_names: tuple[str, ...],
-        legacy_format: bool | None = None,
-        filename_prefix: str | None = None,
-    ) -> tuple[str, ...]:
-        # The options of the last call are no part of the tokenizer.
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
-        return saved + self.save_vocabulary(str(save_directory), filename_prefix)
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """Save tokenizer.json, tokenizer_config.json and vocab.txt, as every tokenizer does."""
+        # transformers would write the whole vocabulary into tokenizer_config.json.
+        settings = {key: value for key, value in self.init_kwargs.items() if key != "lm_vocab"}
+        return super(ElmoTokenizer, self._copy_with(init_kwargs=settings)).save_pretrained(
+            *args, **kwargs
+        )
+
+    def _save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        saved = super()._save_pretrained(save_directory, *args, **kwargs)
+        return saved + self.save_vocabulary(str(save_directory), kwargs.get("filename_prefix"))
 
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Raise NotImplementedError: there is nothing to train."""

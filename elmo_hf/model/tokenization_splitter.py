@@ -39,9 +39,16 @@ def word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     )
 
 
+def find_splitter(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None:
+    """Return the name under which `word_splitter` gives an equal pre-tokenizer, if it does."""
+    if pre_tokenizer is None:
+        return None
+    state = pre_tokenizer.__getstate__()
+    return next((name for name in SPLITTERS if splitter_state(name) == state), None)
+
+
 @functools.cache
 def splitter_state(name: str) -> bytes:
-    """What the pre-tokenizer called `name` is made of: equal for two that split alike."""
     return bytes(word_splitter(name).__getstate__())
 
 
@@ -263,4 +270,6 @@ TREEBANK_WORD = r"(?!\s)" + one_of(
     *(FACE, RULER, REPEATED, EMOJI, ANY_SIGN),
 )
 
-__all__ = ["splitter_state", "word_splitter"]
+SPLITTERS = ["treebank", "whitespace"]
+
+__all__ = ["find_splitter", "word_splitter"]

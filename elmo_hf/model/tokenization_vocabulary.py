@@ -4,6 +4,7 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -162,7 +163,11 @@ class WordTable:
             if len(self._numbering) > self.limit:
                 self._forget()
             number_of = self._numbering.__getitem__
-            numbers = np.fromiter(map(number_of, words), np.int64, count=len(words))
+            try:
+                numbers = np.fromiter(map(number_of, words), np.int64, count=len(words))
+            except TypeError:  # a word that cannot be a key of a dictionary
+                deque(map(check_string, words))
+                raise
             if self._numbering.unfilled:
                 self._fill(self._numbering.unfilled)
                 self._numbering.unfilled = []
@@ -186,8 +191,10 @@ class WordTable:
         if self.spelling is not None:
             self._rows[end - len(words) : end] = self.spelling.rows(words, self.width)
         if self.vocabulary is not None:
-            cut = [self.spelling.cut(w, self.width) for w in words] if self.spelling else words
-            ids = self.vocabulary.ids(cut)
+            shortened = (
+                [self.spelling.shortened(w, self.width) for w in words] if self.spelling else words
+            )
+            ids = self.vocabulary.ids(shortened)
             self._ids[end - len(words) : end] = np.where(ids == NO_WORD, self.unknown, ids)
 
 

@@ -63,8 +63,6 @@ def test_arguments_named_at_loading_win(tmp_path):
         5,
         2,
     ]
-    with pytest.raises(ValueError, match="symbol ids"):
-        ElmoTokenizer(tokenizer_file=str(tmp_path / "tokenizer.json"), bos_token="the")
 
 
 def test_a_pre_tokenizer_of_the_users_own_survives(tokenizer, tmp_path):
