@@ -1,18 +1,30 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw text into words, as in ELMo's training text: a pre-tokenizer that tokenizer.json can hold.
+"""Splits raw text into words, as a model's training text was split: tokenizer.json keeps the rules.
 
-The 1 Billion Word Benchmark follows the Penn Treebank: punctuation stands apart and contractions
-come apart ("do n't", "she 's"). Two habits of later treebanks are followed instead of the
-benchmark's, because agreement with UD English EWT is what is measured, by
-benchmarks/word_boundaries.py: a hyphen or slash between words is a word of its own ("long - term",
-where the benchmark has "long-term"; prefixes stay on, "non-profit"), and so is the last period of a
-text even behind an abbreviation ("until 5 p.m ."). Quotation marks and brackets are left as typed.
+"treebank": words of the Penn Treebank ("do n't", "she 's", punctuation apart), with two habits of
+UD English EWT, the treebank that benchmarks/word_boundaries.py measures against: a hyphen or slash
+between words is a word ("long - term"; prefixes stay on, "non-profit"), and so is the last period
+of a text even behind an abbreviation ("until 5 p.m ."). The checkpoints of this project were
+trained on words split so.
 
-All rules are one regular expression whose matches are the words; in a sequence of pre-tokenizers
+"billion-words": words of the 1 Billion Word Benchmark (Chelba et al. 2013), on which the published
+English ELMo was trained, by the rules of the benchmark's scripts/tokenizer.perl: "long-term" is one
+word, an apostrophe between letters begins a word ("Don 't", "she 's", "O 'Brien"), each sign is a
+word ("5 : 30", "AT & T"), and a period stays on abbreviations ("in the U.S.") and before a
+lowercase word. The benchmark's text was also normalized, which no splitter does: its quotation
+marks, apostrophes and dashes are the ASCII ones.
+
+"whitespace": what stands between white space.
+
+None loses anything but white space: the words of a text, put together, are the text without it.
+Quotation marks and brackets are left as typed.
+
+Each splitter is one regular expression whose matches are the words; in a sequence of pre-tokenizers
 each step would copy every word again, which costs more than the rules. The first rule takes most
-words; what it leaves is sent on by its first character and by the sign behind it. So that no text
-takes more than linear time, a rule consumes what it reads or reads a bounded number of characters.
+words; the other rules are chosen by a word's first character and by the sign behind it. So that no
+text takes more than linear time, a rule consumes what it reads or reads a bounded number of
+characters.
 """
 
 import functools
@@ -21,22 +33,20 @@ from tokenizers import Regex, pre_tokenizers
 
 
 def word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
-    """Return the pre-tokenizer called `name`: "treebank" or "whitespace".
-
-    Both lose nothing but white space: the words of a text, put together, are the text without it.
+    """Return the pre-tokenizer called `name`: "treebank", "billion-words" or "whitespace".
 
     Raises:
-        ValueError: `name` is neither of the two.
+        ValueError: there is none of this name.
     """
     if name == "whitespace":
         return pre_tokenizers.WhitespaceSplit()
-    if name == "treebank":
-        # Inverted: what lies between two matches is removed, and that is white space only.
-        return pre_tokenizers.Split(Regex(TREEBANK_WORD), behavior="removed", invert=True)
-    raise ValueError(
-        f"word_splitter is {name!r}, but it can be only 'treebank' or 'whitespace'; "
-        "for words of your own pass lists of words and is_split_into_words=True."
-    )
+    if name not in WORDS:
+        raise ValueError(
+            f"word_splitter is {name!r}; expected 'treebank', 'billion-words' or 'whitespace'. For "
+            "words of your own pass lists of words and is_split_into_words=True"
+        )
+    # Inverted: what lies between two matches is removed, and that is white space only.
+    return pre_tokenizers.Split(Regex(WORDS[name]), behavior="removed", invert=True)
 
 
 def find_splitter(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None:
@@ -44,7 +54,7 @@ def find_splitter(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | No
     if pre_tokenizer is None:
         return None
     state = pre_tokenizer.__getstate__()
-    return next((name for name in SPLITTERS if splitter_state(name) == state), None)
+    return next((name for name in (*WORDS, "whitespace") if splitter_state(name) == state), None)
 
 
 @functools.cache
@@ -270,6 +280,39 @@ TREEBANK_WORD = r"(?!\s)" + one_of(
     *(FACE, RULER, REPEATED, EMOJI, ANY_SIGN),
 )
 
-SPLITTERS = ["treebank", "whitespace"]
+# --- Words of the 1 Billion Word Benchmark ------------------------------------------------------
+
+ANY_APOSTROPHE = "['’‘`]"
+UNIT = rf"[\p{{Alnum}}\p{{M}}{INVISIBLE}-]"
+# A comma between digits, and an apostrophe as in 5'a, but not in 1990's.
+INSIDE_NUMBER = rf"(?<=\p{{N}})(?:,(?=\p{{N}})|{ANY_APOSTROPHE}(?!s)(?=\p{{Alpha}}))"
+INNER_PERIOD = r"\.(?=[\p{Alnum}-])"
+UNDOTTED = rf"(?:{UNIT}|{INSIDE_NUMBER})"
+BODY = rf"(?:{UNDOTTED}|{INNER_PERIOD})++"
+BODY_END = r"(?![\p{Alnum}.-])"
+TITLED = listed(
+    "Adj Adm Adv Asst Bart Bldg Brig Bros Capt Cmdr Col Comdr Con Corp Cpl DR Drs? Ens Gen",
+    "Gov Hon Hr Hosp Insp Lt MM MR MRS MS Maj Messrs Mlle Mme Mrs? Ms Msgr Op Ord Pfc Ph Prof Pvt",
+    "Reps? Res Rev Rt Nos Nr Sens? Sfc Sgt Sr St Supt Surg vs? rev",
+)
+NUMBERED = listed("No Art pp")
+WITH_PERIOD = one_of(
+    # U.S., p.m., example.com.: letters, and a period inside.
+    rf"(?=[\p{{N}}\p{{M}}.-]*+\p{{Alpha}}){UNDOTTED}*+{INNER_PERIOD}{BODY}\.{BODY_END}",
+    rf"(?:[A-Z]|{TITLED})\.{BODY_END}",
+    rf"{NUMBERED}\.(?=\s\d)",
+)
+BEFORE_LOWERCASE = r"(?:\.(?=\s\p{Lower}))?"
+# After one letter a second apostrophe begins no word: I 'd've, rock 'n'roll.
+CLITIC_BODY = (
+    rf"(?:(?<=\p{{Alpha}}){ANY_APOSTROPHE}(?=\p{{Alpha}})|(?<=\p{{N}}){ANY_APOSTROPHE}(?=s))"
+    rf"(?:\p{{Alpha}}{ANY_APOSTROPHE}(?=\p{{Alpha}}))?{BODY}{BEFORE_LOWERCASE}"
+)
+BILLION_WORDS_WORD = r"(?!\s)" + one_of(
+    *(WITH_PERIOD, BODY + BEFORE_LOWERCASE, CLITIC_BODY),
+    *(run_of(r"\."), "''", "``", "’’", "‘‘", EMOJI, ANY_SIGN),
+)
+
+WORDS = {"treebank": TREEBANK_WORD, "billion-words": BILLION_WORDS_WORD}
 
 __all__ = ["find_splitter", "word_splitter"]

@@ -65,6 +65,22 @@ def test_arguments_named_at_loading_win(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["treebank", "billion-words", "whitespace"])
+def test_a_word_splitter_survives_saving(name, tmp_path):
+    tokenizer = ElmoTokenizer()
+    tokenizer.word_splitter = name
+    tokenizer.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["word_splitter"] == name
+    loaded = ElmoTokenizer.from_pretrained(tmp_path)
+    assert loaded.word_splitter == name
+    expected = {
+        "treebank": "a - b ca n't",
+        "billion-words": "a-b can 't",
+        "whitespace": "a-b can't",
+    }
+    assert " ".join(loaded.tokenize("a-b can't")) == expected[name]
+
+
 def test_a_pre_tokenizer_of_the_users_own_survives(tokenizer, tmp_path):
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     assert tokenizer.word_splitter is None
@@ -96,7 +112,7 @@ def test_a_folder_without_tokenizer_json_gives_the_byte_tokenizer(tmp_path):
 @pytest.mark.slow
 def test_a_saved_folder_works_as_remote_code_where_elmo_hf_is_not_installed(tmp_path):
     ElmoTokenizer.register_for_auto_class("AutoTokenizer")
-    tokenizer = ElmoTokenizer(lm_vocab=VOCABULARY)
+    tokenizer = ElmoTokenizer(lm_vocab=VOCABULARY, word_splitter="billion-words")
     tokenizer.save_pretrained(tmp_path / "folder")
     (tmp_path / "folder/config.json").write_text('{"model_type": "unheard of"}')
     script = """

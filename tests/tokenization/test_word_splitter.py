@@ -18,7 +18,9 @@ from word_boundaries import agreement, read_sentences
 
 EWT_TEST = Path(__file__).resolve().parents[3] / "shared/data/ud_en_ewt/en_ewt-ud-test.conllu.xz"
 TREEBANK = word_splitter("treebank")
+BILLION_WORDS = word_splitter("billion-words")
 WHITESPACE = word_splitter("whitespace")
+SPLITTERS = (TREEBANK, BILLION_WORDS, WHITESPACE)
 # Unicode's White_Space; str.isspace() counts four control characters too.
 SPACES = {chr(code) for code in range(0x3001) if chr(code).isspace()} - set("\x1c\x1d\x1e\x1f")
 
@@ -27,8 +29,8 @@ def words(text: str, splitter: pre_tokenizers.PreTokenizer = TREEBANK) -> str:
     return " ".join(word for word, _ in splitter.pre_tokenize_str(text))
 
 
-def assert_splits(table: dict[str, str]) -> None:
-    assert {text: words(text) for text in table} == table
+def assert_splits(table: dict[str, str], splitter: pre_tokenizers.PreTokenizer = TREEBANK) -> None:
+    assert {text: words(text, splitter) for text in table} == table
 
 
 def test_contractions_come_apart():
@@ -183,7 +185,7 @@ def test_other_alphabets_and_pictures_are_not_torn():
 
 
 def test_every_unicode_space_parts_words():
-    for splitter in (TREEBANK, WHITESPACE):
+    for splitter in SPLITTERS:
         for space in SPACES:
             assert words(f"{space}one{space}{space}two{space}", splitter) == "one two"
 
@@ -194,6 +196,38 @@ def test_text_without_words_has_none():
 
 def test_whitespace_splits_at_white_space_only():
     assert words("I don't, e.g. (that)!\nYes.", WHITESPACE) == "I don't, e.g. (that)! Yes."
+
+
+def test_billion_words_are_those_of_the_benchmark():
+    assert_splits(
+        {
+            "Don't! I can't; she's O'Brien's.": "Don 't ! I can 't ; she 's O 'Brien 's .",
+            "a long-term, state-of-the-art plan": "a long-term , state-of-the-art plan",
+            "the dogs' home 'til the '90s": "the dogs ' home ' til the ' 90s",
+            "they'd've rock'n'roll 1990's 5'a": "they 'd've rock 'n'roll 1990 's 5'a",
+            "a 6-3, 6-7 (5/7) win at 5:30": "a 6-3 , 6-7 ( 5 / 7 ) win at 5 : 30",
+            "AT&T paid $1,000.50 or 3.5%.": "AT & T paid $ 1,000.50 or 3.5 % .",
+            "well...then.. no!! --": "well ... then .. no ! ! --",
+            '"Yes," he said.': '" Yes , " he said .',
+            "``Yes'' “no” ‘it’s’": "`` Yes '' “ no ” ‘ it ’s ’",
+            "naïve nai\u0308ve 日本, e.g.": "naïve nai\u0308ve 日本 , e.g.",
+        },
+        BILLION_WORDS,
+    )
+
+
+def test_billion_words_keep_the_periods_of_abbreviations():
+    assert_splits(
+        {
+            "He left the U.S. at 5 p.m.": "He left the U.S. at 5 p.m.",
+            "Mr. J. Smith met Sen. Roe.": "Mr. J. Smith met Sen. Roe .",
+            "Foo Inc. and Bar Inc. The end.": "Foo Inc. and Bar Inc . The end .",
+            "No. 5 said no. Well, No. Not": "No. 5 said no . Well , No . Not",
+            "etc. and, etc., 3.5. Then": "etc. and , etc . , 3.5 . Then",
+            "example.com. And (U.K.)": "example.com. And ( U.K. )",
+        },
+        BILLION_WORDS,
+    )
 
 
 SNIPPETS = st.sampled_from(
@@ -210,7 +244,7 @@ TEXTS = st.one_of(st.text(max_size=80), st.lists(SNIPPETS, max_size=30).map("".j
 @settings(max_examples=400, deadline=None)
 @given(TEXTS)
 def test_nothing_but_white_space_is_lost(text):
-    for splitter in (TREEBANK, WHITESPACE):
+    for splitter in SPLITTERS:
         found = splitter.pre_tokenize_str(text)
         assert "".join(word for word, _ in found) == "".join(c for c in text if c not in SPACES)
         assert all(text[start:end] == word for word, (start, end) in found)
@@ -247,13 +281,14 @@ PATHOLOGICAL = (
         "😀\u200d",
         "a",
     ),
+    *(".-", "1,", "1'a", "A.", "a.b ", "-", "1.", "a'b'"),
     *("a%", "#a", "a*", "漢", "\u0301", "x.", "pre-", "'s", "=-", ":-", "<", "...a", "No.", "A&"),
 )
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, splitter: pre_tokenizers.PreTokenizer) -> float:
     start = time.perf_counter()
-    TREEBANK.pre_tokenize_str(text)
+    splitter.pre_tokenize_str(text)
     return time.perf_counter() - start
 
 
@@ -261,12 +296,13 @@ def test_time_grows_with_the_length_of_the_text_only():
     # Quadratic time would take minutes for some, and for all more than this.
     for unit in PATHOLOGICAL:
         text = (unit * 100_000)[:100_000]
-        assert seconds(text) < 2.0, f"100 KB of {unit!r} take too long"
+        for splitter in (TREEBANK, BILLION_WORDS):
+            assert seconds(text, splitter) < 2.0, f"100 KB of {unit!r} take too long"
 
 
 def test_splitter_survives_tokenizer_json(tmp_path):
     text = "Mr. O'Neil can't pay $5.00 (really) at www.x.com..."
-    for splitter in (TREEBANK, WHITESPACE):
+    for splitter in SPLITTERS:
         tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
         tokenizer.pre_tokenizer = splitter
         tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -277,7 +313,7 @@ def test_splitter_survives_tokenizer_json(tmp_path):
 
 
 def test_an_unknown_name_says_which_names_there_are():
-    with pytest.raises(ValueError, match=r"'penn'.*'treebank' or 'whitespace'"):
+    with pytest.raises(ValueError, match=r"'penn'.*'treebank', 'billion-words' or 'whitespace'"):
         word_splitter("penn")
 
 
