@@ -125,7 +125,10 @@ class WholeWordsBackend(TokenizersBackend):
         options = request.options
         if not is_truncated(options) or options.get("add_special_tokens") is False:
             return
-        paired = request.pairs is not None or any(isinstance(t, tuple) for t in request.texts)
+        sample = next(iter(request.texts), "")
+        if request.is_split:
+            sample = next(iter(sample), "")
+        paired = request.pairs is not None or is_list(sample)
         boundaries = self.num_special_tokens_to_add(paired)
         if options["max_length"] < boundaries:
             raise ValueError(
@@ -315,9 +318,10 @@ class WholeWordsBackend(TokenizersBackend):
         columns = encoded_inputs
         if is_list(columns) and columns and isinstance(columns[0], Mapping):
             columns = {key: [example[key] for example in columns] for key in columns[0]}
-        if not isinstance(columns, Mapping) or len(columns.get("input_ids", ())) == 0:
+        ids = columns.get("input_ids") if isinstance(columns, Mapping) else None
+        if ids is None or len(ids) == 0:
             return super().pad(columns, return_tensors=return_tensors, **options)
-        kind = return_tensors or tensor_kind(columns["input_ids"])
+        kind = return_tensors or tensor_kind(ids)
         columns = {key: to_py_obj(value) for key, value in columns.items()}
         first = columns["input_ids"][0]
         single = self._is_row(first) or not is_list(first)

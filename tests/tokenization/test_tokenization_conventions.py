@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import pickle
 
 import numpy as np
 import pandas
@@ -171,7 +172,10 @@ def test_tokens_are_shown_without_stand_ins(tokenizer):
     batch = tokenizer([["a", "", "\ud800b"]], **WORDS, padding="max_length", max_length=6)
     assert batch.tokens(0) == ["<S>", "a", "", "b", "</S>", "<PAD>"]
     assert tokenizer.tokenize("a \ud800b") == ["a", "b"]
-    assert tokenizer("\ud800b", padding="max_length", max_length=4).tokens()[1] == "b"
+    batch = tokenizer("\ud800b", padding="max_length", max_length=4)
+    assert batch.tokens() == ["<S>", "b", "</S>", "<PAD>"]
+    assert pickle.loads(pickle.dumps(batch)).tokens() == batch.tokens()
+    assert batch.char_to_token(1) == 1
 
 
 @pytest.mark.parametrize("given", [("a b", {}), (["a", "b"], WORDS)])
@@ -184,6 +188,8 @@ def test_a_limit_without_room_for_the_boundaries_is_refused(tokenizer, given):
         assert bare["input_ids"] == rows(["a"])[:limit]
     with pytest.raises(ValueError, match="boundaries alone are 4"):
         tokenizer([text], [text], truncation=True, max_length=3, **how)
+    one = tokenizer(("a", "b"), **WORDS, truncation=True, max_length=3)
+    assert one["input_ids"] == rows(["<S>", "a", "</S>"])
 
 
 def test_lists_of_symbols_are_padded_as_by_other_tokenizers(tokenizer):
