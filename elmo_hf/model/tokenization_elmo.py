@@ -155,7 +155,7 @@ class ElmoTokenizer(WholeWordsBackend):
             for name, default in (("pad", "<PAD>"), ("bos", "<S>"), ("eos", "</S>"))
         )
         backend = unigram(character_symbols(characters, pad, bos, eos), BEGIN_OF_WORD)
-        kwargs.setdefault("word_splitter", "treebank")
+        kwargs["word_splitter"] = kwargs.get("word_splitter") or "treebank"
         return cls(tokenizer_object=backend, **kwargs)
 
     # --- Construction ---
@@ -216,10 +216,11 @@ class ElmoTokenizer(WholeWordsBackend):
             self.model_input_names = [*self.model_input_names, "word_input_ids"]
         before, after = self._boundaries()
         self._add_bos_token, self._add_eos_token = self.bos_token in before, self.eos_token in after
-        self._tokenizer.encode_special_tokens = True
-        self._enlarge_cache()
+        self._set_up_rust()
 
-    def _enlarge_cache(self) -> None:
+    def _set_up_rust(self) -> None:
+        """Set what tokenizer.json does not hold."""
+        self._tokenizer.encode_special_tokens = True
         if resize := getattr(self._tokenizer.model, "_resize_cache", None):
             resize(RUST_CACHE_SIZE)
 
@@ -233,7 +234,7 @@ class ElmoTokenizer(WholeWordsBackend):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._enlarge_cache()
+        self._set_up_rust()
 
     # --- Settings ---
 
@@ -258,8 +259,7 @@ class ElmoTokenizer(WholeWordsBackend):
         if self._vocabulary is not None:
             check_vocabulary(self._vocabulary, [new] if old != self.pad_token else [])
         self._tokenizer = rename_symbols(self._tokenizer, {old: new})
-        self._tokenizer.encode_special_tokens = True
-        self._enlarge_cache()
+        self._set_up_rust()
 
     def __getattr__(self, key: str) -> Any:
         # The base class converts the names to ids, which would give rows of characters.
@@ -402,7 +402,8 @@ class ElmoTokenizer(WholeWordsBackend):
         return self._words.spelling
 
     def _is_row(self, ids: Any) -> bool:
-        return self._spelling is not None and self._spelling.is_row(ids)
+        spelling = self._spelling
+        return spelling is not None and spelling.is_row(ids)
 
     def _is_batch(self, ids: Any) -> bool:
         """Whether these are sentences, not the words of one."""
@@ -413,8 +414,8 @@ class ElmoTokenizer(WholeWordsBackend):
         return any(is_list(row) for sentence in ids if is_list(sentence) for row in sentence[:1])
 
     def _word_of(self, one: Any) -> str | None:
-        if self._spelling is not None:
-            word = self._spelling.word(one)
+        if (spelling := self._spelling) is not None:
+            word = spelling.word(one)
             return str(self.pad_token) if word is None else word
         if one == self.pad_token_id:
             return str(self.pad_token)
