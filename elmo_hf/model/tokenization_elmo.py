@@ -413,13 +413,15 @@ class ElmoTokenizer(WholeWordsBackend):
             return True
         return any(is_list(row) for sentence in ids if is_list(sentence) for row in sentence[:1])
 
-    def _word_of(self, one: Any) -> str | None:
+    def _word_of(self, ids: Any) -> str | None:
+        """Return the word of one row, or of one word id."""
+        padding = self.pad_token or self._tokenizer.id_to_token(0)
         if (spelling := self._spelling) is not None:
-            word = spelling.word(one)
-            return str(self.pad_token) if word is None else word
-        if one == self.pad_token_id:
-            return str(self.pad_token)
-        return self._vocabulary[one - 1] if 0 < one <= self.lm_vocab_size else None  # type: ignore[index]
+            word = spelling.word(ids)
+            return padding if word is None else word
+        if ids == 0:
+            return padding
+        return self._vocabulary[ids - 1] if 0 < ids <= self.lm_vocab_size else None  # type: ignore[index]
 
     def get_special_tokens_mask(
         self,
