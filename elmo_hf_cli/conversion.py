@@ -115,8 +115,8 @@ def fetch(
     if not name:
         raise CommandError("name a checkpoint; elmo-hf fetch --list shows their names", 2)
     from elmo_hf.conversion import registry
-    from elmo_hf.conversion.bilm_hdf5 import WeightsError
     from elmo_hf.conversion.fetch import fetch as fetch_checkpoint
+    from elmo_hf.conversion.tables import WeightsError
 
     with one_line_errors(WeightsError):
         checkpoint = registry.find(name)
@@ -167,8 +167,8 @@ def publish(
     """
     check_exists(folder, facts)
     from elmo_hf.conversion import publish as publishing
-    from elmo_hf.conversion.bilm_hdf5 import WeightsError
     from elmo_hf.conversion.registry import REGISTRY
+    from elmo_hf.conversion.tables import WeightsError
 
     with one_line_errors(WeightsError):
         plan = publishing.prepare(folder, repo_id, private, checkpoint, facts or REGISTRY)
@@ -188,7 +188,7 @@ def _convert(source: File, output: Path, *given: Any) -> None:
     from transformers.utils import logging
 
     from elmo_hf.conversion import convert as converting
-    from elmo_hf.conversion.bilm_hdf5 import WeightsError
+    from elmo_hf.conversion.tables import WeightsError
     from elmo_hf.conversion.verification import Difference
 
     logging.disable_progress_bar()  # of loading the folder again; ours shows the original's
@@ -206,7 +206,7 @@ def _convert_back(source: File, output: Path, to_hdf5: bool, to_allennlp: bool) 
         raise CommandError("give one of --to-hdf5 and --to-allennlp, with SOURCE and OUTPUT", 2)
     check_model(source)
     from elmo_hf.conversion import convert as converting
-    from elmo_hf.conversion.bilm_hdf5 import WeightsError
+    from elmo_hf.conversion.tables import WeightsError
 
     with one_line_errors(WeightsError):
         (converting.convert_back if to_hdf5 else converting.convert_to_allennlp)(source, output)

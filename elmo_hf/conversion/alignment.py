@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from .bilm_hdf5 import WeightsError
+from .tables import WeightsError
 from .torch_files import is_torch_file, load_torch
 
 FILE = "alignment.safetensors"
@@ -64,13 +64,16 @@ def read_alignment(path: Path) -> torch.Tensor:
 
 def find_alignments(files: Iterable[Path]) -> dict[int, Path]:
     """
-    The alignments among files, by layer: `.._best_mapping.pth` is of layer 1, `.._0.pth` of 0.
+    The layer of each alignment, by its file's name: `.._best_mapping.pth` is of 1, `.._0.pth` of 0.
+
+    Args:
+        files: those of which `is_alignment` is true.
 
     Raises:
         WeightsError: two are of one layer, or a matrix's layer is not in its name.
     """
     found: dict[int, Path] = {}
-    for path in filter(is_alignment, files):
+    for path in files:
         number = re.search(r"_(\d)\.\w+$", path.name)
         if number is None and "best_mapping" not in path.name:
             raise WeightsError(

@@ -4,10 +4,7 @@ A trained AllenNLP model holds its ELMo as tensors, fine-tuned or not, somewhere
 begin with a prefix such as `text_field_embedder.token_embedder_elmo._elmo._elmo_lstm.`.
 """
 
-import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,20 +16,21 @@ import torch
 from .. import ElmoConfig, ElmoTokenizer
 from ..model.layer_scalar_mix import ElmoScalarMix
 from . import reference_torch as torch_reference
-from .bilm_hdf5 import SAME, WeightsError, abbreviated
 from .bilm_options import config_from_options
-from .sources import Original
+from .originals import OpenModel, Original, read_json
+from .outputs import new_file, reserve
+from .sources import HDF5, INDEX, PYTORCH, Files
+from .tables import SAME, WeightsError, abbreviated, one_line, same_bits
 from .torch_files import (
     Names,
-    OpenModel,
     dump_rows,
     encoder_table,
     load_rows,
     load_state_dict,
-    same_bits,
 )
 
 FORMAT = "AllenNLP state dict"
+WORD_SPLITTER = "treebank"
 NAMES = Names(
     characters="_token_embedder._char_embedding_weights",
     convolution="_token_embedder.char_conv_{i}",
@@ -49,19 +47,28 @@ RELEASED = {"activation": "relu", "max_characters_per_token": 50, "cell_clip": 3
 SHAPED = {"dim", "n_layers", "projection_dim", "embedding", "filters", "n_highway"}
 
 
-def open_allennlp(original: Original, prefix: str | None = None) -> OpenModel:
+def recognise(files: Files) -> Original | None:
+    """AllenNLP's .th file, the best of a training; `Format.recognise`.
+
+    PyTorch files with other names count where there are no weights in another format.
     """
-    Read the ELMo in an AllenNLP model.
+    found = files.of_kind(PYTORCH)
+    own = [path for path in found if path.suffix == ".th"]
+    best = [path for path in own if path.name in ("weights.th", "best.th")]
+    if not own and (not found or files.of_kind(HDF5) or files.of_kind(INDEX)):
+        return None
+    weights = files.one("weights", best or own or found)
+    options = files.find_options(needed=False)
+    return Original(weights, options, prefix=files.prefix, files=tuple(files.kinds))
 
-    Args:
-        original: a state dict; the options are inferred from its shapes where it has none beside.
-        prefix: what stands before `_token_embedder` in the names, where there are several ELMos.
 
-    Raises:
-        WeightsError: there is no ELMo, it is damaged, or the options are of another model.
+def open_original(original: Original) -> OpenModel:
+    """Read the ELMo in an AllenNLP model; `Format.open_original`.
+
+    The sizes are those of the tensors where there is no options.json.
     """
     tensors = load_state_dict(original.weights)
-    prefix, notes = find_prefix(original.weights.name, tensors, prefix)
+    prefix, notes = find_prefix(original.weights.name, tensors, original.prefix)
     own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
     options, more_notes = _options(original, own)
     config, config_notes = _config(options, own)
@@ -73,10 +80,11 @@ def open_allennlp(original: Original, prefix: str | None = None) -> OpenModel:
     if isinstance(dropout := settings.get("dropout"), (int, float)) and 0 <= dropout < 1:
         config.mix_dropout = dropout
     return OpenModel(
-        format=FORMAT,
         config=config,
         state_dict=load_rows(table, own, "options.json" if original.options else "the model"),
-        tokenizer=ElmoTokenizer(max_characters_per_token=config.max_characters_per_token),
+        tokenizer=ElmoTokenizer(
+            max_characters_per_token=config.max_characters_per_token, word_splitter=WORD_SPLITTER
+        ),
         expected=partial(_expected, options, own),
         source={"prefix": prefix, "options": {"content": options}},
         notes=notes,
@@ -169,54 +177,48 @@ def dump_allennlp(
         WeightsError: AllenNLP cannot describe the model.
     """
     _check_describable(config)
-    prefix = record.get("source", {}).get("prefix", BILM)
-    dumped = dump_rows(encoder_table(config, NAMES), state_dict, prefix)
-    for number, mix in enumerate(record.get("scalar_mixes", [])):
-        stem = f"{prefix.removesuffix(BILM)}scalar_mix_{number}"
-        dumped[f"{stem}.gamma"] = torch.tensor([mix["gamma"]])
-        for j, weight in enumerate(mix["weights"]):
-            dumped[f"{stem}.scalar_parameters.{j}"] = torch.tensor([weight])
+    try:
+        prefix = record.get("source", {}).get("prefix", BILM)
+        dumped = dump_rows(encoder_table(config, NAMES), state_dict, prefix)
+        for number, mix in enumerate(record.get("scalar_mixes", [])):
+            stem = f"{prefix.removesuffix(BILM)}scalar_mix_{number}"
+            dumped[f"{stem}.gamma"] = torch.tensor([mix["gamma"]])
+            for j, weight in enumerate(mix["weights"]):
+                dumped[f"{stem}.scalar_parameters.{j}"] = torch.tensor([weight])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"conversion.json holds no prefix or scalar mix of AllenNLP ({one_line(error)}); "
+            "convert the original again"
+        ) from error
     return dumped
 
 
-def write_allennlp(folder: Path, file: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
+def write_allennlp(
+    folder: Path, file: Path, config: ElmoConfig, state_dict: Mapping[str, torch.Tensor]
+) -> None:
     """
     Write a converted folder's weights as an AllenNLP state dict, read back and compared.
 
     Raises:
         WeightsError: the file exists, or AllenNLP cannot describe the model.
     """
-    if file.exists():
-        raise WeightsError(f"{file} exists already; name a new file, or remove it first")
-    config = ElmoConfig.from_pretrained(folder)
     dumped = dump_allennlp(config, state_dict, _record(folder))
     prefix, _ = find_prefix(file.name, dumped)
     table = encoder_table(config, NAMES)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    os.close(handle)
-    try:
+    with new_file(file) as scratch:
+        reserve(scratch.parent, dumped.values())
         torch.save(dumped, scratch)
-        written = load_state_dict(Path(scratch))
-        own = {name.removeprefix(prefix): t for name, t in written.items()}
+        own = {name.removeprefix(prefix): t for name, t in load_state_dict(scratch).items()}
         for name, tensor in load_rows(table, own, "the model").items():
             if not same_bits(tensor, state_dict[name].float()):
                 raise WeightsError(f"the file written does not give {name} back bit for bit")
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, file)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
 
 
 def elmo_settings(files: tuple[Path, ...]) -> dict[str, Any]:
     """How an archive's config.json sets up its ELMo; {} where it does not say."""
     for path in files:
         if path.name == "config.json":
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                found = [section for section in _sections(content) if _is_elmo(section)]
-            except (ValueError, RecursionError) as error:
-                raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
+            found = [section for section in _sections(read_json(path)) if _is_elmo(section)]
             if found:
                 return found[0]
     return {}
@@ -245,7 +247,7 @@ def _options(
             f"no options.json: sizes are those of the tensors, and {said} and skip connections are "
             "assumed, as all released models have them; name another with --options FILE"
         ]
-    options = original.read_options()
+    options = read_json(original.options)
     for section, found in inferred.items():
         given = options.get(section)
         if not isinstance(given, dict):
@@ -305,8 +307,8 @@ def infer_options(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def _config(
     options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[ElmoConfig, list[str]]:
-    # Only the number of characters is asked of the arrays, and one row of theirs is padding.
-    arrays = {"char_embed": tensors[NAMES.characters][1:]}
+    # The table of characters without row 0, padding, has the shape that bilm-tf's has.
+    arrays = {**tensors, "char_embed": tensors[NAMES.characters][1:]}
     config, notes = config_from_options({**options, "bidirectional": True}, arrays)
     # AllenNLP has both projections between equal widths too.
     if not config.has_embedding_projection and f"{NAMES.projection}.weight" in tensors:
@@ -368,16 +370,19 @@ def _check_describable(config: ElmoConfig) -> None:
 
 def _record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "conversion.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 __all__ = [
+    "FORMAT",
+    "WORD_SPLITTER",
     "dump_allennlp",
     "elmo_settings",
     "find_prefix",
     "infer_options",
     "load_scalar_mix",
-    "open_allennlp",
+    "open_original",
+    "recognise",
     "scalar_mixes",
     "write_allennlp",
 ]

@@ -1,21 +1,24 @@
 """bilm-tf's training checkpoints: which variable is which dataset of the HDF5 format.
 
-The one table of weights is that of the HDF5 format, `bilm_hdf5.name_table`, which bilm-tf's
+The one table of weights is that of the HDF5 format, `bilm_arrays.name_table`, which bilm-tf's
 `dump_weights` fills from such a checkpoint by renaming. Here the same names are given to the
 variables themselves, and the softmax, which that dump leaves out, comes along.
 """
 
-import glob
 import re
-from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from .bilm_hdf5 import WeightsError, abbreviated
+from .bilm_arrays import open_arrays
+from .originals import OpenModel, Original
+from .sources import INDEX, STATE_FILE, Files
+from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
-from .tf_sorted_table import is_table
 
+FORMAT = "bilm-tf TensorFlow checkpoint"
+WORD_SPLITTER = "treebank"
 SCOPE = "lm/"
 # Parts of names in a checkpoint and in the HDF5 format, in the order in which they are replaced;
 # replacing back in reverse order gives the checkpoint's name again.
@@ -28,11 +31,32 @@ RENAMED = [
     ("/kernel", "/W_0"),
     ("/bias", "/B"),
 ]
-DATA_FILE = re.compile(r".+\.data-\d{5}-of-\d{5}")
-STATE_FILE = "checkpoint"  # names the latest of a folder's checkpoints
 
 
-def open_checkpoint(index: Path) -> tuple[dict[str, np.ndarray], list[str], list[Path]]:
+def recognise(files: Files) -> Original | None:
+    """The checkpoint, the latest where a state file names it; `Format.recognise`."""
+    index = find_index(files)
+    if index is None:
+        return None
+    return Original(index, files.find_options(needed=True), files.find_vocab())
+
+
+def open_original(original: Original) -> OpenModel:
+    """Read the checkpoint and its options.json; `Format.open_original`."""
+    arrays, notes, data_files = read_checkpoint(original.weights)
+    model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER)
+    model.notes, model.data_files = notes + model.notes, data_files
+    return model
+
+
+def find_index(files: Files) -> Path | None:
+    """The index of the only checkpoint, or of the one that the state file beside them names."""
+    indices = files.of_kind(INDEX)
+    latest = [path for path in indices if path.stem == _named_beside(path)]
+    return files.one("weights", latest or indices) if indices else None
+
+
+def read_checkpoint(index: Path) -> tuple[dict[str, np.ndarray], list[str], list[Path]]:
     """
     Give a checkpoint's weights under the names of the HDF5 format, mapped into memory.
 
@@ -70,24 +94,6 @@ def hdf5_name(name: str) -> str:
     return name
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is an index, by its content, or was to be one: beside it are its data."""
-    return is_table(path) or (
-        path.suffix == ".index" and any(path.parent.glob(f"{glob.escape(path.stem)}.data-*-of-*"))
-    )
-
-
-def is_part(name: str) -> bool:
-    """Whether a file's name is that of a part of a checkpoint: index, data, or state."""
-    return name.endswith(".index") or name == STATE_FILE or bool(DATA_FILE.fullmatch(name))
-
-
-def latest(indices: Sequence[Path]) -> list[Path]:
-    """Of several checkpoints, those that a state file beside them names; all, if there is none."""
-    chosen = [path for path in indices if path.stem == _named_beside(path)]
-    return chosen if len(indices) > 1 and chosen else list(indices)
-
-
 def _named_beside(index: Path) -> str | None:
     state = index.with_name(STATE_FILE)
     if not state.is_file():
@@ -103,4 +109,12 @@ def _is_weight(name: str, bundle: Bundle) -> bool:
     return name.startswith(SCOPE) and name.rpartition("/")[0] not in bundle.variables
 
 
-__all__ = ["hdf5_name", "is_checkpoint", "is_part", "latest", "open_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "WORD_SPLITTER",
+    "find_index",
+    "hdf5_name",
+    "open_original",
+    "read_checkpoint",
+    "recognise",
+]

@@ -1,317 +1,148 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-The original format's weights, an HDF5 file, read and written.
+"""The HDF5 file that bilm-tf's `dump_weights` writes, beside options.json.
 
-bilm-tf's `dump_weights` wrote it, AllenNLP and simple_elmo read it, and nearly every published
-ELMo is in it. `name_table` is the one place that knows which dataset is which tensor. The
-options.json beside it is the matter of `options`.
+AllenNLP and simple_elmo read this format, and nearly every published ELMo is in it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..model.configuration_elmo import ElmoConfig
+from .. import ElmoConfig
+from ..extras import require
+from .bilm_arrays import dump_arrays, load_arrays, open_arrays
+from .bilm_options import config_from_options, options_from_config
+from .originals import OpenModel, Original
+from .outputs import reserve, write_json
+from .sources import HDF5, Files
+from .tables import WeightsError, same_bits
 
-# An attribute of ours on a bias dataset: the forget block with TensorFlow's +1, where adding 1 to
-# the stored value would not give it back bit for bit. Original programs read no attributes.
-EXACT_FORGET_BIAS = "forget_bias_plus_one"
-
-
-class WeightsError(ValueError):
-    """An original file is damaged, of another kind, or contradicts its options."""
-
-
-@dataclass(frozen=True)
-class Transform:
-    """How a dataset becomes tensors, and back."""
-
-    load: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
-    dump: Callable[..., torch.Tensor]
+FORMAT = "bilm-tf HDF5"
+WORD_SPLITTER = "treebank"
+LSTM_ROOTS = {"RNN_0", "RNN", "rnn"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A dataset, its shape, and the tensors of the state dict that it holds."""
-
-    original: str
-    shape: tuple[int, ...]
-    ours: tuple[str, ...]
-    transform: Transform
-
-
-def _swap_gates(rows: torch.Tensor) -> torch.Tensor:
-    """TensorFlow's gate blocks input, candidate, forget, output into our order, or back."""
-    return rows.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
+def recognise(files: Files) -> Original | None:
+    """The HDF5 file that holds LSTMs, else the only one; `Format.recognise`."""
+    found = {path: root_names(path) for path in files.of_kind(HDF5)}
+    if not found:
+        return None
+    models = [path for path, names in found.items() if not LSTM_ROOTS.isdisjoint(names)]
+    weights = files.one("weights", models or list(found))
+    refuse_vectors(weights.name, found[weights])
+    return Original(weights, files.find_options(needed=True), files.find_vocab())
 
 
-def _load_kernel(kernel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(_swap_gates(half.t()) for half in kernel.chunk(2))
+def open_original(original: Original) -> OpenModel:
+    """Read the file and its options.json; `Format.open_original`."""
+    return open_arrays(original, partial(open_hdf5, original.weights), WORD_SPLITTER)
 
 
-def _dump_kernel(input_map: torch.Tensor, recurrent_map: torch.Tensor) -> torch.Tensor:
-    return torch.cat([_swap_gates(part).t() for part in (input_map, recurrent_map)])
-
-
-def _forget_block(bias: torch.Tensor) -> torch.Tensor:
-    """The forget gate's quarter of a bias in our order, as a view."""
-    return bias.chunk(4)[1]
-
-
-def _load_bias(bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    ours = _swap_gates(bias)
-    _forget_block(ours).add_(1)
-    return (ours,)
-
-
-def _dump_bias(bias: torch.Tensor) -> torch.Tensor:
-    ours = bias.clone()
-    _forget_block(ours).sub_(1)
-    return _swap_gates(ours)
-
-
-SAME = Transform(lambda array: (array,), lambda tensor: tensor)
-TRANSPOSED = Transform(lambda array: (array.t(),), lambda tensor: tensor.t())
-# (1, width, channels, count) <-> (count, channels, width)
-CONVOLUTION = Transform(
-    lambda array: (array[0].permute(2, 1, 0),), lambda tensor: tensor.permute(2, 1, 0)[None]
-)
-# Row 0 of our tables is padding.
-TABLE = Transform(
-    lambda array: (torch.cat([array.new_zeros(1, array.shape[1]), array]),),
-    lambda tensor: tensor[1:],
-)
-KERNEL = Transform(_load_kernel, _dump_kernel)
-BIAS = Transform(_load_bias, _dump_bias)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the LSTMs stand in a file; it depends on the number of layers and directions."""
-
-    prefix: str
-    kernel: str = "W_0"
-    bias: str = "B"
-    projection: str = "W_P_0"
-
-
-_UNIDIRECTIONAL_LEAVES = ("kernel", "bias", "projection/kernel")
-
-
-def dumped_layout(config: ElmoConfig) -> Layout:
-    """The layout in which bilm-tf's `dump_weights` writes a model of this configuration."""
-    cell = "MultiRNNCell/Cell{layer}/LSTMCell" if config.num_hidden_layers > 1 else "LSTMCell"
-    if config.bidirectional:
-        return Layout("RNN_{direction}/RNN/" + cell)
-    return Layout("rnn/" + cell, *_UNIDIRECTIONAL_LEAVES)
-
-
-def find_layout(names: Mapping[str, Any], config: ElmoConfig) -> Layout:
-    """The layout of the datasets at hand; bilm-tf's own if none is found."""
-    roots = ("RNN_{direction}/RNN/", "RNN_{direction}/rnn/", "rnn/", "RNN/")
-    cells = ("MultiRNNCell/Cell{layer}/LSTMCell", "LSTMCell")
-    for prefix in (root + cell for root in roots for cell in cells):
-        for leaves in (("W_0", "B", "W_P_0"), _UNIDIRECTIONAL_LEAVES):
-            if f"{prefix}/{leaves[0]}".format(direction=0, layer=0) in names:
-                return Layout(prefix, *leaves)
-    return dumped_layout(config)
-
-
-def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
-    """Every dataset of a model, in both worlds' names; names are those of `ElmoForPreTraining`."""
-    rows = _character_rows(config) if config.uses_characters else _token_rows(config)
-    width, cell = config.projection_dim, config.cell_dim
-    layout = layout or dumped_layout(config)
-    for direction, lstm in enumerate(("forward_lstm", "backward_lstm")[: config.num_directions]):
-        for layer in range(config.num_hidden_layers):
-            theirs = layout.prefix.format(direction=direction, layer=layer)
-            ours = f"elmo.layers.{layer}.{lstm}"
-            maps = (f"{ours}.input_map.weight", f"{ours}.recurrent_map.weight")
-            rows += [
-                Row(f"{theirs}/{layout.kernel}", (2 * width, 4 * cell), maps, KERNEL),
-                Row(f"{theirs}/{layout.bias}", (4 * cell,), (f"{ours}.input_map.bias",), BIAS),
-            ]
-            if config.has_lstm_projection:
-                output_map = (f"{ours}.output_map.weight",)
-                rows.append(
-                    Row(f"{theirs}/{layout.projection}", (cell, width), output_map, TRANSPOSED)
-                )
-    if config.lm_vocab_size:
-        vocab_size = config.lm_vocab_size
-        if not config.tie_word_embeddings:
-            rows.append(Row("softmax/W", (vocab_size, width), ("lm_head.weight",), SAME))
-        rows.append(Row("softmax/b", (vocab_size,), ("lm_head.bias",), SAME))
-    return rows
-
-
-def _character_rows(config: ElmoConfig) -> list[Row]:
-    width, filters = config.char_embedding_dim, config.num_filters
-    ours = "elmo.embeddings"
-    table = (f"{ours}.char_embeddings.weight",)
-    rows = [Row("char_embed", (config.vocab_size - 1, width), table, TABLE)]
-    for i, (kernel_size, count) in enumerate(config.filters):
-        weight, bias = (f"{ours}.convolutions.{i}.{part}" for part in ("weight", "bias"))
-        rows += [
-            Row(f"CNN/W_cnn_{i}", (1, kernel_size, width, count), (weight,), CONVOLUTION),
-            Row(f"CNN/b_cnn_{i}", (count,), (bias,), SAME),
-        ]
-    for k in range(config.num_highway_layers):
-        for theirs, part in (("carry", "gate"), ("transform", "transform")):
-            weight, bias = (f"{ours}.highways.{k}.{part}.{p}" for p in ("weight", "bias"))
-            rows += [
-                Row(f"CNN_high_{k}/W_{theirs}", (filters, filters), (weight,), TRANSPOSED),
-                Row(f"CNN_high_{k}/b_{theirs}", (filters,), (bias,), SAME),
-            ]
-    if config.has_embedding_projection:
-        weight, bias = (f"{ours}.projection.{part}" for part in ("weight", "bias"))
-        rows += [
-            Row("CNN_proj/W_proj", (filters, config.projection_dim), (weight,), TRANSPOSED),
-            Row("CNN_proj/b_proj", (config.projection_dim,), (bias,), SAME),
-        ]
-    return rows
-
-
-def _token_rows(config: ElmoConfig) -> list[Row]:
-    shape = (config.word_vocab_size - 1, config.word_embedding_dim)
-    return [Row("embedding", shape, ("elmo.embeddings.word_embeddings.weight",), TABLE)]
-
-
-def load_arrays(
-    config: ElmoConfig,
-    arrays: Mapping[str, Any],
-    progress: Callable[[list[Row]], Iterable[Row]] = iter,
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """
-    Turn an original file's arrays into a float32 state dict of `ElmoForPreTraining`.
-
-    Args:
-        config: the configuration that `config_from_options` read.
-        arrays: datasets by name, NumPy arrays or an open file's `h5py.Dataset`s; each is read
-            once and let go.
-        progress: wraps the list of datasets to read, as `tqdm` does.
-
-    Returns:
-        The state dict, and notes on datasets that no model has.
-
-    Raises:
-        WeightsError: a dataset is missing, has another shape than the options say, holds no
-            numbers, or belongs to a larger model.
-    """
-    table = name_table(config, find_layout(arrays, config))
-    notes = _leftovers(arrays, {row.original for row in table})
-    for row in table:
-        _check_dataset(row, arrays)
-    state_dict: dict[str, torch.Tensor] = {}
-    for row in progress(table):
-        tensors = row.transform.load(_read(arrays, row.original))
-        state_dict.update(zip(row.ours, (t.contiguous() for t in tensors), strict=True))
-        if row.transform is BIAS:
-            _restore_forget_bias(state_dict[row.ours[0]], arrays[row.original])
-    return state_dict, notes
-
-
-def dump_arrays(
+def write_original(
+    folder: Path,
     config: ElmoConfig,
     state_dict: Mapping[str, torch.Tensor],
-    forget_biases: Mapping[str, torch.Tensor] | None = None,
-) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    forget_biases: Mapping[str, torch.Tensor],
+    vocab: Path | None,
+) -> None:
     """
-    Turn a state dict of `ElmoForPreTraining` into an original file's arrays, one by one.
-
-    Adding TensorFlow's 1 to a forget bias and taking it away again loses bits. What stood there
-    before is put back where it is known and still gives our value; and where no stored value
-    gives ours, an attribute carries ours.
+    Write weights.hdf5 and options.json, and vocab.txt if there is one; read them back and compare.
 
     Args:
+        folder: an empty folder.
         config: the model's configuration.
-        state_dict: the weights; each is converted to float32.
+        state_dict: the weights, with the names of `ElmoForPreTraining`.
         forget_biases: what `original_forget_biases` found in the file that the model came from.
+        vocab: the words of the softmax or of the word table, one a line.
 
-    Yields:
-        A dataset's name, its NumPy array, and its attributes.
+    Raises:
+        WeightsError: the format cannot hold the model, or the files written do not give it back.
     """
-    for row in name_table(config):
-        tensors = [state_dict[name].detach().to("cpu", torch.float32) for name in row.ours]
-        array, attributes = row.transform.dump(*tensors).contiguous(), {}
-        if row.transform is BIAS:
-            ours, stored = _forget_block(tensors[0]), array.chunk(4)[2]
-            known = (forget_biases or {}).get(row.ours[0])
-            if known is not None:
-                stored.copy_(torch.where(known + 1 == ours, known, stored))
-            if not torch.equal(stored + 1, ours):
-                attributes[EXACT_FORGET_BIAS] = ours.numpy()
-        yield row.original, array.numpy(), attributes
+    h5py = require("h5py", "convert")
+    options = options_from_config(config)
+    write_json(folder / "options.json", options)
+    reserve(folder, state_dict.values())
+    with h5py.File(folder / "weights.hdf5", "w") as file:
+        for name, array, attributes in dump_arrays(config, state_dict, forget_biases):
+            file[name] = array
+            file[name].attrs.update(attributes)
+    if vocab is not None:
+        shutil.copyfile(vocab, folder / "vocab.txt")
+    with open_hdf5(folder / "weights.hdf5") as arrays:
+        restored, _ = load_arrays(config_from_options(options, arrays)[0], arrays)
+    for name, tensor in state_dict.items():
+        if not same_bits(tensor, restored[name]):
+            raise WeightsError(f"the files written do not give {name} back bit for bit")
 
 
-def original_forget_biases(
-    config: ElmoConfig, arrays: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
-    """The forget blocks as an original file stores them, by the name of our bias."""
-    table = name_table(config, find_layout(arrays, config))
-    biases = [row for row in table if row.transform is BIAS]
-    return {row.ours[0]: _read(arrays, row.original).chunk(4)[2].clone() for row in biases}
-
-
-def abbreviated(names: Mapping[str, Any]) -> str:
-    """The first few names, for an error message."""
-    shown = sorted(names)[:6]
-    return ", ".join(shown) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _leftovers(arrays: Mapping[str, Any], used: set[str]) -> list[str]:
-    """Notes on unused datasets; an error where they show that the options are of another model."""
-    unused = sorted(set(arrays) - used)
-    parts = ("CNN/", "CNN_high_", "CNN_proj/", "RNN_", "rnn/", "RNN/", "softmax/")
-    model_parts = [name for name in unused if name.startswith(parts)]
-    missing = sorted(used - set(arrays))
-    if missing:
-        raise WeightsError(
-            f"dataset {missing[0]} is missing (and {len(missing) - 1} more); options.json asks "
-            f"for it. The file holds {abbreviated(arrays)}"
-        )
-    if model_parts:
-        raise WeightsError(
-            f"dataset {model_parts[0]} (and {len(model_parts) - 1} more) belongs to a larger model "
-            "than options.json describes; give the options.json published with these weights"
-        )
-    return [f"dataset {name} is unknown: ignored" for name in unused]
-
-
-def _check_dataset(row: Row, arrays: Mapping[str, Any]) -> None:
-    dataset = arrays[row.original]
-    if tuple(dataset.shape) != row.shape:
-        raise WeightsError(
-            f"dataset {row.original} has shape {tuple(dataset.shape)}, but options.json asks for "
-            f"{row.shape}"
-        )
-    if dataset.dtype.kind != "f":
-        raise WeightsError(f"dataset {row.original} holds {dataset.dtype}; expected float32")
-
-
-def _read(arrays: Mapping[str, Any], name: str) -> torch.Tensor:
+def root_names(path: Path) -> set[str]:
+    """The names at the top of an HDF5 file, links not followed; none if the file is damaged."""
+    h5py = require("h5py", "convert")
     try:
-        return torch.from_numpy(arrays[name][...].astype("float32", copy=False))
-    except (OSError, RuntimeError, ValueError) as error:
+        with h5py.File(path, "r") as file:
+            return set(file)
+    except (OSError, RuntimeError, ValueError):
+        return set()
+
+
+def refuse_vectors(file: str, names: set[str]) -> None:
+    """Refuse a file of vectors that a model made, saying what it is."""
+    if names == {"embedding"}:
         raise WeightsError(
-            f"dataset {name} cannot be read, the file is damaged: {error}"
-        ) from error
+            f"{file} is a dump of word vectors (bilm-tf's dump_token_embeddings) without the LSTMs "
+            "that read them, not the weights of a model. Give the file that dump_weights wrote"
+        )
+    sentences = names - {"sentence_to_index"}
+    if sentences and all(name.isdigit() for name in sentences):
+        raise WeightsError(
+            f"{file} holds the vectors of {len(sentences)} sentences (what a program that embeds a "
+            "corpus writes), not the weights of a model; give the weights that made them"
+        )
 
 
-def _restore_forget_bias(bias: torch.Tensor, dataset: Any) -> None:
-    exact = getattr(dataset, "attrs", {}).get(EXACT_FORGET_BIAS)
-    if exact is not None:
-        _forget_block(bias).copy_(torch.from_numpy(exact))
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
+    """Give a file's datasets by their full names; WeightsError unless it is sound and safe."""
+    h5py = require("h5py", "convert")
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"{path.name} is no complete HDF5 file: {error}") from error
+    with file:
+        yield find_datasets(path, file)
 
 
-__all__ = [
-    "Row",
-    "WeightsError",
-    "abbreviated",
-    "dump_arrays",
-    "load_arrays",
-    "name_table",
-    "original_forget_biases",
-]
+def find_datasets(path: Path, file: Any) -> dict[str, Any]:
+    """The datasets of an open file by their full names, each checked; links are not followed."""
+    arrays: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if hasattr(item, "shape"):
+            check_storage(path, name, item)
+            arrays[name] = item
+
+    try:
+        file.visititems(visit)
+    except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path.name} is a damaged HDF5 file: {error}") from error
+    return arrays
+
+
+def check_storage(path: Path, name: str, dataset: Any) -> None:
+    """Refuse a dataset whose values are in other files, or are fewer than it claims."""
+    if dataset.is_virtual or dataset.external:
+        raise WeightsError(f"{path.name}: dataset {name} points to another file: refused")
+    stored = dataset.id.get_storage_size()
+    if dataset.nbytes > 1000 * stored:
+        raise WeightsError(
+            f"{path.name}: dataset {name} claims {dataset.nbytes} bytes but {stored} are stored"
+        )
+
+
+__all__ = ["FORMAT", "WORD_SPLITTER", "open_hdf5", "open_original", "recognise", "write_original"]

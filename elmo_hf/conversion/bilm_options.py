@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from ..model.configuration_elmo import ElmoConfig
-from .bilm_hdf5 import WeightsError, abbreviated
+from .tables import WeightsError, abbreviated, check_sizes, one_line
 
 # Training settings that original files carry along and that don't change the model.
 TRAINING_OPTIONS = {
@@ -56,8 +56,8 @@ def config_from_options(
         "num_hidden_layers": lstm.get("n_layers", 1),
         "cell_clip": lstm.get("cell_clip") or None,
         "projection_clip": lstm.get("proj_clip") or None,
-        "use_skip_connections": bool(lstm.get("use_skip_connections", False)),
-        "bidirectional": bool(options.get("bidirectional", "rnn" not in roots)),
+        "use_skip_connections": _flag(lstm, "use_skip_connections", False),
+        "bidirectional": _flag(options, "bidirectional", "rnn" not in roots),
         "dropout": options.get("dropout", 0.1),
     }
     if "char_cnn" in options:
@@ -66,6 +66,13 @@ def config_from_options(
         fields |= _character_fields(characters, arrays)
     else:
         fields |= _token_fields(arrays)
+    filters = fields.get("filters")
+    counts = {
+        "lstm.n_layers": fields["num_hidden_layers"],
+        "char_cnn.n_highway": fields["num_highway_layers"],
+        "char_cnn.filters": len(filters) if isinstance(filters, list) else 0,
+    }
+    check_sizes("options.json", counts, fields.get("max_characters_per_token"), arrays)
     if "softmax/W" in arrays:
         fields["lm_vocab_size"] = _rows(arrays, "softmax/W")
     elif "softmax/b" in arrays and "char_cnn" not in options:  # share_embedding_softmax
@@ -74,7 +81,7 @@ def config_from_options(
     try:
         return ElmoConfig(**fields), notes
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise WeightsError(f"options.json describes no ELMo model: {error}") from error
+        raise WeightsError(f"options.json describes no ELMo model: {one_line(error)}") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -144,6 +151,13 @@ def _option(section: Mapping[str, Any], name: str, kind: type, prefix: str) -> A
             f"options.json: {prefix}{name} is {section.get(name)!r}; expected {kind.__name__}"
         )
     return section[name]
+
+
+def _flag(section: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = section.get(name, default)
+    if value not in (True, False):  # 1 and 0 are, too
+        raise WeightsError(f"options.json: {name} is {value!r}; expected true or false")
+    return bool(value)
 
 
 def _unknown(section: Mapping[str, Any], known: set[str], prefix: str) -> list[str]:

@@ -1,43 +1,27 @@
 """Convert original ELMo weights to a Hub folder, verified; or a folder back to original files."""
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 import transformers
-from tqdm import tqdm
+from safetensors import SafetensorError
 
-from .. import (
-    ElmoConfig,
-    ElmoForPreTraining,
-    ElmoModel,
-    ElmoPreTrainedModel,
-    ElmoTokenizer,
-    __version__,
-)
-from ..extras import require
-from . import tfhub, verification
+from .. import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, __version__
+from . import verification
 from .alignment import find_alignments, save_alignments
-from .allennlp import open_allennlp, write_allennlp
-from .bilm_checkpoint import is_checkpoint, is_part, open_checkpoint
-from .bilm_hdf5 import WeightsError, dump_arrays, load_arrays, original_forget_biases
-from .bilm_options import config_from_options, options_from_config
-from .manylangs import is_manylangs, open_manylangs
-from .sources import Original, is_vectors, new_folder, open_source
-from .torch_files import is_torch_file, same_bits
+from .allennlp import write_allennlp
+from .bilm_hdf5 import write_original
+from .formats import recognise
+from .originals import OpenModel, describe
+from .outputs import new_folder, write_json
+from .sources import ALIGNMENT, open_source
+from .tables import WeightsError, one_line
 
 FORGET_BIASES = "original_forget_biases.safetensors"
 RECORD = "conversion.json"
-
-bar = partial(tqdm, desc="Reading weights", unit="dataset", delay=1)
 
 
 def convert(
@@ -50,10 +34,10 @@ def convert(
     alignments: Mapping[int, Path] | None = None,
 ) -> dict[str, Any]:
     """
-    Convert original weights and their options.json to a folder for `from_pretrained`, verified.
+    Convert original weights to a folder for `from_pretrained`, and verify it.
 
     The weights are bilm-tf's (an HDF5 file or a TensorFlow checkpoint), a TensorFlow Hub module's,
-    AllenNLP's (a state dict) or ELMoForManyLangs' (its folder).
+    AllenNLP's (a state dict) or ELMoForManyLangs' (its folder); `formats.FORMATS` lists them.
 
     Args:
         source: folder or archive that holds the files, or a state dict; None where they are named.
@@ -63,83 +47,59 @@ def convert(
         alignments: matrices of a cross-lingual alignment, by layer, beside those in `source`.
 
     Returns:
-        What is stored as conversion.json: source files with their sha256, notes, the largest
+        The content of conversion.json: source files with their sha256, notes, the largest
         difference of every layer, and the sha256 of every file that was verified.
 
     Raises:
-        WeightsError: the files are damaged, unclear or contradictory, or the result differs.
+        WeightsError: the files are damaged, unclear or contradictory, the result differs from the
+            original, or the folder cannot be written.
+        MissingExtraError: a package that reads this format is not installed.
     """
-    with open_source(source, options, weights, vocab) as original, new_folder(output) as folder:
-        if is_torch_file(original.weights):
-            record = convert_tensors(original, folder, prefix)
-        else:
-            record = convert_arrays(original, folder)
-        config = ElmoConfig.from_pretrained(folder)
-        layers = {**find_alignments(original.files), **(alignments or {})}
-        size = (config.num_hidden_layers + 1, config.hidden_size)
-        record["notes"] += save_alignments(folder, layers, *size)
+    with (
+        new_folder(output) as folder,
+        open_source(source, options, weights, vocab, prefix) as files,
+    ):
+        format, original, notes = recognise(files)
+        model = format.open_original(original)
+        save(model, folder)
+        model.state_dict.clear()  # the verification needs the memory
+        expected = model.expected(verification.SENTENCES)
+        layers = {**find_alignments(files.of_kind(ALIGNMENT)), **(alignments or {})}
+        size = (model.config.num_hidden_layers + 1, model.config.hidden_size)
+        record = {
+            "source": {
+                "format": format.FORMAT,
+                "weights": describe(original.weights),
+                "data": [describe(path) for path in model.data_files],
+                **model.source,
+            },
+            "word_splitter": format.WORD_SPLITTER,
+            "notes": notes + model.notes + save_alignments(folder, layers, *size),
+            **model.extra,
+        }
+        del model  # so does the reloaded one
+        record["verification"] = verification.report(verification.compare(expected, folder))
         record["files"] = {p.name: describe(p)["sha256"] for p in sorted(folder.iterdir())}
-        record["versions"] = versions()
+        record["versions"] = {
+            "elmo_hf": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
         write_json(folder / RECORD, record)
     return record
 
 
-def convert_arrays(original: Original, folder: Path) -> dict[str, Any]:
-    """Convert weights that have the names of the HDF5 format; return the record."""
-    with open_weights(original.weights) as opened:
-        arrays, notes, described = opened.arrays, [*original.notes, *opened.notes], {}
-        if original.options is None:
-            original_options, more_notes = tfhub.infer_options(arrays)
-            notes += more_notes
-        else:
-            original_options, described = original.read_options(), describe(original.options)
-        config, more_notes = config_from_options(original_options, arrays)
-        notes += more_notes
-        state_dict, more_notes = load_arrays(config, arrays, progress=bar)
-        notes += more_notes
-        notes += save_tokenizer(config, original, folder)
-        save_model(config, state_dict, folder)
-        del state_dict  # the verification needs the room
-        forget_biases = original_forget_biases(config, arrays)
-        safetensors.torch.save_file(forget_biases, folder / FORGET_BIASES)
-        return {
-            "source": {
-                "format": opened.format,
-                "weights": describe(original.weights),
-                "data": [describe(path) for path in opened.data_files],
-                "options": described | {"content": original_options},
-            },
-            "notes": notes,
-            "verification": verification.report(
-                verification.verify(original_options, arrays, folder)
-            ),
-            **opened.extra,
-        }
-
-
-def convert_tensors(original: Original, folder: Path, prefix: str | None) -> dict[str, Any]:
-    """Convert a PyTorch program's weights; return the record."""
-    if is_manylangs(original.weights):
-        model = open_manylangs(original)
-    else:
-        model = open_allennlp(original, prefix)
+def save(model: OpenModel, folder: Path) -> None:
+    """Write a model for `from_pretrained`: tokenizer, configuration, weights and code."""
     model.tokenizer.save_pretrained(folder)
-    save_model(model.config, model.state_dict, folder)
-    model.state_dict.clear()  # the verification needs the room
-    record = {
-        "source": {
-            "format": model.format,
-            "weights": describe(original.weights),
-            "data": [describe(path) for path in model.data_files],
-            **model.source,
-        },
-        "notes": [*original.notes, *model.notes],
-        **model.extra,
-    }
-    expected = model.expected(verification.SENTENCES)
-    del model  # and so does the reloaded one
-    record["verification"] = verification.report(verification.compare(expected, folder))
-    return record
+    with torch.device("meta"):
+        ours = model_class(model.config)(model.config)
+    prefix = "" if model.config.lm_vocab_size else "elmo."
+    renamed = {name.removeprefix(prefix): tensor for name, tensor in model.state_dict.items()}
+    ours.load_state_dict(renamed, assign=True)  # without a copy
+    ours.save_pretrained(folder)
+    if model.forget_biases:
+        safetensors.torch.save_file(model.forget_biases, folder / FORGET_BIASES)
 
 
 def convert_back(source: Path, output: Path) -> None:
@@ -151,28 +111,17 @@ def convert_back(source: Path, output: Path) -> None:
         output: folder to write; it appears complete or not at all.
 
     Raises:
-        WeightsError: the format cannot hold the model, or the files written do not give it back.
+        WeightsError: the source is no complete model, the format cannot hold the model, or the
+            files written do not give it back.
     """
-    h5py = require("h5py", "convert")
-    config = ElmoConfig.from_pretrained(source)
-    options = options_from_config(config)
-    state_dict = full_state_dict(model_class(config).from_pretrained(source, dtype=torch.float32))
-    biases = Path(source) / FORGET_BIASES
-    forget_biases = safetensors.torch.load_file(biases) if biases.exists() else None
     with new_folder(output) as folder:
-        write_json(folder / "options.json", options)
-        with h5py.File(folder / "weights.hdf5", "w") as file:
-            for name, array, attributes in dump_arrays(config, state_dict, forget_biases):
-                file[name] = array
-                file[name].attrs.update(attributes)
-        vocab = Path(source) / "vocab.txt"
-        if vocab.exists():
-            shutil.copyfile(vocab, folder / "vocab.txt")
-        with open_hdf5(folder / "weights.hdf5") as arrays:
-            restored, _ = load_arrays(config_from_options(options, arrays)[0], arrays)
-        differing = [name for name in state_dict if not same_bits(state_dict[name], restored[name])]
-        if differing:
-            raise WeightsError(f"the files written do not give {differing[0]} back bit for bit")
+        config, state_dict = load_folder(source)
+        biases, vocab = Path(source) / FORGET_BIASES, Path(source) / "vocab.txt"
+        try:
+            forget_biases = safetensors.torch.load_file(biases) if biases.exists() else {}
+        except SafetensorError as error:
+            raise WeightsError(f"{biases} is damaged: {error}; convert the model again") from error
+        write_original(folder, config, state_dict, forget_biases, vocab if vocab.exists() else None)
 
 
 def convert_to_allennlp(source: Path, output: Path) -> None:
@@ -184,174 +133,42 @@ def convert_to_allennlp(source: Path, output: Path) -> None:
         output: file to write; it appears complete or not at all.
 
     Raises:
-        WeightsError: AllenNLP cannot describe the model, or the file exists.
+        WeightsError: the source is no complete model, AllenNLP cannot describe the model, or the
+            file exists.
     """
-    config = ElmoConfig.from_pretrained(source)
-    model = model_class(config).from_pretrained(source, dtype=torch.float32)
-    write_allennlp(source, output, full_state_dict(model))
+    write_allennlp(source, output, *load_folder(source))
 
 
-@dataclass
-class OpenWeights:
-    """Weights under the names of the HDF5 format, whatever they come from."""
+def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
+    """
+    Load a model's configuration and its weights under the names of `ElmoForPreTraining`.
 
-    format: str
-    arrays: Mapping[str, Any]
-    notes: list[str] = field(default_factory=list)
-    data_files: list[Path] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-@contextmanager
-def open_weights(path: Path) -> Iterator[OpenWeights]:
-    """Open original weights, of whichever format they are; WeightsError unless they are sound."""
-    if tfhub.is_module(path):
-        arrays, notes, data_files, mixes = tfhub.open_module(path)
-        extra = {"scalar_mixes": mixes}
-        yield OpenWeights(tfhub.FORMAT, arrays, notes, data_files, extra)
-    elif is_checkpoint(path):
-        yield OpenWeights("bilm-tf TensorFlow checkpoint", *open_checkpoint(path))
-    elif is_part(path.name):
-        raise WeightsError(f"{path.name} is a part of a TensorFlow checkpoint; name its .index")
-    else:
-        with open_hdf5(path) as datasets:
-            check_model(path, datasets)
-            yield OpenWeights("bilm-tf HDF5", datasets)
-
-
-def check_model(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Refuse a file of vectors that a model made, saying what it is."""
-    if not is_vectors(path):
-        return
-    if "embedding" in arrays:
-        raise WeightsError(
-            f"{path.name} is a dump of word vectors (bilm-tf's dump_token_embeddings), one of "
-            f"shape {tuple(arrays['embedding'].shape)}, without the LSTMs that read them: not the "
-            "weights of a model. Give the file that dump_weights wrote, which spells words itself"
-        )
-    raise WeightsError(
-        f"{path.name} holds the vectors of {len(arrays)} sentences (what a program that embeds a "
-        "corpus writes), not the weights of a model; give the weights that made them"
-    )
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
-    """Give a file's datasets by their full names; WeightsError unless it is sound and safe."""
-    h5py = require("h5py", "convert")
+    Raises:
+        WeightsError: the folder is no ELMo model, or its files are damaged or incomplete.
+            transformers only warns of missing weights, and fills them with random numbers.
+    """
     try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path.name} is no complete HDF5 file: {error}") from error
-    with file:
-        yield find_datasets(path, file)
-
-
-def find_datasets(path: Path, file: Any) -> dict[str, Any]:
-    """The datasets of an open file by their full names, each checked."""
-    arrays: dict[str, Any] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if hasattr(item, "shape"):
-            check_storage(path, name, item)
-            arrays[name] = item
-
-    try:
-        file.visititems(visit)
-    except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path.name} is a damaged HDF5 file: {error}") from error
-    return arrays
-
-
-def check_storage(path: Path, name: str, dataset: Any) -> None:
-    """Refuse data that stand in other files, or that the file only claims to hold."""
-    if dataset.is_virtual or dataset.external:
-        raise WeightsError(f"{path.name}: dataset {name} points to another file: refused")
-    stored = dataset.id.get_storage_size()
-    if dataset.nbytes > 1000 * stored:
+        # Without this check, any folder would have the default configuration.
+        kind = ElmoConfig.get_config_dict(source)[0].get("model_type")
+        if kind != ElmoConfig.model_type:
+            raise ValueError(f"its config.json is of model_type {kind!r}, or missing")
+        config = ElmoConfig.from_pretrained(source)
+        made = model_class(config)
+        model, info = made.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # transformers and safetensors raise many types for damaged files
         raise WeightsError(
-            f"{path.name}: dataset {name} claims {dataset.nbytes} bytes but {stored} are stored"
-        )
-
-
-def save_model(config: ElmoConfig, state_dict: dict[str, torch.Tensor], folder: Path) -> None:
-    """Save the weights as safetensors, with the configuration and the code, without a copy."""
-    with torch.device("meta"):
-        model = model_class(config)(config)
-    prefix = "" if config.lm_vocab_size else "elmo."
-    model.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in state_dict.items()}, assign=True
-    )
-    model.save_pretrained(folder)
-
-
-def save_tokenizer(config: ElmoConfig, original: Original, folder: Path) -> list[str]:
-    """Save the tokenizer, with the word vocabulary where the model has words; return notes."""
-    rows = config.lm_vocab_size or max(0, config.word_vocab_size - 1)
-    notes = []
-    vocab = str(original.vocab) if rows and original.vocab else None
-    if vocab is not None:
-        check_vocabulary(Path(vocab), rows)
-    elif config.word_vocab_size:
+            f"{source} cannot be opened as an ELMo model: {one_line(error)[:300]}; name a folder "
+            "that convert or save_pretrained has written"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
         raise WeightsError(
-            "this model takes words from a table and needs its vocabulary, one word a line; "
-            "name it with --vocab FILE"
+            f"{source} is no complete ELMo model: {missing[0]} is missing (and {len(missing) - 1} "
+            "more)"
         )
-    elif rows:
-        notes.append("no vocabulary found: the softmax's words have no names; give --vocab FILE")
-    elif original.vocab is not None:
-        notes.append(f"{original.vocab.name} is left out: these weights hold no softmax")
-    if config.uses_characters:
-        tokenizer = ElmoTokenizer(
-            max_characters_per_token=config.max_characters_per_token, lm_vocab_file=vocab
-        )
-    else:
-        tokenizer = ElmoTokenizer(use_characters=False, use_word_ids=True, lm_vocab_file=vocab)
-    tokenizer.save_pretrained(folder)
-    return notes
-
-
-def check_vocabulary(path: Path, rows: int) -> None:
-    """Raise WeightsError unless the file is a vocabulary with one word for each row."""
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            lines = sum(1 for _ in file)
-        ElmoTokenizer(lm_vocab_file=str(path))
-    except ValueError as error:
-        raise WeightsError(f"{path.name} is no vocabulary: {error}") from error
-    if lines != rows:
-        raise WeightsError(f"{path.name} has {lines} words, but the weights have {rows} rows")
+    prefix = "" if made is ElmoForPreTraining else "elmo."
+    return config, {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
 def model_class(config: ElmoConfig) -> type[ElmoPreTrainedModel]:
     """The class that holds everything a configuration describes."""
     return ElmoForPreTraining if config.lm_vocab_size else ElmoModel
-
-
-def full_state_dict(model: ElmoPreTrainedModel) -> dict[str, torch.Tensor]:
-    """A model's weights under the names of `ElmoForPreTraining`."""
-    prefix = "" if isinstance(model, ElmoForPreTraining) else "elmo."
-    return {prefix + name: tensor for name, tensor in model.state_dict().items()}
-
-
-def describe(path: Path) -> dict[str, str]:
-    """A source file's name and sha256."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {"file": path.name, "sha256": digest.hexdigest()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a conversion."""
-    return {
-        "elmo_hf": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON in UTF-8."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

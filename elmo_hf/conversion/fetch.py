@@ -14,9 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 from .. import __version__
-from .bilm_hdf5 import WeightsError
-from .convert import RECORD, convert, describe, write_json
+from .convert import RECORD, convert
+from .originals import describe
+from .outputs import write_json
 from .registry import Checkpoint, SourceFile
+from .tables import WeightsError
 
 TIMEOUT_SECONDS = 60
 AGAIN = "what has arrived is kept: the same command goes on from there"

@@ -5,7 +5,6 @@ A model is a folder: char.dic and word.dic (entry, tab, id), token_embedder.pkl 
 machine that trained it.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,11 +16,13 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .. import ElmoConfig, ElmoTokenizer
 from . import reference_torch as torch_reference
-from .bilm_hdf5 import TABLE, WeightsError
-from .sources import Original
-from .torch_files import Names, OpenModel, encoder_table, load_rows, load_state_dict
+from .originals import OpenModel, Original, read_json
+from .sources import PYTORCH, Files
+from .tables import TABLE, WeightsError, check_sizes, one_line
+from .torch_files import Names, encoder_table, load_rows, load_state_dict
 
 FORMAT = "ELMoForManyLangs"
+WORD_SPLITTER = "treebank"  # the training text was split as Universal Dependencies are
 PARTS = ("token_embedder", "encoder")
 NAMES = Names(
     characters="token_embedder.char_emb_layer.embedding.weight",
@@ -60,26 +61,29 @@ RELEASED = {
 }
 
 
-def is_manylangs(weights: Path) -> bool:
-    """Whether a file is one of the two state dicts of an ELMoForManyLangs model."""
-    return weights.name in {f"{part}.pkl" for part in PARTS} and all(
-        weights.with_name(f"{part}.pkl").is_file() for part in PARTS
-    )
+def recognise(files: Files) -> Original | None:
+    """The file token_embedder.pkl, beside which the others are; `Format.recognise`."""
+    parts = {f"{part}.pkl" for part in PARTS}
+    found = {
+        path.with_name("token_embedder.pkl")
+        for path in files.of_kind(PYTORCH)
+        if path.name in parts
+    }
+    return Original(files.one("weights", sorted(found)), files.options) if found else None
 
 
-def open_manylangs(original: Original) -> OpenModel:
-    """
-    Read a model of ELMoForManyLangs.
+def open_original(original: Original) -> OpenModel:
+    """Read the model's folder; `Format.open_original`.
 
-    Args:
-        original: `weights` is token_embedder.pkl; the other files stand beside it. `options` are
-            the model's settings where config.json does not lead to them.
-
-    Raises:
-        WeightsError: a file is missing or damaged, the files contradict each other, or the encoder
-            is unknown.
+    `original.options` are the model's settings where config.json does not lead to them.
     """
     folder = original.weights.parent
+    for part in PARTS:
+        if not (folder / f"{part}.pkl").is_file():
+            raise WeightsError(
+                f"{part}.pkl is missing; a model of ELMoForManyLangs has token_embedder.pkl and "
+                "encoder.pkl in one folder"
+            )
     settings, notes = read_settings(folder, original.options)
     described = "the released models' settings" if notes else "the model's file of settings"
     embedder = settings["token_embedder"]
@@ -92,6 +96,12 @@ def open_manylangs(original: Original) -> OpenModel:
         for part in PARTS
         for name, tensor in load_state_dict(folder / f"{part}.pkl").items()
     }
+    counts = {
+        "encoder.n_layers": settings["encoder"]["n_layers"],
+        "token_embedder.n_highway": embedder.get("n_highway"),
+        "token_embedder.filters": len(embedder.get("filters") or ()),
+    }
+    check_sizes(described, counts, embedder["max_characters_per_token"], tensors)
     config = _config(settings, characters, words)
     table = encoder_table(config, NAMES)
     unknown = sorted(tensors.keys() - {row.original for row in table})
@@ -100,7 +110,6 @@ def open_manylangs(original: Original) -> OpenModel:
     if (folder / "classifier.pkl").is_file():
         notes.append("classifier.pkl, the softmax of training, is left out")
     return OpenModel(
-        format=FORMAT,
         config=config,
         state_dict=load_rows(table, tensors, described),
         tokenizer=_tokenizer(config, characters, words),
@@ -129,7 +138,7 @@ def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, An
     notes = []
     path, claimed = named, None
     if path is None and (folder / "config.json").is_file():
-        content = _read_json(folder / "config.json")
+        content = read_json(folder / "config.json")
         path = folder / "config.json" if "token_embedder" in content else None
         claimed = content.get("config_path")
         name = PurePosixPath(str(claimed).replace("\\", "/")).name
@@ -140,7 +149,7 @@ def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, An
             f"no file of settings ({claimed or 'config.json'}) in the folder: those of the "
             "released models are taken; name another with --options FILE"
         )
-    settings = RELEASED if path is None else _read_json(path)
+    settings = RELEASED if path is None else read_json(path)
     _check_settings(settings, path.name if path else "the released settings")
     return dict(settings), notes
 
@@ -170,16 +179,6 @@ def read_dictionary(path: Path) -> dict[str, int]:
     if missing := {"<bos>", "<eos>", "<oov>"} - entries.keys():
         raise WeightsError(f"{path.name} lacks the entries {sorted(missing)}")
     return entries
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path.name} is no JSON object of settings")
-    return content
 
 
 def _check_settings(settings: Mapping[str, Any], file: str) -> None:
@@ -244,7 +243,7 @@ def _config(
     try:
         return ElmoConfig(**fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise WeightsError(f"the settings describe no ELMo model: {error}") from error
+        raise WeightsError(f"the settings describe no ELMo model: {one_line(error)}") from error
 
 
 def _tokenizer(
@@ -254,6 +253,7 @@ def _tokenizer(
         "max_characters_per_token": config.max_characters_per_token,
         "bos_token": "<bos>",
         "eos_token": "<eos>",
+        "word_splitter": WORD_SPLITTER,
     }
     if words:
         arguments |= {"use_word_ids": True, "lm_vocab": _by_id(words), "word_unk_token": "<oov>"}
@@ -287,4 +287,11 @@ def _expected(
     return {f"layer {k}": [row[k] for row in rows] for k in range(len(rows[0]))}
 
 
-__all__ = ["is_manylangs", "open_manylangs", "read_dictionary", "read_settings"]
+__all__ = [
+    "FORMAT",
+    "WORD_SPLITTER",
+    "open_original",
+    "read_dictionary",
+    "read_settings",
+    "recognise",
+]

@@ -14,10 +14,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..model.configuration_elmo import AUTO_MAP
-from .bilm_hdf5 import WeightsError
 from .cards import MARKER, render_card
-from .convert import RECORD, describe
+from .convert import RECORD
+from .originals import describe
 from .registry import REGISTRY, Checkpoint, find, read_registry
+from .tables import WeightsError
 from .verification import Difference
 
 CARD = "README.md"

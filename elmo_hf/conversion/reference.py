@@ -100,9 +100,9 @@ def logits(arrays: Arrays, top: np.ndarray) -> list[np.ndarray]:
     Forward logits at t score word t+1, backward ones word t-1. Both directions share `softmax/W`,
     or `embedding` where the tables are tied (bilm-tf LanguageModel._build_loss).
     """
-    table = _find(arrays, ["softmax/W", "embedding"])
+    table = find(arrays, ["softmax/W", "embedding"])
     n_words, width = np.shape(table)
-    bias = _read(arrays, "softmax/b", (n_words,))
+    bias = read(arrays, "softmax/b", (n_words,))
     halves = np.split(top, top.shape[1] // width, axis=1)
     scores = [np.empty((len(top), n_words)) for _ in halves]
     for start in range(0, n_words, LOGITS_BLOCK):
@@ -131,7 +131,7 @@ def token_vectors(
     """Rows (words, P) of the word table, unknown words as `<UNK>` (bilm-tf Vocabulary)."""
     if vocabulary is None:
         raise ValueError("these options have no char_cnn; give vocabulary={word: row, ...}")
-    table = _find(arrays, ["embedding"])
+    table = find(arrays, ["embedding"])
     vectors = np.empty((len(words), options["lstm"]["projection_dim"]))
     for number, word in enumerate(words):  # row by row: the table may be too large for float64
         vectors[number] = table[vocabulary[word if word in vocabulary else "<UNK>"]]
@@ -145,16 +145,16 @@ def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) 
     a projection, unless the filters give projection_dim values already.
     """
     cnn = options["char_cnn"]
-    activations: dict[str, Any] = {"relu": _relu, "tanh": np.tanh}
+    activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
     activation = activations[cnn["activation"]]
-    table = _read(arrays, "char_embed")
+    table = read(arrays, "char_embed")
     table = np.concatenate([np.zeros_like(table[:1]), table])  # a row for id 0
     spelled = [table[character_ids(w, cnn["max_characters_per_token"])] for w in words]  # (M, c)
 
     pooled = []
     for i, (width, count) in enumerate(cnn["filters"]):
-        weight = _read(arrays, f"CNN/W_cnn_{i}", (1, width, table.shape[1], count))[0]
-        bias = _read(arrays, f"CNN/b_cnn_{i}", (count,))
+        weight = read(arrays, f"CNN/W_cnn_{i}", (1, width, table.shape[1], count))[0]
+        bias = read(arrays, f"CNN/b_cnn_{i}", (count,))
         features = np.empty((len(words), count))
         for number, x in enumerate(spelled):
             positions = len(x) - width + 1
@@ -167,8 +167,8 @@ def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) 
         h = highway(h, arrays, f"CNN_high_{k}")
     size, projected = h.shape[1], options["lstm"]["projection_dim"]
     if size != projected:
-        weight = _read(arrays, "CNN_proj/W_proj", (size, projected))
-        h = h @ weight + _read(arrays, "CNN_proj/b_proj", (projected,))
+        weight = read(arrays, "CNN_proj/W_proj", (size, projected))
+        h = h @ weight + read(arrays, "CNN_proj/b_proj", (projected,))
     return h
 
 
@@ -177,11 +177,11 @@ def highway(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
 
     def linear(part: str) -> np.ndarray:
         size = x.shape[1]
-        weight = _read(arrays, f"{name}/W_{part}", (size, size))
-        return x @ weight + _read(arrays, f"{name}/b_{part}", (size,))
+        weight = read(arrays, f"{name}/W_{part}", (size, size))
+        return x @ weight + read(arrays, f"{name}/b_{part}", (size,))
 
-    g = _sigmoid(linear("carry"))
-    u = _relu(linear("transform"))
+    g = sigmoid(linear("carry"))
+    u = relu(linear("transform"))
     return g * u + (1.0 - g) * x
 
 
@@ -195,7 +195,7 @@ class LSTMCell:
     def __init__(self, lstm: Mapping[str, Any], arrays: Arrays, names: list[str]):
         def leaf(name: str, shape: tuple[int, ...]) -> np.ndarray:
             spellings = (name, LSTM_SPELLINGS[name])
-            return _read(arrays, [f"{cell}/{s}" for cell in names for s in spellings], shape)
+            return read(arrays, [f"{cell}/{s}" for cell in names for s in spellings], shape)
 
         dim, size = lstm["dim"], lstm["projection_dim"]
         self.cell_clip, self.proj_clip = lstm.get("cell_clip"), lstm.get("proj_clip")
@@ -210,10 +210,10 @@ class LSTMCell:
         outputs = np.empty_like(x)
         for t, given in enumerate(x @ self.kernel[:size] + self.bias):
             i, j, f, o = np.split(given + h @ self.kernel[size:], 4)
-            c = _clip(_sigmoid(f + 1.0) * c + _sigmoid(i) * np.tanh(j), self.cell_clip)
-            h = _sigmoid(o) * np.tanh(c)
+            c = clip(sigmoid(f + 1.0) * c + sigmoid(i) * np.tanh(j), self.cell_clip)
+            h = sigmoid(o) * np.tanh(c)
             if self.projection is not None:
-                h = _clip(h @ self.projection, self.proj_clip)
+                h = clip(h @ self.projection, self.proj_clip)
             outputs[t] = h
         return outputs, (h, c)
 
@@ -231,27 +231,32 @@ def cell_names(stack: str, layer: int, n_layers: int) -> list[str]:
     return [f"{stack}/MultiRNNCell/Cell{layer}/LSTMCell", *alone]
 
 
-def _find(arrays: Arrays, names: list[str]) -> Any:
+def find(arrays: Arrays, names: list[str]) -> Any:
+    """The first array that a file has under one of several names; KeyError if it has none."""
     for name in names:
         if name in arrays:
             return arrays[name]
     raise KeyError(f"these options ask for an array named {' or '.join(names)}; the file has none")
 
 
-def _read(arrays: Arrays, name: str | list[str], shape: tuple | None = None) -> np.ndarray:
-    array = _find(arrays, [name] if isinstance(name, str) else name)
+def read(arrays: Arrays, name: str | list[str], shape: tuple | None = None) -> np.ndarray:
+    """An array in float64; ValueError unless it has the shape that the options ask for."""
+    array = find(arrays, [name] if isinstance(name, str) else name)
     if shape is not None and np.shape(array) != shape:
         raise ValueError(f"{name} has shape {np.shape(array)}; the options ask for {shape}")
     return np.asarray(array, dtype=np.float64)
 
 
-def _clip(x: np.ndarray, limit: float | None) -> np.ndarray:
+def clip(x: np.ndarray, limit: float | None) -> np.ndarray:
+    """Limit values to [-limit, limit]; a limit of None or 0 is off."""
     return np.clip(x, -limit, limit) if limit else x
 
 
-def _relu(x: np.ndarray) -> np.ndarray:
+def relu(x: np.ndarray) -> np.ndarray:
+    """The rectified linear unit."""
     return np.maximum(x, 0.0)
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))  # of any x, without overflow
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function, which does not overflow for any x."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))

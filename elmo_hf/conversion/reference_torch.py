@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .reference import State, _clip, _read, _relu, _sigmoid, character_ids
+from .reference import State, character_ids, clip, read, relu, sigmoid
 
 Arrays = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
@@ -22,7 +22,7 @@ def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> lis
     Gives `layers[sentence][layer]` (words + 2, 2P).
     """
     cnn, embedder = options["char_cnn"], "_token_embedder"
-    table = _read(arrays, f"{embedder}._char_embedding_weights")
+    table = read(arrays, f"{embedder}._char_embedding_weights")
 
     def vector(word: str) -> np.ndarray:
         x = table[character_ids(word, cnn["max_characters_per_token"])]
@@ -62,7 +62,7 @@ def manylangs(
             ids = [characters.get(symbol, characters["<oov>"]) for symbol in symbols]
             row = [characters["<eow>"], *ids, characters["<bow>"]]  # yes, swapped
             row += [characters["<pad>"]] * (longest - len(row))
-            x = _read(arrays, f"{name}.char_emb_layer.embedding.weight")[row]
+            x = read(arrays, f"{name}.char_emb_layer.embedding.weight")[row]
             h = convolutions(x, embedder, arrays, f"{name}.convolutions.")
             parts.append(highways(h, embedder["n_highway"], arrays, f"{name}.highways._layers."))
         return linear(np.concatenate(parts), arrays, f"{name}.projection")
@@ -75,13 +75,13 @@ def manylangs(
 
 def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
     """The filters' largest values over a word's characters (M, c), activated."""
-    activations: dict[str, Any] = {"relu": _relu, "tanh": np.tanh}
+    activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
     activation = activations[cnn["activation"]]
     pooled = []
     for i, (width, count) in enumerate(cnn["filters"]):
-        weight = _read(arrays, f"{name}{i}.weight", (count, x.shape[1], width))
+        weight = read(arrays, f"{name}{i}.weight", (count, x.shape[1], width))
         windows = np.stack([x[t : t + width] for t in range(len(x) - width + 1)])  # (T, width, c)
-        y = np.einsum("twc,ncw->tn", windows, weight) + _read(arrays, f"{name}{i}.bias", (count,))
+        y = np.einsum("twc,ncw->tn", windows, weight) + read(arrays, f"{name}{i}.bias", (count,))
         pooled.append(activation(y.max(0)))
     return np.concatenate(pooled)
 
@@ -90,15 +90,15 @@ def highways(h: np.ndarray, number: int, arrays: Arrays, name: str) -> np.ndarra
     """Highways whose gate keeps the input: the second half of one stacked linear map."""
     for k in range(number):
         transformed, gate = np.split(linear(h, arrays, f"{name}{k}"), 2)
-        gate = _sigmoid(gate)
-        h = gate * h + (1 - gate) * _relu(transformed)
+        gate = sigmoid(gate)
+        h = gate * h + (1 - gate) * relu(transformed)
     return h
 
 
 def linear(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
     """A linear map with bias, weights (out, in)."""
-    weight = _read(arrays, f"{name}.weight")
-    return x @ weight.T + _read(arrays, f"{name}.bias", weight.shape[:1])
+    weight = read(arrays, f"{name}.weight")
+    return x @ weight.T + read(arrays, f"{name}.bias", weight.shape[:1])
 
 
 def layers(
@@ -139,13 +139,13 @@ def mixed_layers(
 def run_plain(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
     """One LSTM over words (words, D) in reading order, from zero states."""
     parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights, recurrent, bias, more = (_read(arrays, name.format(part)) for part in parts)
+    weights, recurrent, bias, more = (read(arrays, name.format(part)) for part in parts)
     h = c = np.zeros(recurrent.shape[1])
     outputs = np.empty((len(x), len(h)))
     for t, given in enumerate(x @ weights.T + bias + more):
         i, f, g, o = np.split(given + recurrent @ h, 4)
-        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-        h = outputs[t] = _sigmoid(o) * np.tanh(c)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = outputs[t] = sigmoid(o) * np.tanh(c)
     return outputs
 
 
@@ -156,17 +156,17 @@ def run(x: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str) -> np
     includes the forget gate's 1. A clip that is absent, None or 0 is off.
     """
     size, dim = x.shape[1], lstm["dim"]
-    given = x @ _read(arrays, f"{name}.input_linearity.weight", (4 * dim, size)).T
-    recurrent = _read(arrays, f"{name}.state_linearity.weight", (4 * dim, size)).T
-    bias = _read(arrays, f"{name}.state_linearity.bias", (4 * dim,))
-    projection = _read(arrays, f"{name}.state_projection.weight", (size, dim)).T
+    given = x @ read(arrays, f"{name}.input_linearity.weight", (4 * dim, size)).T
+    recurrent = read(arrays, f"{name}.state_linearity.weight", (4 * dim, size)).T
+    bias = read(arrays, f"{name}.state_linearity.bias", (4 * dim,))
+    projection = read(arrays, f"{name}.state_projection.weight", (size, dim)).T
     state: State = (np.zeros(size), np.zeros(dim))
     outputs = np.empty_like(x)
     for t, fed in enumerate(given):
         h, c = state
         i, f, j, o = np.split(fed + h @ recurrent + bias, 4)
-        c = _clip(_sigmoid(i) * np.tanh(j) + _sigmoid(f) * c, lstm.get("cell_clip"))
-        h = _clip((_sigmoid(o) * np.tanh(c)) @ projection, lstm.get("proj_clip"))
+        c = clip(sigmoid(i) * np.tanh(j) + sigmoid(f) * c, lstm.get("cell_clip"))
+        h = clip((sigmoid(o) * np.tanh(c)) @ projection, lstm.get("proj_clip"))
         outputs[t], state = h, (h, c)
     return outputs
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from .bilm_hdf5 import WeightsError
+from .tables import WeightsError
 
 if sys.version_info >= (3, 11):
     import tomllib

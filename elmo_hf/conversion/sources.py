@@ -1,53 +1,93 @@
-"""Find a model's original files in a folder, a zip or a tar archive, by what they contain."""
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""List a model's original files, in a folder or unpacked from an archive, with the kind of each.
+
+The kinds are those of files, such as HDF5; which model format the files make up is decided by the
+modules of the formats.
+"""
 
 import json
-import shutil
+import re
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ..extras import require
 from .alignment import is_alignment
-from .bilm_checkpoint import is_checkpoint, is_part, latest
-from .bilm_hdf5 import WeightsError
-from .tfhub import is_module
+from .tables import WeightsError
+from .tf_sorted_table import is_table
 from .torch_files import SUFFIXES, is_torch_file
 
+# Kinds of files.
+HDF5, PYTORCH, INDEX, INDEX_PART = "HDF5", "PyTorch", "TensorFlow index", "part of a checkpoint"
+ALIGNMENT, OPTIONS, VOCABULARY, OTHER = "alignment", "options", "vocabulary", "other"
+WEIGHTS = {HDF5, PYTORCH, INDEX, INDEX_PART}
+
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+STATE_FILE = "checkpoint"  # names the latest of a folder's TensorFlow checkpoints
 MAX_OPTIONS_BYTES = 1 << 20
-OPTIONS = {".json", ".options_file"}  # AllenNLP packs them as fta/model...options_file
-UNPACKED = OPTIONS | {".txt", ".dic"} | SUFFIXES
-# Weights are noise and hardly compress: what grows a hundredfold is made to fill the disk.
+JSON_SUFFIXES = {".json", ".options_file"}  # AllenNLP packs them as fta/model...options_file
+UNPACKED = JSON_SUFFIXES | {".txt", ".dic"} | SUFFIXES
+# Weights are noise and hardly compress: an archive that grows a hundredfold is a decompression
+# bomb. The released archives have fewer than a hundred members.
 MAX_EXPANSION = 100
+MAX_MEMBERS = 10_000
 
 
 @dataclass(frozen=True)
-class Original:
-    """The files of one original model; `vocab` is None where there is none.
+class Files:
+    """
+    The files among which a model is looked for.
 
-    `weights` is an HDF5 file, the index of a TensorFlow checkpoint, or a PyTorch file; only the
-    latter and a TF-Hub module need no `options`. `files` are all that were found.
+    Attributes:
+        kinds: the kind of every file. Where the user named the weights, they are the only file
+            here that can be weights.
+        options, vocab: files that the user named; None where they are to be found in `kinds`.
+        prefix: which ELMo of an AllenNLP model the user wants.
     """
 
-    weights: Path
-    options: Path | None
+    kinds: Mapping[Path, str]
+    options: Path | None = None
     vocab: Path | None = None
-    notes: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
+    prefix: str | None = None
 
-    def read_options(self) -> dict[str, Any]:
-        """Return what options.json holds; raise WeightsError if that is no JSON object."""
-        assert self.options is not None
-        options = _parse_json(self.options)
-        if not isinstance(options, dict):
-            raise WeightsError(f"{self.options.name} is no JSON object of options")
-        return options
+    def of_kind(self, kind: str) -> list[Path]:
+        """The files of a kind, in alphabetical order."""
+        return [path for path, found in self.kinds.items() if found == kind]
+
+    def one(self, what: str, candidates: list[Path]) -> Path:
+        """The only candidate for `weights` or `options`; WeightsError unless there is one."""
+        if len(candidates) != 1:
+            raise self.unclear(what, candidates)
+        return candidates[0]
+
+    def find_options(self, needed: bool) -> Path | None:
+        """The options.json that was named or found; WeightsError if several or a needed none."""
+        found = self.of_kind(OPTIONS)
+        return self.options or (self.one("options", found) if found or needed else None)
+
+    def find_vocab(self) -> Path | None:
+        """The vocabulary that was named, or else the only one that was found."""
+        found = self.of_kind(VOCABULARY)
+        return self.vocab or (found[0] if len(found) == 1 else None)
+
+    @staticmethod
+    def unclear(what: str, candidates: list[Path]) -> WeightsError:
+        """The error for none or several candidates."""
+        expected = {
+            "weights": "HDF5 file of weights, or one TensorFlow checkpoint (.index and .data "
+            "files), or one PyTorch state dict",
+            "options": "options.json with an lstm section",
+        }[what]
+        names = ", ".join(path.name for path in candidates)
+        found = f"several candidates ({names})" if candidates else "none"
+        return WeightsError(f"expected one {expected}, found {found}; name it with --{what} FILE")
 
 
 @contextmanager
@@ -56,36 +96,74 @@ def open_source(
     options: Path | None = None,
     weights: Path | None = None,
     vocab: Path | None = None,
-) -> Iterator[Original]:
+    prefix: str | None = None,
+) -> Iterator[Files]:
     """
-    Give the files of an original model; what has to be unpacked is gone afterwards.
+    List the files of a model; those unpacked from an archive exist until the block ends.
 
     Args:
-        source: a folder, a .zip or a .tar archive, compressed or not; None if the files are named.
+        source: a folder, a .zip or a .tar archive, compressed or not, or a PyTorch file; None if
+            the files are named.
         options, weights, vocab: files that are named instead of looked for.
+        prefix: which ELMo of an AllenNLP model is meant.
 
     Raises:
-        WeightsError: there is no such file, the archive is damaged or unsafe, or it is not clear
-            which of its files are meant.
+        WeightsError: there is no such file, it cannot be read, or the archive is damaged or unsafe.
     """
     for path in (source, options, weights, vocab):
-        if path is not None and not path.exists():
-            raise WeightsError(f"{path} does not exist")
+        if path is not None and not (path.is_file() or (path is source and path.is_dir())):
+            problem = "is no file" if path.exists() else "does not exist"
+            raise WeightsError(f"{path} {problem}; name an original file, a folder or an archive")
     with tempfile.TemporaryDirectory(prefix="elmo-original-") as scratch:
-        files = _files(source, Path(scratch)) if source else []
-        weights, notes = (weights, ()) if weights else _find_weights(files)
-        found = [path for path in files if _is_options(path)]
-        needs_options = not (is_torch_file(weights) or is_module(weights) or is_vectors(weights))
-        yield Original(
-            weights=weights,
-            options=options or (_one("options", found) if found or needs_options else None),
-            vocab=vocab or _vocabulary(files),
-            notes=notes,
-            files=tuple(files),
-        )
+        try:
+            kinds = {path: kind_of(path) for path in _files(source, Path(scratch))}
+            if weights is not None:
+                kinds = {path: kind for path, kind in kinds.items() if kind not in WEIGHTS}
+                kinds[weights] = kind_of(weights)
+        except OSError as error:
+            raise WeightsError(f"{source or weights} cannot be read: {error}") from error
+        yield Files(kinds, options, vocab, prefix)
 
 
-def _files(source: Path, scratch: Path) -> list[Path]:
+def kind_of(path: Path) -> str:
+    """The kind of a file, by its content as far as that tells."""
+    with path.open("rb") as file:
+        start = file.read(len(HDF5_SIGNATURE))
+    if start == HDF5_SIGNATURE:
+        return HDF5
+    if is_torch_file(path):
+        return ALIGNMENT if is_alignment(path) else PYTORCH
+    if is_part(path.name):
+        # An index that is cut off is still to be read, for the error that says so.
+        data = [m[1] for p in path.parent.iterdir() if (m := DATA_FILE.fullmatch(p.name))]
+        is_index = path.suffix == ".index" and path.stem in data
+        return INDEX if is_index or is_table(path) else INDEX_PART
+    if path.suffix in JSON_SUFFIXES and _is_options(path):
+        return OPTIONS
+    if path.suffix == ".txt" and "vocab" in path.name.lower():
+        return VOCABULARY
+    return INDEX if is_table(path) else OTHER
+
+
+def is_part(name: str) -> bool:
+    """Whether a file's name is that of a part of a checkpoint: index, data, or state."""
+    return name.endswith(".index") or name == STATE_FILE or bool(DATA_FILE.fullmatch(name))
+
+
+def _is_options(path: Path) -> bool:
+    """Whether a JSON file describes a biLM, or was meant to, so that its damage is reported."""
+    if path.stat().st_size > MAX_OPTIONS_BYTES:
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return path.name.startswith("options")
+    return isinstance(content, dict) and "lstm" in content
+
+
+def _files(source: Path | None, scratch: Path) -> list[Path]:
+    if source is None:
+        return []
     if source.is_dir():
         return sorted(path for path in source.rglob("*") if path.is_file())
     if is_torch_file(source):
@@ -93,14 +171,14 @@ def _files(source: Path, scratch: Path) -> list[Path]:
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
-                names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                return _unpack(source, scratch, names, archive.open)
+                members = [(m.filename, m.file_size) for m in archive.infolist() if not m.is_dir()]
+                return sorted(_unpack(source, scratch, members, archive.open))
         if tarfile.is_tarfile(source):
-            with tarfile.open(source) as archive:
-                names = [member.name for member in archive.getmembers() if member.isreg()]
-                return _unpack(source, scratch, names, archive.extractfile)
+            with tarfile.open(source) as tar:
+                regular = ((m.name, m.size) for m in tar if m.isreg())
+                return sorted(_unpack(source, scratch, regular, tar.extractfile))
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise WeightsError(f"{source} is a damaged archive: {error}") from error
+        raise WeightsError(f"{source} is a damaged archive or too large: {error}") from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
         raise WeightsError(f"{source} cannot be unpacked: {error}") from error
     raise WeightsError(
@@ -109,12 +187,20 @@ def _files(source: Path, scratch: Path) -> list[Path]:
     )
 
 
-def _unpack(source: Path, scratch: Path, names: list[str], open_member: Any) -> list[Path]:
-    """Copy the members that a model can consist of, each checked before anything is written."""
-    for name in names:
+def _unpack(
+    source: Path, scratch: Path, members: Iterable[tuple[str, int]], open_member: Any
+) -> list[Path]:
+    """Copy the regular files that a model can consist of; all names and sizes are checked first."""
+    names: list[str] = []
+    budget = MAX_OPTIONS_BYTES + MAX_EXPANSION * source.stat().st_size
+    claimed = 0
+    for name, size in members:
+        names.append(name)
+        claimed += size
         if _leaves_folder(name):
             raise WeightsError(f"{source} holds {name!r}, a path outside the archive: not unpacked")
-    budget = MAX_OPTIONS_BYTES + MAX_EXPANSION * source.stat().st_size
+        if claimed > budget or len(names) > MAX_MEMBERS:
+            raise _too_large(source)
     unpacked = []
     folders: dict[PurePosixPath, int] = {}
     for name in names:
@@ -138,7 +224,7 @@ def _unpack(source: Path, scratch: Path, names: list[str], open_member: Any) -> 
 
 def _leaves_folder(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
+    return path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1])
 
 
 def _copy(member: IO[bytes], file: IO[bytes], budget: int, source: Path) -> int:
@@ -146,124 +232,16 @@ def _copy(member: IO[bytes], file: IO[bytes], budget: int, source: Path) -> int:
     while chunk := member.read(1 << 20):
         copied += len(chunk)
         if copied > budget:
-            raise WeightsError(
-                f"{source} unpacks to more than {MAX_EXPANSION} times its size, which weights "
-                "never do: not unpacked"
-            )
+            raise _too_large(source)
         file.write(chunk)
     return copied
 
 
-def _find_weights(files: list[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The weights among files, and notes: of several kinds the one that holds most."""
-    hdf5 = [path for path in files if _is_hdf5(path)]
-    torch_files = [path for path in files if is_torch_file(path) and not is_alignment(path)]
-    if trained := _trained(torch_files):
-        return _one("weights", trained), tuple(
-            f"{path.name} is left out for {trained[0].name}, which may be trained further; "
-            "name it with --weights to convert it instead"
-            for path in hdf5
-        )
-    checkpoints = latest([path for path in files if is_checkpoint(path)])
-    if checkpoints:
-        return _one("weights", checkpoints), tuple(
-            f"{path.name} is left out for the checkpoint, which may hold the softmax too; name it "
-            f"with --weights to convert it instead"
-            for path in hdf5
-        )
-    with_lstm = [path for path in hdf5 if _holds_lstm(path)] if len(hdf5) > 1 else []
-    return _one("weights", with_lstm or hdf5 or torch_files), ()
+def _too_large(source: Path) -> WeightsError:
+    return WeightsError(
+        f"{source} unpacks to more than {MAX_EXPANSION} times its size or to more than "
+        f"{MAX_MEMBERS} files, which no archive of weights does: not unpacked"
+    )
 
 
-def _trained(torch_files: list[Path]) -> list[Path]:
-    """ELMoForManyLangs' file that stands for all, else AllenNLP's, the best of a training."""
-    allennlp = [path for path in torch_files if path.suffix == ".th"]
-    best = [path for path in allennlp if path.name in ("weights.th", "best.th")]
-    return [path for path in torch_files if path.name == "token_embedder.pkl"] or best or allennlp
-
-
-def _holds_lstm(path: Path) -> bool:
-    h5py = require("h5py", "convert")
-    try:
-        with h5py.File(path, "r") as file:
-            return not {"RNN_0", "RNN", "rnn"}.isdisjoint(file)
-    except (OSError, RuntimeError):
-        return False
-
-
-def is_vectors(path: Path) -> bool:
-    """Whether an HDF5 file holds vectors, of words or of sentences, and no model."""
-    if not _is_hdf5(path):
-        return False
-    h5py = require("h5py", "convert")
-    try:
-        with h5py.File(path, "r") as file:
-            names = set(file) - {"sentence_to_index"}
-    except (OSError, RuntimeError):
-        return False
-    of_sentences = bool(names) and all(name.isdigit() for name in names)
-    return of_sentences or names == {"embedding"}
-
-
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-
-
-def _is_options(path: Path) -> bool:
-    if path.suffix not in OPTIONS or path.stat().st_size > MAX_OPTIONS_BYTES:
-        return False
-    try:
-        options = _parse_json(path)
-    except WeightsError:
-        return path.name.startswith("options")
-    return isinstance(options, dict) and "lstm" in options
-
-
-def _parse_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
-
-
-def _vocabulary(files: list[Path]) -> Path | None:
-    found = [path for path in files if path.suffix == ".txt" and "vocab" in path.name.lower()]
-    return found[0] if len(found) == 1 else None
-
-
-def _one(kind: str, found: list[Path]) -> Path:
-    if len(found) == 1:
-        return found[0]
-    what = {
-        "weights": "HDF5 file of weights, or one TensorFlow checkpoint (.index and .data files), "
-        "or one PyTorch state dict",
-        "options": "options.json with an lstm section",
-    }[kind]
-    names = ", ".join(path.name for path in found)
-    problem = f"several candidates ({names})" if found else "none"
-    raise WeightsError(f"expected one {what}, found {problem}; name it with --{kind} FILE")
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """
-    Give a folder to fill that takes its name only when it is complete.
-
-    Raises:
-        WeightsError: the name is taken by something that is not an empty folder.
-    """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already; name a new folder, or remove it first")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        scratch.replace(output)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-
-
-__all__ = ["Original", "is_vectors", "new_folder", "open_source"]
+__all__ = ["ALIGNMENT", "HDF5", "INDEX", "INDEX_PART", "PYTORCH", "Files", "open_source"]

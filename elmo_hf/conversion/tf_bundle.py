@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .bilm_hdf5 import WeightsError
-from .tf_crc32c import masked_crc32c
-from .tf_sorted_table import read_table, read_varint
+from .tables import WeightsError
+from .tf_sorted_table import masked_crc32c, read_table, read_varint
 
 # The numbers of TensorFlow's types.proto that NumPy has.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}

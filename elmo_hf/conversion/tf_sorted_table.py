@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .bilm_hdf5 import WeightsError
-from .tf_crc32c import masked_crc32c
+from ..extras import require
+from .tables import WeightsError
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 FOOTER_BYTES = 48  # two places, padding, and the magic number
 # Far above what the index of a language model needs.
 MAX_FILE_BYTES = 1 << 24
 MAX_KEY_BYTES = 1 << 12
+PIECE = 1 << 24  # bytes of a mapped file that are copied into memory at a time
 
 
 def is_table(path: Path) -> bool:
@@ -59,6 +60,15 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at
     raise ValueError("a number has too many bytes")
+
+
+def masked_crc32c(data: np.ndarray) -> int:
+    """Return the CRC-32C of bytes as TensorFlow stores it: rotated, and a constant added."""
+    google_crc32c = require("google_crc32c", "convert")
+    checksum = 0
+    for start in range(0, len(data), PIECE):
+        checksum = google_crc32c.extend(checksum, data[start : start + PIECE].tobytes())
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _entries(file: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -111,4 +121,4 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-__all__ = ["is_table", "read_table", "read_varint"]
+__all__ = ["is_table", "masked_crc32c", "read_table", "read_varint"]

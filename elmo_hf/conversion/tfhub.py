@@ -6,16 +6,21 @@ is among them. There is no options.json: the sizes are those of the variables.
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bilm_checkpoint import is_checkpoint
-from .bilm_hdf5 import WeightsError, abbreviated
+from .bilm_arrays import open_arrays
+from .bilm_checkpoint import find_index
+from .originals import OpenModel, Original
+from .sources import Files
+from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
 
 FORMAT = "TensorFlow Hub module"
+WORD_SPLITTER = "treebank"
 SCOPE = re.compile(r"(?:module/)?bilm/(.+)")
 MIX = re.compile(r"(?:module/)?aggregation/(weights|scaling)")
 CELL = re.compile(
@@ -26,12 +31,25 @@ LEAVES = {"kernel": "W_0", "bias": "B", "projection/kernel": "W_P_0"}
 ASSUMED = {"activation": "relu", "max_characters_per_token": 50, "clips": 3, "skip connections": 1}
 
 
-def is_module(path: Path) -> bool:
-    """Whether a file is the index of a module's variables, by their names."""
-    return is_checkpoint(path) and any(map(SCOPE.match, Bundle(path).variables))
+def recognise(files: Files) -> Original | None:
+    """The checkpoint, if its variables are named as in a module; `Format.recognise`."""
+    index = find_index(files)
+    if index is None or not any(map(SCOPE.match, Bundle(index).variables)):
+        return None
+    return Original(index, files.find_options(needed=False), files.find_vocab())
 
 
-def open_module(
+def open_original(original: Original) -> OpenModel:
+    """Read the module; `Format.open_original`."""
+    arrays, notes, data_files, mixes = read_module(original.weights)
+    inferred, more_notes = (None, []) if original.options else infer_options(arrays)
+    model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER, inferred)
+    model.notes, model.data_files = notes + more_notes + model.notes, data_files
+    model.extra["scalar_mixes"] = mixes
+    return model
+
+
+def read_module(
     index: Path,
 ) -> tuple[dict[str, np.ndarray], list[str], list[Path], list[dict[str, Any]]]:
     """
@@ -121,4 +139,4 @@ def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     ]
 
 
-__all__ = ["FORMAT", "hdf5_name", "infer_options", "is_module", "open_module"]
+__all__ = ["FORMAT", "WORD_SPLITTER", "hdf5_name", "infer_options", "open_original", "recognise"]

@@ -6,16 +6,16 @@ so one table describes both; `Names` says what is called differently.
 
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .. import ElmoConfig, ElmoTokenizer
-from .bilm_hdf5 import SAME, Row, Transform, WeightsError, abbreviated
+from ..model.configuration_elmo import ElmoConfig
+from .tables import SAME, Row, Transform, WeightsError, abbreviated
 
 SUFFIXES = {".bin", ".pkl", ".pt", ".pth", ".th"}
 BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, OSError, ValueError)
@@ -44,25 +44,6 @@ class Names:
     mixed: str
     table: Transform
     extra_rows: int  # rows of our tables that theirs lack
-
-
-@dataclass
-class OpenModel:
-    """An original model, read: what is written to the folder and what it is verified against.
-
-    `expected` gives what the original arrays compute from sentences, by layer and sentence;
-    `source` and `extra` are for the record.
-    """
-
-    format: str
-    config: ElmoConfig
-    state_dict: dict[str, torch.Tensor]
-    tokenizer: ElmoTokenizer
-    expected: Callable[[list[list[str]]], Mapping[str, list[np.ndarray]]]
-    source: dict[str, Any]
-    notes: list[str]
-    data_files: list[Path] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def is_torch_file(path: Path) -> bool:
@@ -98,7 +79,7 @@ def load_torch(path: Path, allowed: list[Any] | None = None) -> Any:
             warnings.simplefilter("ignore")  # of protocols; what matters is an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile pickle fails in any way it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path.name} is damaged or holds more than tensors, such as code, which is never "
             f"run ({reason}); give a file of weights alone, as torch.save(model.state_dict(), FILE)"
@@ -282,20 +263,13 @@ def dump_rows(
     return dumped
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equality that also tells NaNs and signs of zero apart."""
-    return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
-
-
 __all__ = [
     "HIGHWAY",
     "Names",
-    "OpenModel",
     "dump_rows",
     "encoder_table",
     "is_torch_file",
     "load_rows",
     "load_state_dict",
     "load_torch",
-    "same_bits",
 ]

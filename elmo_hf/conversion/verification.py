@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from .. import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, ElmoTokenizer
-from . import reference
-from .bilm_hdf5 import WeightsError
+from .tables import WeightsError
 
 # The tolerance at which the original programs agree with each other in single precision, the
 # relative part taken of a layer's largest value.
@@ -49,23 +48,6 @@ class Difference:
         )
 
 
-def verify(options: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path) -> list[Difference]:
-    """
-    Reload a converted folder and compare every layer on a few awkward sentences.
-
-    Args:
-        options: the original options.json.
-        arrays: the original datasets by name.
-        folder: what the conversion wrote, tokenizer included.
-
-    Returns:
-        Layer 0 first; after the layers the logits of both directions, if the model has a softmax.
-    """
-    tokenizer = ElmoTokenizer.from_pretrained(folder)
-    vocabulary = {word: i for i, word in enumerate(tokenizer.lm_vocab or [])}
-    return compare(_expected(options, arrays, vocabulary), folder)
-
-
 def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Difference]:
     """
     Reload a converted folder and compare it with what the original computes from `SENTENCES`.
@@ -81,21 +63,6 @@ def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Diff
     model = model_class.from_pretrained(folder).eval()
     found = _found(model, inputs)
     return [_difference(name, rows, found[name]) for name, rows in expected.items()]
-
-
-def _expected(
-    options: Mapping[str, Any], arrays: Mapping[str, Any], vocabulary: Mapping[str, int]
-) -> dict[str, list[np.ndarray]]:
-    """What the original arrays compute, by layer and sentence."""
-    layers, _ = reference.forward(options, arrays, SENTENCES, vocabulary=vocabulary)
-    expected = {f"layer {k}": [row[k] for row in layers] for k in range(len(layers[0]))}
-    if "softmax/W" in arrays:
-        scores = [reference.logits(arrays, row[-1]) for row in layers]
-        for direction, rows in zip(
-            ("forward", "backward"), zip(*scores, strict=True), strict=False
-        ):
-            expected[f"{direction} logits"] = list(rows)
-    return expected
 
 
 @torch.inference_mode()
@@ -132,4 +99,4 @@ def report(differences: list[Difference]) -> dict[str, Any]:
     }
 
 
-__all__ = ["SENTENCES", "Difference", "compare", "report", "verify"]
+__all__ = ["SENTENCES", "Difference", "compare", "report"]

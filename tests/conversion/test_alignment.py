@@ -10,8 +10,8 @@ from helpers.torch_originals import refuses, write_bite
 from conversion.convert import main
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.conversion.alignment import align, is_alignment, load_alignment, read_alignment
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.convert import convert
+from elmo_hf.conversion.tables import WeightsError
 
 
 @pytest.fixture

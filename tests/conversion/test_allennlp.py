@@ -12,8 +12,8 @@ from helpers.torch_originals import PREFIX, allennlp_tensors, refuses, task_mode
 from conversion.convert import main
 from elmo_hf import ElmoConfig, ElmoModel
 from elmo_hf.conversion.allennlp import load_scalar_mix
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.convert import convert
+from elmo_hf.conversion.tables import WeightsError
 
 OPTIONS = options()
 OPTIONS["lstm"] |= {"cell_clip": 0.3, "proj_clip": 0.2}
@@ -158,7 +158,7 @@ def test_the_trained_tensors_win_over_the_hdf5_file_packed_with_them(tmp_path, t
 
 def test_the_verification_would_see_a_wrong_table(tmp_path, monkeypatch, tensors):
     from elmo_hf.conversion import allennlp
-    from elmo_hf.conversion.bilm_hdf5 import Transform
+    from elmo_hf.conversion.tables import Transform
 
     right = allennlp.encoder_table
 

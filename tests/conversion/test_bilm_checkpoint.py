@@ -1,6 +1,7 @@
 """TensorFlow's training checkpoints to a folder, without TensorFlow."""
 
 import json
+import sys
 import tarfile
 import zipfile
 
@@ -20,11 +21,12 @@ from helpers.originals import (
 
 from conversion.convert import main
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
-from elmo_hf.conversion.bilm_checkpoint import hdf5_name, open_checkpoint
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
+from elmo_hf.conversion import tf_sorted_table
+from elmo_hf.conversion.bilm_checkpoint import hdf5_name, read_checkpoint
 from elmo_hf.conversion.convert import convert
+from elmo_hf.conversion.tables import WeightsError
 from elmo_hf.conversion.tf_bundle import Bundle
-from elmo_hf.conversion.tf_crc32c import crc32c
+from elmo_hf.conversion.tf_sorted_table import masked_crc32c
 
 INDEX, DATA = "model.ckpt-7.index", "model.ckpt-7.data-00001-of-00002"
 
@@ -119,7 +121,7 @@ def test_an_hdf5_file_beside_the_checkpoint_is_left_out_with_a_note(tmp_path, ch
     write_original(checkpoint, options(), random_arrays(options(), seed=1))
     assert converted(checkpoint, tmp_path / "both") == expected
     record = json.loads((tmp_path / "both/conversion.json").read_text())
-    assert "weights.hdf5 is left out for the checkpoint" in record["notes"][0]
+    assert "weights.hdf5 is left out for model.ckpt-7.index" in record["notes"][0]
     assert converted_by_name(checkpoint, "weights.hdf5", tmp_path / "named") != expected
 
 
@@ -128,20 +130,19 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path, capsys, checkpoint):
     refuses(tmp_path, checkpoint, "has 9 words, but the weights have 10 rows", capsys)
 
 
-def test_the_checksum_is_that_of_the_standard():
-    def slowly(data):
-        register = 0xFFFFFFFF
-        for byte in data.tolist():
-            register ^= byte
-            for _ in range(8):
-                register = register >> 1 ^ 0x82F63B78 * (register & 1)
-        return register ^ 0xFFFFFFFF
+@pytest.mark.parametrize("piece", [1 << 24, 4])
+def test_the_checksum_is_that_of_the_standard_masked_as_tensorflow_does(monkeypatch, piece):
+    monkeypatch.setattr(tf_sorted_table, "PIECE", piece)
+    masked = (0x8A9136AA >> 15 | 0x8A9136AA << 17 & 0xFFFFFFFF) + 0xA282EAD8 & 0xFFFFFFFF
+    assert masked_crc32c(np.zeros(32, np.uint8)) == masked  # RFC 3720, appendix B.4
 
-    assert crc32c(np.frombuffer(b"123456789", np.uint8)) == 0xE3069283
-    assert crc32c(np.zeros(32, np.uint8)) == 0x8A9136AA  # RFC 3720, appendix B.4
-    data = np.random.default_rng(0).integers(0, 256, 133_000, np.uint8)
-    for size in (0, 1, 1023, 1024, 1025, 5000, 131_071, 131_072, 133_000):
-        assert crc32c(data[:size]) == slowly(data[:size])
+
+def test_without_the_checksums_package_the_error_says_what_to_install(
+    monkeypatch, capsys, tmp_path
+):
+    source = write_checkpoint(tmp_path / "original", options(), random_arrays(options()))
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    refuses(tmp_path, source, "google_crc32c is not installed", capsys)
 
 
 def test_every_kind_of_number_comes_back_bit_for_bit(tmp_path):
@@ -205,7 +206,7 @@ def reads(index, variables):
 def test_what_an_index_only_claims_is_refused(tmp_path, claims, complaint):
     index = write_bundle(tmp_path / "m", {"lm/v": np.ones(3, "f4")}, claims, shards=1)
     with pytest.raises(WeightsError) as error:
-        open_checkpoint(index)
+        read_checkpoint(index)
     assert complaint in str(error.value)
 
 
@@ -228,7 +229,7 @@ def test_what_an_index_only_claims_is_refused(tmp_path, claims, complaint):
 def test_hostile_tables_are_refused(tmp_path, table, complaint):
     (tmp_path / "m.index").write_bytes(table)
     with pytest.raises(WeightsError) as error:
-        open_checkpoint(tmp_path / "m.index")
+        read_checkpoint(tmp_path / "m.index")
     assert complaint in str(error.value)
 
 

@@ -13,9 +13,9 @@ from conversion.fetch import main
 from elmo_hf import ElmoModel
 from elmo_hf.conversion import fetch as fetching
 from elmo_hf.conversion import registry
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.fetch import download, fetch
 from elmo_hf.conversion.registry import Checkpoint, SourceFile
+from elmo_hf.conversion.tables import WeightsError
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ import torch
 from helpers.originals import GOLD
 
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
-from elmo_hf.conversion.bilm_hdf5 import load_arrays
+from elmo_hf.conversion.bilm_arrays import load_arrays
 from elmo_hf.conversion.bilm_options import config_from_options
 from elmo_hf.conversion.convert import convert
 

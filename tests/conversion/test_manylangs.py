@@ -18,9 +18,9 @@ from helpers.torch_originals import (
 
 from conversion.convert import main
 from elmo_hf import ElmoModel, ElmoTokenizer
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.convert import convert
 from elmo_hf.conversion.manylangs import NAMES, read_dictionary
+from elmo_hf.conversion.tables import WeightsError
 from elmo_hf.conversion.torch_files import dump_rows, encoder_table
 
 
@@ -145,8 +145,12 @@ def test_code_in_a_pickle_is_not_run(tmp_path, capsys):
 
 def test_a_single_half_of_a_model_is_refused(tmp_path, capsys):
     folder = write_manylangs(tmp_path / "o")
+    whole = (folder / "encoder.pkl").read_bytes()
     (folder / "encoder.pkl").unlink()
-    refuses(tmp_path, folder, complaint="token_embedder.pkl", capsys=capsys)
+    refuses(tmp_path, folder, complaint="encoder.pkl is missing", capsys=capsys)
+    (folder / "encoder.pkl").write_bytes(whole)
+    (folder / "token_embedder.pkl").unlink()
+    refuses(tmp_path, folder, complaint="token_embedder.pkl is missing", capsys=capsys)
 
 
 @pytest.mark.skipif(not GOLD.is_dir(), reason="gold vectors are not beside this checkout")

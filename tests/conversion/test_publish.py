@@ -14,10 +14,11 @@ from helpers.originals import options, random_arrays, write_original
 
 from conversion.publish import main
 from elmo_hf import ElmoModel, ElmoTokenizer
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.cards import MARKER
-from elmo_hf.conversion.convert import convert, describe
+from elmo_hf.conversion.convert import convert
+from elmo_hf.conversion.originals import describe
 from elmo_hf.conversion.publish import check_code, prepare
+from elmo_hf.conversion.tables import WeightsError
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = ["The river don't stop .", "Naïve 日本語 !"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.registry import FACTS, REGISTRY, find, read_registry
+from elmo_hf.conversion.tables import WeightsError
 
 SAID = 'title = "t"\nformat = "f"\npage = "https://p"\nlicence = "not stated"\n'
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from elmo_hf import extras
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.convert import convert
+from elmo_hf.conversion.tables import WeightsError
 from elmo_hf.extras import MissingExtraError, install_command, require
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,7 @@ import numpy as np
 
 from elmo_hf.conversion.bilm_checkpoint import RENAMED
 from elmo_hf.conversion.tf_bundle import DTYPES
-from elmo_hf.conversion.tf_crc32c import masked_crc32c
-from elmo_hf.conversion.tf_sorted_table import MAGIC
+from elmo_hf.conversion.tf_sorted_table import MAGIC, masked_crc32c
 from helpers.originals import WORDS
 
 

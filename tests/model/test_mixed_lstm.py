@@ -5,8 +5,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel
-from elmo_hf.conversion.bilm_hdf5 import WeightsError
 from elmo_hf.conversion.bilm_options import options_from_config
+from elmo_hf.conversion.tables import WeightsError
 
 CONFIG = ElmoConfig(
     cell_dim=7,

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, use_engine
-from elmo_hf.conversion.bilm_hdf5 import dump_arrays, load_arrays
+from elmo_hf.conversion.bilm_arrays import dump_arrays, load_arrays
 from elmo_hf.conversion.bilm_options import config_from_options, options_from_config
 
 TINY = {

@@ -1,0 +1,404 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+bilm-tf's arrays by their names in its HDF5 files: read, verified against, and written.
+
+bilm-tf's `dump_weights` gives the variables of a training checkpoint these names, and the variables
+of TensorFlow Hub modules are renamed to them here. `name_table` is the only place that says which
+array holds which of our tensors.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .. import ElmoConfig, ElmoTokenizer
+from . import reference
+from .bilm_options import config_from_options
+from .originals import OpenModel, Original, describe, read_json
+from .tables import SAME, TABLE, Row, Transform, WeightsError, abbreviated
+
+# An attribute of ours on a bias dataset: the forget block with TensorFlow's +1, where adding 1 to
+# the stored value would not give it back bit for bit. Original programs read no attributes.
+EXACT_FORGET_BIAS = "forget_bias_plus_one"
+bar = partial(tqdm, desc="Reading weights", unit="dataset", delay=1)
+
+
+def open_arrays(
+    original: Original,
+    open_weights: Callable[[], AbstractContextManager[Mapping[str, Any]]],
+    word_splitter: str,
+    inferred_options: Mapping[str, Any] | None = None,
+) -> OpenModel:
+    """
+    Read a model whose arrays have the names of the HDF5 format, wherever they are stored.
+
+    Args:
+        original: the model's files.
+        open_weights: opens the arrays by name; it is called again for the verification.
+        word_splitter: how raw text is split into words, as `ElmoTokenizer` takes it.
+        inferred_options: the options where there is no options.json.
+
+    Raises:
+        WeightsError: an array is missing, damaged, or of another model than the options are of.
+    """
+    options, described = inferred_options, {}
+    if original.options is not None:
+        options, described = read_json(original.options), describe(original.options)
+    assert options is not None
+    with open_weights() as arrays:
+        config, notes = config_from_options(options, arrays)
+        tokenizer, more_notes = _make_tokenizer(config, original.vocab, word_splitter)
+        state_dict, load_notes = load_arrays(config, arrays, progress=bar)
+        forget_biases = original_forget_biases(config, arrays)
+
+    def expected(sentences: list[list[str]]) -> dict[str, list[np.ndarray]]:
+        vocabulary = {word: i for i, word in enumerate(tokenizer.lm_vocab or [])}
+        with open_weights() as arrays:
+            return expected_layers(options, arrays, vocabulary, sentences)
+
+    return OpenModel(
+        config=config,
+        state_dict=state_dict,
+        tokenizer=tokenizer,
+        expected=expected,
+        source={"options": described | {"content": options}},
+        notes=notes + load_notes + more_notes,
+        forget_biases=forget_biases,
+    )
+
+
+def expected_layers(
+    options: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    vocabulary: Mapping[str, int],
+    sentences: list[list[str]],
+) -> dict[str, list[np.ndarray]]:
+    """What the original arrays compute, by layer or softmax and sentence; `OpenModel.expected`."""
+    layers, _ = reference.forward(options, arrays, sentences, vocabulary=vocabulary)
+    expected = {f"layer {k}": [row[k] for row in layers] for k in range(len(layers[0]))}
+    if "softmax/W" in arrays:
+        scores = [reference.logits(arrays, row[-1]) for row in layers]
+        for direction, rows in zip(
+            ("forward", "backward"), zip(*scores, strict=True), strict=False
+        ):
+            expected[f"{direction} logits"] = list(rows)
+    return expected
+
+
+def _make_tokenizer(
+    config: ElmoConfig, vocab: Path | None, word_splitter: str
+) -> tuple[ElmoTokenizer, list[str]]:
+    """The tokenizer, with the word vocabulary where the model has words, and notes."""
+    rows = config.lm_vocab_size or max(0, config.word_vocab_size - 1)
+    notes = []
+    if vocab is not None and rows:
+        _check_vocabulary(vocab, rows)
+    elif config.word_vocab_size:
+        raise WeightsError(
+            "this model takes words from a table and needs its vocabulary, one word a line; "
+            "name it with --vocab FILE"
+        )
+    elif rows:
+        notes.append("no vocabulary found: the softmax's words have no names; give --vocab FILE")
+    elif vocab is not None:
+        notes.append(f"{vocab.name} is left out: these weights hold no softmax")
+    arguments: dict[str, Any] = {"word_splitter": word_splitter}
+    if vocab is not None and rows:
+        arguments["lm_vocab_file"] = str(vocab)
+    if config.uses_characters:
+        arguments["max_characters_per_token"] = config.max_characters_per_token
+    else:
+        arguments |= {"use_characters": False, "use_word_ids": True}
+    return ElmoTokenizer(**arguments), notes
+
+
+def _check_vocabulary(path: Path, rows: int) -> None:
+    """Raise WeightsError unless the file is a vocabulary with one word for each row."""
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            lines = sum(1 for _ in file)
+        ElmoTokenizer(lm_vocab_file=str(path))
+    except ValueError as error:
+        raise WeightsError(f"{path.name} is no vocabulary: {error}") from error
+    if lines != rows:
+        raise WeightsError(f"{path.name} has {lines} words, but the weights have {rows} rows")
+
+
+def _swap_gates(rows: torch.Tensor) -> torch.Tensor:
+    """TensorFlow's gate blocks input, candidate, forget, output into our order, or back."""
+    return rows.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
+
+
+def _load_kernel(kernel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(_swap_gates(half.t()) for half in kernel.chunk(2))
+
+
+def _dump_kernel(input_map: torch.Tensor, recurrent_map: torch.Tensor) -> torch.Tensor:
+    return torch.cat([_swap_gates(part).t() for part in (input_map, recurrent_map)])
+
+
+def _forget_block(bias: torch.Tensor) -> torch.Tensor:
+    """The forget gate's quarter of a bias in our order, as a view."""
+    return bias.chunk(4)[1]
+
+
+def _load_bias(bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    ours = _swap_gates(bias)
+    _forget_block(ours).add_(1)
+    return (ours,)
+
+
+def _dump_bias(bias: torch.Tensor) -> torch.Tensor:
+    ours = bias.clone()
+    _forget_block(ours).sub_(1)
+    return _swap_gates(ours)
+
+
+TRANSPOSED = Transform(lambda array: (array.t(),), lambda tensor: tensor.t())
+# (1, width, channels, count) <-> (count, channels, width)
+CONVOLUTION = Transform(
+    lambda array: (array[0].permute(2, 1, 0),), lambda tensor: tensor.permute(2, 1, 0)[None]
+)
+KERNEL = Transform(_load_kernel, _dump_kernel)
+BIAS = Transform(_load_bias, _dump_bias)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the LSTMs stand in a file; it depends on the number of layers and directions."""
+
+    prefix: str
+    kernel: str = "W_0"
+    bias: str = "B"
+    projection: str = "W_P_0"
+
+
+_UNIDIRECTIONAL_LEAVES = ("kernel", "bias", "projection/kernel")
+
+
+def dumped_layout(config: ElmoConfig) -> Layout:
+    """The layout in which bilm-tf's `dump_weights` writes a model of this configuration."""
+    cell = "MultiRNNCell/Cell{layer}/LSTMCell" if config.num_hidden_layers > 1 else "LSTMCell"
+    if config.bidirectional:
+        return Layout("RNN_{direction}/RNN/" + cell)
+    return Layout("rnn/" + cell, *_UNIDIRECTIONAL_LEAVES)
+
+
+def find_layout(names: Mapping[str, Any], config: ElmoConfig) -> Layout:
+    """The layout of the datasets at hand; bilm-tf's own if none is found."""
+    roots = ("RNN_{direction}/RNN/", "RNN_{direction}/rnn/", "rnn/", "RNN/")
+    cells = ("MultiRNNCell/Cell{layer}/LSTMCell", "LSTMCell")
+    for prefix in (root + cell for root in roots for cell in cells):
+        for leaves in (("W_0", "B", "W_P_0"), _UNIDIRECTIONAL_LEAVES):
+            if f"{prefix}/{leaves[0]}".format(direction=0, layer=0) in names:
+                return Layout(prefix, *leaves)
+    return dumped_layout(config)
+
+
+def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
+    """Every dataset of a model, in both worlds' names; names are those of `ElmoForPreTraining`."""
+    rows = _character_rows(config) if config.uses_characters else _token_rows(config)
+    width, cell = config.projection_dim, config.cell_dim
+    layout = layout or dumped_layout(config)
+    for direction, lstm in enumerate(("forward_lstm", "backward_lstm")[: config.num_directions]):
+        for layer in range(config.num_hidden_layers):
+            theirs = layout.prefix.format(direction=direction, layer=layer)
+            ours = f"elmo.layers.{layer}.{lstm}"
+            maps = (f"{ours}.input_map.weight", f"{ours}.recurrent_map.weight")
+            rows += [
+                Row(f"{theirs}/{layout.kernel}", (2 * width, 4 * cell), maps, KERNEL),
+                Row(f"{theirs}/{layout.bias}", (4 * cell,), (f"{ours}.input_map.bias",), BIAS),
+            ]
+            if config.has_lstm_projection:
+                output_map = (f"{ours}.output_map.weight",)
+                rows.append(
+                    Row(f"{theirs}/{layout.projection}", (cell, width), output_map, TRANSPOSED)
+                )
+    if config.lm_vocab_size:
+        vocab_size = config.lm_vocab_size
+        if not config.tie_word_embeddings:
+            rows.append(Row("softmax/W", (vocab_size, width), ("lm_head.weight",), SAME))
+        rows.append(Row("softmax/b", (vocab_size,), ("lm_head.bias",), SAME))
+    return rows
+
+
+def _character_rows(config: ElmoConfig) -> list[Row]:
+    width, filters = config.char_embedding_dim, config.num_filters
+    ours = "elmo.embeddings"
+    table = (f"{ours}.char_embeddings.weight",)
+    rows = [Row("char_embed", (config.vocab_size - 1, width), table, TABLE)]
+    for i, (kernel_size, count) in enumerate(config.filters):
+        weight, bias = (f"{ours}.convolutions.{i}.{part}" for part in ("weight", "bias"))
+        rows += [
+            Row(f"CNN/W_cnn_{i}", (1, kernel_size, width, count), (weight,), CONVOLUTION),
+            Row(f"CNN/b_cnn_{i}", (count,), (bias,), SAME),
+        ]
+    for k in range(config.num_highway_layers):
+        for theirs, part in (("carry", "gate"), ("transform", "transform")):
+            weight, bias = (f"{ours}.highways.{k}.{part}.{p}" for p in ("weight", "bias"))
+            rows += [
+                Row(f"CNN_high_{k}/W_{theirs}", (filters, filters), (weight,), TRANSPOSED),
+                Row(f"CNN_high_{k}/b_{theirs}", (filters,), (bias,), SAME),
+            ]
+    if config.has_embedding_projection:
+        weight, bias = (f"{ours}.projection.{part}" for part in ("weight", "bias"))
+        rows += [
+            Row("CNN_proj/W_proj", (filters, config.projection_dim), (weight,), TRANSPOSED),
+            Row("CNN_proj/b_proj", (config.projection_dim,), (bias,), SAME),
+        ]
+    return rows
+
+
+def _token_rows(config: ElmoConfig) -> list[Row]:
+    shape = (config.word_vocab_size - 1, config.word_embedding_dim)
+    return [Row("embedding", shape, ("elmo.embeddings.word_embeddings.weight",), TABLE)]
+
+
+def load_arrays(
+    config: ElmoConfig,
+    arrays: Mapping[str, Any],
+    progress: Callable[[list[Row]], Iterable[Row]] = iter,
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """
+    Turn an original file's arrays into a float32 state dict of `ElmoForPreTraining`.
+
+    Args:
+        config: the configuration that `config_from_options` read.
+        arrays: datasets by name, NumPy arrays or an open file's `h5py.Dataset`s; each is read
+            once and let go.
+        progress: wraps the list of datasets to read, as `tqdm` does.
+
+    Returns:
+        The state dict, and notes on datasets that no model has.
+
+    Raises:
+        WeightsError: a dataset is missing, has another shape than the options say, holds no
+            numbers, or belongs to a larger model.
+    """
+    table = name_table(config, find_layout(arrays, config))
+    notes = _leftovers(arrays, {row.original for row in table})
+    for row in table:
+        _check_dataset(row, arrays)
+    state_dict: dict[str, torch.Tensor] = {}
+    for row in progress(table):
+        tensors = row.transform.load(_read(arrays, row.original))
+        state_dict.update(zip(row.ours, (t.contiguous() for t in tensors), strict=True))
+        if row.transform is BIAS:
+            _restore_forget_bias(state_dict[row.ours[0]], arrays[row.original])
+    return state_dict, notes
+
+
+def dump_arrays(
+    config: ElmoConfig,
+    state_dict: Mapping[str, torch.Tensor],
+    forget_biases: Mapping[str, torch.Tensor] | None = None,
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """
+    Turn a state dict of `ElmoForPreTraining` into an original file's arrays, one by one.
+
+    Adding TensorFlow's 1 to a forget bias and taking it away again loses bits. What stood there
+    before is put back where it is known and still gives our value; and where no stored value
+    gives ours, an attribute carries ours.
+
+    Args:
+        config: the model's configuration.
+        state_dict: the weights; each is converted to float32.
+        forget_biases: what `original_forget_biases` found in the file that the model came from.
+
+    Yields:
+        A dataset's name, its NumPy array, and its attributes.
+    """
+    for row in name_table(config):
+        tensors = [state_dict[name].detach().to("cpu", torch.float32) for name in row.ours]
+        array, attributes = row.transform.dump(*tensors).contiguous(), {}
+        if row.transform is BIAS:
+            ours, stored = _forget_block(tensors[0]), array.chunk(4)[2]
+            known = (forget_biases or {}).get(row.ours[0])
+            if known is not None:
+                if known.shape != ours.shape:
+                    raise WeightsError(
+                        "the stored forget biases are of another model; convert the original again"
+                    )
+                stored.copy_(torch.where(known + 1 == ours, known, stored))
+            if not torch.equal(stored + 1, ours):
+                attributes[EXACT_FORGET_BIAS] = ours.numpy()
+        yield row.original, array.numpy(), attributes
+
+
+def original_forget_biases(
+    config: ElmoConfig, arrays: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The forget blocks as an original file stores them, by the name of our bias."""
+    table = name_table(config, find_layout(arrays, config))
+    biases = [row for row in table if row.transform is BIAS]
+    return {row.ours[0]: _read(arrays, row.original).chunk(4)[2].clone() for row in biases}
+
+
+def _leftovers(arrays: Mapping[str, Any], used: set[str]) -> list[str]:
+    """Notes on unused datasets; an error where they show that the options are of another model."""
+    unused = sorted(set(arrays) - used)
+    parts = ("CNN/", "CNN_high_", "CNN_proj/", "RNN_", "rnn/", "RNN/", "softmax/")
+    model_parts = [name for name in unused if name.startswith(parts)]
+    missing = sorted(used - set(arrays))
+    if missing:
+        raise WeightsError(
+            f"dataset {missing[0]} is missing (and {len(missing) - 1} more); options.json asks "
+            f"for it. The file holds {abbreviated(arrays)}"
+        )
+    if model_parts:
+        raise WeightsError(
+            f"dataset {model_parts[0]} (and {len(model_parts) - 1} more) belongs to a larger model "
+            "than options.json describes; give the options.json published with these weights"
+        )
+    return [f"dataset {name} is unknown: ignored" for name in unused]
+
+
+def _check_dataset(row: Row, arrays: Mapping[str, Any]) -> None:
+    dataset = arrays[row.original]
+    if tuple(dataset.shape) != row.shape:
+        raise WeightsError(
+            f"dataset {row.original} has shape {tuple(dataset.shape)}, but options.json asks for "
+            f"{row.shape}"
+        )
+    if dataset.dtype.kind != "f":
+        raise WeightsError(f"dataset {row.original} holds {dataset.dtype}; expected float32")
+
+
+def _read(arrays: Mapping[str, Any], name: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(arrays[name][...].astype("float32", copy=False))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"dataset {name} cannot be read, the file is damaged: {error}"
+        ) from error
+
+
+def _restore_forget_bias(bias: torch.Tensor, dataset: Any) -> None:
+    exact = getattr(dataset, "attrs", {}).get(EXACT_FORGET_BIAS)
+    if exact is None:
+        return
+    block = _forget_block(bias)
+    if getattr(exact, "shape", None) != block.shape or exact.dtype != np.float32:
+        raise WeightsError(
+            f"dataset {dataset.name} has an attribute {EXACT_FORGET_BIAS} that is not "
+            f"{len(block)} float32 numbers; the file is damaged"
+        )
+    block.copy_(torch.from_numpy(exact))
+
+
+__all__ = [
+    "dump_arrays",
+    "expected_layers",
+    "load_arrays",
+    "name_table",
+    "open_arrays",
+    "original_forget_biases",
+]
