@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow conformance lowest docs format clean
+.PHONY: help demo test slow gold conformance lowest docs format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ slow: $(VENV)/installed  ## run the slow proofs
 conformance: $(VENV)/transformers/unpacked  ## run transformers' own common tests on our classes
 	PYTHONPATH=$(CURDIR)/$(VENV)/transformers $(PYTEST) tests/conformance/check_*.py \
 	-n $(WORKERS) --dist worksteal -rfE
+
+gold: $(VENV)/installed  ## fetch AllenNLP's own test files; `make test` then uses them
+	$(VENV)/bin/python tests/gold/fetch_allennlp.py
 
 lowest: $(LOWEST)/installed  ## run the quick tests on the lowest supported versions
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" -n $(WORKERS)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.bundles import checkpoint_name, field, sorted_table, write_bundle, write_checkpoint
+from helpers.gold import GOLD
 from helpers.originals import (
-    GOLD,
     VARIANTS,
     WORDS,
     options,
@@ -18,6 +18,7 @@ from helpers.originals import (
     token_options,
     write_original,
 )
+from safetensors.torch import load_file
 
 from conversion.convert import main
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
@@ -249,13 +250,6 @@ def test_damaged_checkpoints_leave_one_error_and_no_output(tmp_path, capsys, che
     refuses(tmp_path, checkpoint, f"{DATA} is missing; put it beside {INDEX}", capsys)
 
 
-needs_gold = pytest.mark.skipif(
-    not GOLD.is_dir(), reason="gold vectors of the original programs are not beside this checkout"
-)
-CLOSE = {"atol": 2e-6, "rtol": 1e-5}
-
-
-@needs_gold
 @pytest.mark.parametrize("name", ["tfckpt_chars", "tfckpt_tok"])
 def test_every_variable_of_a_real_checkpoint_is_read_bit_for_bit(name):
     bundle = Bundle(GOLD / name / "model.ckpt-300.index")
@@ -269,32 +263,13 @@ def test_every_variable_of_a_real_checkpoint_is_read_bit_for_bit(name):
         assert found.tobytes() == gold[variable].tobytes()
 
 
-@needs_gold
-@pytest.mark.parametrize("name", ["tfckpt_chars", "tfckpt_tok"])
-def test_a_converted_checkpoint_has_tensorflows_logits_and_losses(tmp_path, name):
-    vocab = GOLD / "bilm_tf_train/vocab.txt"
-    assert main([str(GOLD / name), str(tmp_path / "ours"), "--vocab", str(vocab)]) == 0
-    model = ElmoForPreTraining.from_pretrained(tmp_path / "ours")
-    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
-    gold = np.load(GOLD / name / "lm_gold.npz")
-    lines = [line.split() for line in (GOLD / "bilm_tf_train/data.txt").read_text().splitlines()]
-    forward = [word for line in lines * 2 for word in ("<S>", *line)][:200]
-    backward = [word for line in lines * 2 for word in ("</S>", *reversed(line))][:200]
-    inputs = tokenizer(
-        [forward, backward[::-1]],
-        is_split_into_words=True,
-        add_special_tokens=False,
-        return_tensors="pt",
-        return_lm_labels=True,
+def test_a_real_checkpoint_gives_the_weights_of_the_original_programs_dump(tmp_path):
+    dump = GOLD / "tfckpt_chars/weights.hdf5"
+    for name, weights in (("index", None), ("dump", dump)):
+        convert(GOLD / "tfckpt_chars", tmp_path / name, weights=weights)
+    language_model, bare = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("index", "dump")
     )
-    # The directions read different texts, one row each.
-    np.testing.assert_array_equal(inputs["labels"][0], gold["tokens"])
-    np.testing.assert_array_equal(inputs["labels"][1].flip(0), gold["tokens_rev"])
-    with torch.no_grad():
-        output = model(**inputs)
-    found = [output.forward_logits[0], output.backward_logits[1].flip(0)]
-    for direction, (logits, targets) in enumerate(zip(found, ("next", "next_rev"), strict=True)):
-        np.testing.assert_allclose(logits, gold["logits"][:, direction, 0], **CLOSE)
-        targets = torch.from_numpy(gold[targets]).long()
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        np.testing.assert_allclose(losses, gold["losses"][:, direction], **CLOSE)
+    for name, tensor in bare.items():
+        assert torch.equal(language_model.pop(f"elmo.{name}"), tensor), name
+    assert set(language_model) == {"lm_head.weight", "lm_head.bias"}

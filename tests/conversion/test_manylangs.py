@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers.originals import GOLD
+from helpers.gold import CLOSE, GOLD
 from helpers.torch_originals import (
     SETTINGS,
     WORDS,
@@ -153,13 +153,12 @@ def test_a_single_half_of_a_model_is_refused(tmp_path, capsys):
     refuses(tmp_path, folder, complaint="token_embedder.pkl is missing", capsys=capsys)
 
 
-@pytest.mark.skipif(not GOLD.is_dir(), reason="gold vectors are not beside this checkout")
 def test_the_original_programs_vectors_come_out_of_the_command(tmp_path):
     assert main([str(GOLD / "efml_cnn_word"), str(tmp_path / "ours")]) == 0
     model = ElmoModel.from_pretrained(tmp_path / "ours").eval()
     tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
     gold = np.load(GOLD / "efml_cnn_word/gold.npz")
-    sentences = json.loads((GOLD / "efml_sents.json").read_text())
+    sentences = json.loads((GOLD / "efml_cnn_word/sentences.json").read_text("utf-8"))
     inputs = tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
     states = None
     for call in ("call1", "call2"):
@@ -169,9 +168,9 @@ def test_the_original_programs_vectors_come_out_of_the_command(tmp_path):
         found = torch.stack(output.hidden_states, 1).numpy()
         for row, sentence in enumerate(sentences):
             ours = found[row, :, 1 : len(sentence) + 1]
-            np.testing.assert_allclose(ours, gold[f"{call}/{row}"], atol=2e-6, rtol=1e-5)
+            np.testing.assert_allclose(ours, gold[f"{call}/{row}"], **CLOSE)
             if call == "call1":
-                np.testing.assert_allclose(ours.mean(0), gold[f"avg/{row}"], atol=2e-6, rtol=1e-5)
+                np.testing.assert_allclose(ours.mean(0), gold[f"avg/{row}"], **CLOSE)
 
 
 def test_a_dictionary_without_lines_is_refused(tmp_path):

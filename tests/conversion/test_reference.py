@@ -8,22 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.gold import BESIDE, CLOSE, GOLD, needs_bilm_tf
 
 from elmo_hf.conversion import reference
 
-HERE = Path(__file__).parent
-GOLD = HERE.parent / "gold"
-ORIGINALS = HERE.parents[2] / "shared" / "gold"  # not ours to copy: present on some machines only
-FIXTURE = ORIGINALS / "bilm_tf_fixture"
-TRAINING_TEXT = ORIGINALS / "bilm_tf_train"
-TOLERANCE = {"atol": 2e-6, "rtol": 1e-5}  # against float32 programs
-
-needs_fixture = pytest.mark.skipif(
-    not FIXTURE.is_dir(), reason=f"bilm-tf's own test fixture is not at {FIXTURE}"
-)
-needs_training_text = pytest.mark.skipif(
-    not TRAINING_TEXT.is_dir(), reason=f"the text of the tiny checkpoint is not at {TRAINING_TEXT}"
-)
+FIXTURE, TRAINING_TEXT = BESIDE / "bilm_tf_fixture", BESIDE / "bilm_tf_train"
 
 
 def test_the_reference_imports_nothing_but_numpy_and_the_standard_library():
@@ -67,17 +56,17 @@ def fixture_answers():
     return answers
 
 
-@needs_fixture
+@needs_bilm_tf
 def test_all_layers_equal_bilm_tf_with_states_carried_over_ten_batches(fixture_answers):
     with np.load(FIXTURE / "layers.npz") as gold:
         for batch, answer in enumerate(fixture_answers):
             expected, mask = gold[f"{batch}/lm"], gold[f"{batch}/mask"]
             for row, layers in enumerate(answer):
                 within = np.stack(layers)[:, 1:-1]  # (layers, words, 2P)
-                np.testing.assert_allclose(within, expected[row][:, mask[row]], **TOLERANCE)
+                np.testing.assert_allclose(within, expected[row][:, mask[row]], **CLOSE)
 
 
-@needs_fixture
+@needs_bilm_tf
 @pytest.mark.parametrize("row", range(3))
 def test_the_top_layer_equals_the_embeddings_published_with_bilm_tf(fixture_answers, row):
     with h5py.File(FIXTURE / f"lm_embeddings_{row}.hdf5") as gold:
@@ -85,7 +74,7 @@ def test_the_top_layer_equals_the_embeddings_published_with_bilm_tf(fixture_answ
         for batch, answer in enumerate(fixture_answers):
             forward, backward = gold[str(batch)][...]  # each (words, P)
             expected = np.concatenate([forward, backward], axis=1)
-            np.testing.assert_allclose(answer[row][-1][1:-1], expected, **TOLERANCE)
+            np.testing.assert_allclose(answer[row][-1][1:-1], expected, **CLOSE)
 
 
 def check_language_model(options, weights, softmax, gold, forward, backward, vocabulary=None):
@@ -99,19 +88,19 @@ def check_language_model(options, weights, softmax, gold, forward, backward, voc
     ahead = reference.logits(softmax, layers[0][-1])[0]
     behind = reference.logits(softmax, layers[1][-1])[1][::-1]
     logits = np.stack([ahead, behind], axis=1)  # (steps, 2, V)
-    np.testing.assert_allclose(logits, gold["logits"][:, :, 0], **TOLERANCE)
+    np.testing.assert_allclose(logits, gold["logits"][:, :, 0], **CLOSE)
 
     targets = np.stack([gold["next"], gold["next_rev"]], axis=1)
     scores = np.take_along_axis(logits, targets[..., None], axis=2)[..., 0]
     losses = np.log(np.exp(logits).sum(axis=2)) - scores
-    np.testing.assert_allclose(losses, gold["losses"], **TOLERANCE)
+    np.testing.assert_allclose(losses, gold["losses"], **CLOSE)
 
 
 def test_logits_and_losses_equal_bilm_tf_for_token_input():
     folder = GOLD / "tfckpt_tok"
     options = json.loads((folder / "options.json").read_text())
-    saved = np.load(folder / "softmax.npz")
-    softmax = {"softmax/W": saved["W"], "softmax/b": saved["b"]}
+    variables = np.load(folder / "vars.npz")
+    softmax = {name: variables[f"lm/{name}"] for name in ("softmax/W", "softmax/b")}
     gold = np.load(folder / "lm_gold.npz")
     # Any name does for a word of a table, so that of word 7 is "7", but the unknown word's.
     names = [str(number) for number in range(32)]
@@ -124,9 +113,9 @@ def test_logits_and_losses_equal_bilm_tf_for_token_input():
         check_language_model(options, weights, softmax, gold, forward, backward, vocabulary)
 
 
-@needs_training_text
+@needs_bilm_tf
 def test_logits_and_losses_equal_bilm_tf_for_character_input():
-    folder = ORIGINALS / "tfckpt_chars"
+    folder = GOLD / "tfckpt_chars"
     options = json.loads((folder / "options.json").read_text())
     variables = np.load(folder / "vars.npz")
     softmax = {name: variables[f"lm/{name}"] for name in ("softmax/W", "softmax/b")}

@@ -6,7 +6,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-GOLD = Path(__file__).parents[3] / "shared" / "gold"
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "of", "a", "river", "rose", "."]
 
 
