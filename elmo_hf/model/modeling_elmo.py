@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,24 @@ class ElmoPreTrainedModel(PreTrainedModel):
             init.constant_(linear.bias, -2.0)
         elif role == "input_map":
             init.copy_(linear.bias, torch.eye(4)[1].repeat_interleave(linear.out_features // 4))
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """
+        Resize the input table as transformers does: of characters, or of words with token input.
+
+        Raises:
+            ValueError: the softmax shares the word table, so that it would lose its words.
+        """
+        if self.config.tie_word_embeddings and (args or kwargs):
+            raise ValueError(
+                "resize_token_embeddings cannot resize a word table that is also the softmax's "
+                "weight (tie_word_embeddings=True); make a new model with other sizes: "
+                "ElmoConfig(word_vocab_size=N + 1, lm_vocab_size=N, ...)"
+            )
+        table = super().resize_token_embeddings(*args, **kwargs)
+        if not self.config.uses_characters:
+            self.config.word_vocab_size = table.num_embeddings
+        return table
 
 
 class ElmoModel(ElmoPreTrainedModel):

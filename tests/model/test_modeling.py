@@ -241,6 +241,23 @@ def test_token_input_takes_word_ids_under_either_name():
 IDS = words(4, 2)
 
 
+def test_a_resized_word_table_is_used_and_saved(tmp_path):
+    model = make(filters=[], word_vocab_size=5, word_embedding_dim=4)
+    model.resize_token_embeddings(8)
+    vectors = model(torch.tensor([[7, 1]])).last_hidden_state
+    model.save_pretrained(tmp_path)
+    again = ElmoModel.from_pretrained(tmp_path)
+    assert again.config.word_vocab_size == 8
+    torch.testing.assert_close(again(torch.tensor([[7, 1]])).last_hidden_state, vectors)
+
+
+def test_a_word_table_that_is_the_softmax_s_weight_is_not_resized():
+    sizes = {"word_vocab_size": 5, "word_embedding_dim": 4, "projection_dim": 4}
+    model = make(filters=[], **sizes, lm_vocab_size=4, tie_word_embeddings=True)
+    with pytest.raises(ValueError, match="tie_word_embeddings"):
+        model.resize_token_embeddings(8)
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
