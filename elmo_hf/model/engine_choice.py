@@ -1,18 +1,65 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engines that compute a model, and a switch that forces one."""
+"""The engines that compute an LSTM: which one runs, a switch that forces one, and both directions.
 
-from collections.abc import Iterator
+`reference` runs the equations as `ElmoLstm` states them, module by module. `cpu` and `gpu` are for
+inference, `cpu_training` is for training on any device, and `scan` is for compiled graphs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Protocol
 
-ENGINES = ("reference", "cpu", "cpu_training", "gpu", "scan")
-_forced: list[str] = []
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from .engine_checks import (
+    find_interception,
+    is_ordinary,
+    is_readable,
+    runs_as_written,
+    wants_gradients,
+)
+from .engine_copies import KeptCopy
+from .engine_cpu import CpuLstm, find_cpu_obstacle
+from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
+from .engine_gpu_triton import find_kernels
+from .engine_onednn import is_int8
+from .engine_scan import has_scan, run_scan
+from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
+from .engine_training import clipped_lstm
+from .engine_weights import LstmSettings, LstmWeights, States, Unique
+
+Result = tuple[torch.Tensor, States]  # outputs `(batch, words, projection_dim)`, and end states
+
+_forced: ContextVar[str | None] = ContextVar("elmo_hf engine", default=None)
+
+
+class Lstm(Protocol):
+    """What the engines use of an `ElmoLstm`."""
+
+    training: bool
+    gradient_checkpointing: bool
+    _copies: KeptCopy[CpuLstm]
+    _gradient_checkpointing_func: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+    def maps(self) -> list[nn.Linear]: ...
+    def weights(self) -> LstmWeights: ...
+    def settings(self) -> LstmSettings: ...
+    def run_reference(self, inputs: torch.Tensor, mask: torch.Tensor, state: States) -> Result: ...
 
 
 @contextmanager
 def use_engine(name: str) -> Iterator[None]:
     """
-    Make every ELMo model of the process run on one engine, for tests and comparisons.
+    Make ELMo models run on one engine inside a `with` block, for tests and comparisons.
+
+    It holds for the code in the block, in its thread or asyncio task; other threads choose for
+    themselves. `torch.compile` does not look at it: a compiled model always runs on `scan`.
 
     Args:
         name: `"reference"`: word after word and module by module, differentiable any number of
@@ -22,19 +69,218 @@ def use_engine(name: str) -> Iterator[None]:
 
     Raises:
         ValueError: there is no such engine.
+        RuntimeError: from the model's call, where this engine would compute something else than
+            the reference does: gradients are wanted and the engine is for inference, or a hook,
+            a replaced module or a transform of `torch.func` would be passed over.
     """
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}")
-    _forced.append(name)
+    token = _forced.set(name)
     try:
         yield
     finally:
-        _forced.remove(name)
+        _forced.reset(token)
 
 
 def forced_engine() -> str | None:
-    """The engine that `use_engine` asks for, None outside it."""
-    return _forced[-1] if _forced else None
+    """The engine that `use_engine` asks for, None outside it and in a graph being compiled."""
+    return None if torch.compiler.is_dynamo_compiling() else _forced.get()
 
 
-__all__ = ["ENGINES", "forced_engine", "use_engine"]
+def choose_engine(lstm: Lstm, inputs: torch.Tensor, state: States) -> tuple[str, str]:
+    """
+    The fastest engine that computes what the reference does, and why it is that one.
+
+    Raises:
+        RuntimeError: `use_engine` asks for an engine that would compute something else.
+    """
+    forced, compiling = forced_engine(), torch.compiler.is_compiling()
+    if forced in ("reference", "scan"):
+        return forced, "use_engine asks for it"
+    if compiling and forced is None:
+        if has_scan():
+            return "scan", "the model is being compiled or exported"
+        return "reference", "this release of PyTorch lacks the scan operator that graphs need"
+    weights = lstm.weights()
+    tensors = [inputs, *state, *(weight for weight in weights if weight is not None)]
+    training = wants_gradients(tensors)
+    obstacle = _find_obstacle(lstm, tensors, training)
+    if forced is not None:
+        _check_forced(forced, obstacle, training)
+        kernels = f"; {find_kernels(inputs.device).why}" if forced == "gpu" else ""
+        return forced, f"use_engine asks for it{kernels}"
+    if obstacle is not None:
+        return "reference", obstacle
+    if training:
+        return "cpu_training", "gradients are wanted"
+    if inputs.is_cuda:
+        obstacle = find_gpu_obstacle((inputs, *state), weights)
+        name, why = "gpu", f"no gradients are wanted on a GPU; {find_kernels(inputs.device).why}"
+    else:
+        obstacle = find_cpu_obstacle((inputs, *state), weights)
+        name, why = "cpu", "no gradients are wanted on the CPU"
+    return (name, why) if obstacle is None else ("reference", obstacle)
+
+
+def run(
+    lstm: Lstm,
+    inputs: torch.Tensor,
+    mask: torch.Tensor,
+    state: States,
+    unique: Unique | None = None,
+) -> Result:
+    """Compute what `lstm.run_reference` does on the engine that `choose_engine` names."""
+    engine, _ = choose_engine(lstm, inputs, state)
+    return _RUN[engine](lstm, inputs, mask, state, unique)
+
+
+def run_directions(
+    lstms: Sequence[Lstm],
+    inputs: Sequence[torch.Tensor],
+    masks: Sequence[torch.Tensor],
+    states: Sequence[States],
+    *,
+    must_call: bool,
+    runner: GpuRunner | None,
+    unique: Unique | None = None,
+) -> list[Result]:
+    """
+    Run the LSTMs of one layer, at once where that is faster.
+
+    Args:
+        lstms: the directions.
+        inputs, masks, states: for each direction, as `ElmoLstm.run_reference` has them.
+        must_call: call the modules, because one of them has a hook or another `forward`.
+        runner: keeps copies of the weights on a GPU; None where there must be none.
+        unique: the inputs of every direction, deduplicated; see `ElmoLstm.forward`.
+    """
+    calls = [(*call, unique) for call in zip(lstms, inputs, masks, states, strict=True)]
+    engines = [choose_engine(lstm, words, state)[0] for lstm, words, _, state, _ in calls]
+    if must_call:
+        return [_call(*call) for call in calls]
+    if set(engines) == {"gpu"} and runner is not None:
+        settings = [lstm.settings() for lstm in lstms]
+        if len({(one.cell_clip, one.projection_clip) for one in settings}) == 1:
+            weights = [lstm.weights() for lstm in lstms]
+            return runner.run(weights, settings, inputs, masks, states)
+    if set(engines) == {"cpu"} and _gain_side_by_side(lstms, inputs[0]):
+        return list(run_side_by_side(_run_on_cpu, *calls))
+    if set(engines) <= {"cpu", "cpu_training"} and torch.get_num_threads() > 1:
+        rest_alone()
+    return [
+        _find_run(lstm, name)(*call) for lstm, name, call in zip(lstms, engines, calls, strict=True)
+    ]
+
+
+def _find_obstacle(lstm: Lstm, tensors: list[torch.Tensor], training: bool) -> str | None:
+    """Say why the weights may not be read without calling the modules; None if they may."""
+    if (interception := find_interception()) is not None:
+        return interception
+    if not is_readable(lstm):
+        return "the LSTM is of a subclass or has another forward"
+    if not runs_as_written(lstm.maps()):
+        return "a map has a hook or is no plain nn.Linear"
+    special = [tensor for tensor in tensors if not is_ordinary(tensor)]
+    if not all(map(is_int8, special)):
+        return "a tensor is of a special type"
+    return "gradients are wanted through 8-bit weights" if special and training else None
+
+
+def _check_forced(engine: str, obstacle: str | None, training: bool) -> None:
+    if training and engine != "cpu_training":
+        raise RuntimeError(
+            f'use_engine("{engine}") asks for an engine without gradients, but gradients are '
+            'wanted; call the model under torch.no_grad(), or use "cpu_training" or "reference"'
+        )
+    if obstacle is not None:
+        raise RuntimeError(
+            f'use_engine("{engine}") asks for an engine that cannot serve here: {obstacle}; use '
+            '"reference", or leave use_engine out'
+        )
+
+
+def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
+    """Not if most of the time goes into reading the large weights for a lone sentence."""
+    if len(lstms) < 2 or torch.get_num_threads() == 1:
+        return False
+    small = lstms[0].weights().recurrent_weight.numel() <= 4 * SMALL_LSTM
+    return small or len(inputs) > 1
+
+
+def _find_run(lstm: Lstm, engine: str) -> Callable[..., Result]:
+    if not (lstm.gradient_checkpointing and lstm.training):
+        return _RUN[engine]
+    # PyTorch's checkpoint runs the whole LSTM again; this engine makes again only the gates.
+    function = lstm._gradient_checkpointing_func
+    if engine == "cpu_training" and getattr(function, "func", function) is checkpoint:
+        return partial(_run_training, recompute=True)
+    return _call
+
+
+def _call(
+    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, unique: Unique | None
+) -> Result:
+    outputs, *end = lstm(inputs, mask, *state, unique)
+    return outputs, (end[0], end[1])
+
+
+def _run_reference(
+    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
+) -> Result:
+    return lstm.run_reference(inputs, mask, state)
+
+
+def _run_on_cpu(
+    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, unique: Unique | None
+) -> Result:
+    weights, settings = lstm.weights(), lstm.settings()
+    kept = [weight for weight in weights if weight is not None]
+    prepared = lstm._copies.get(kept, partial(CpuLstm, weights, settings), mask.numel(), settings)
+    return prepared.run(inputs, mask, *state, unique=unique)
+
+
+def _run_training(
+    lstm: Lstm,
+    inputs: torch.Tensor,
+    mask: torch.Tensor,
+    state: States,
+    _: Unique | None,
+    recompute: bool = False,
+) -> Result:
+    clips = lstm.settings()
+    return clipped_lstm(
+        inputs,
+        mask,
+        *state,
+        **lstm.weights()._asdict(),
+        cell_clip=clips.cell_clip,
+        projection_clip=clips.projection_clip,
+        reverse=clips.reverse,
+        recompute=recompute,
+    )
+
+
+def _run_on_gpu(
+    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
+) -> Result:
+    return read_once(lstm.weights(), lstm.settings(), inputs, mask, state)
+
+
+def _run_scan(
+    lstm: Any, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
+) -> Result:
+    if not has_scan():
+        return lstm.run_reference(inputs, mask, state)
+    return run_scan(lstm, inputs, mask, state)
+
+
+_RUN: dict[str, Callable[..., Result]] = {
+    "reference": _run_reference,
+    "cpu": _run_on_cpu,
+    "cpu_training": _run_training,
+    "gpu": _run_on_gpu,
+    "scan": _run_scan,
+}
+ENGINES = tuple(_RUN)
+
+__all__ = ["ENGINES", "choose_engine", "forced_engine", "run", "run_directions", "use_engine"]

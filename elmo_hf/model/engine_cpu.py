@@ -7,9 +7,7 @@ layout that oneDNN multiplies fastest. And every tanh is a sigmoid, `tanh(x) = 2
 because PyTorch's tanh costs five sigmoids on a CPU; the factors go into the copied weights.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -30,40 +28,26 @@ from .engine_weights import LstmSettings, LstmWeights
 
 # Gates of one piece of the input map: more leaves the cache, less makes thin products.
 PIECE_BYTES = 16 << 20
-SAMPLE_SIZE = 64
 
 
-def find_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
+def find_cpu_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
     """Say why `CpuLstm` cannot serve these inputs and weights; None if it can."""
-    tensors = [*inputs, *(weight for weight in weights if weight is not None)]
-    dtype = weights.input_weight.dtype
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return "the model is being compiled or exported"
-    if torch._C._are_functorch_transforms_active():
-        return "a function transform is at work"
+    maps = [stored_values(weight) for weight in weights if weight is not None]
+    types = {weight.dtype for weight in weights if weight is not None}
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"the weights are {dtype}"
+    if not types <= {torch.float32, torch.bfloat16}:
+        return f"the weights are {weights.input_weight.dtype}"
     # The output map may differ: transformers leaves a model's last map as it is.
     if is_int8(weights.input_weight) != is_int8(weights.recurrent_weight):
         return "of the maps to the gates only one has 8 bits"
-    if not all(is_ordinary(tensor) or is_int8(tensor) for tensor in tensors):
-        return "a tensor is of a special type"
-    if any(tensor.device.type != "cpu" for tensor in tensors):
+    if any(tensor.device.type != "cpu" for tensor in (*inputs, *maps)):
         return "a tensor is not on the CPU"
-    if any(weight.dtype != dtype for weight in tensors[len(inputs) :]):
+    if len(types) > 1:
         return "the weights' types differ"
-    if not all(stored_values(weight).is_contiguous() for weight in tensors[len(inputs) :]):
+    if not all(weight.is_contiguous() for weight in maps):
         return "a weight is not contiguous"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "gradients are wanted"
     return None
-
-
-def is_ordinary(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is no subclass that gives the operators another meaning."""
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 class CpuLstm:
@@ -106,7 +90,7 @@ class CpuLstm:
         mask: torch.Tensor,
         hidden: torch.Tensor,
         cell: torch.Tensor,
-        distinct: tuple[torch.Tensor, torch.Tensor] | None = None,
+        unique: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """
         Do what `ElmoLstm.forward` does.
@@ -116,8 +100,9 @@ class CpuLstm:
             mask: bool `(batch, words)`, False at padding.
             hidden: output to start from, `(batch, projection_dim)`.
             cell: memory to start from, float32 `(batch, cell_dim)`.
-            distinct: instead of `inputs`, vectors `(vectors, projection_dim)` and the place of
-                each word's among them, `(batch, words)`: the input map then reads each vector once.
+            unique: instead of `inputs`, the same deduplicated: vectors `(vectors, projection_dim)`
+                and the index of each word's vector, `(batch, words)`. The input map then reads
+                each vector once.
 
         Returns:
             Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
@@ -131,7 +116,7 @@ class CpuLstm:
         doubled_cell = packing.sort_rows(cell) * 2
         outputs = [packing.sort_rows(hidden)]
         is_empty = not hidden.any()
-        for gates in self._map_inputs(inputs, packing, distinct):
+        for gates in self._map_inputs(inputs, packing, unique):
             maps = self.recurrent_map, self.output_map
             outputs += read(gates, outputs[-1], is_empty, doubled_cell, *maps, bound)
             is_empty = False
@@ -147,12 +132,12 @@ class CpuLstm:
         self,
         inputs: torch.Tensor | None,
         packing: Packing,
-        distinct: tuple[torch.Tensor, torch.Tensor] | None,
+        unique: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> Iterator[list[torch.Tensor]]:
         """The input's share of the gates, `(rows, 4 * cell_dim)` each step, piece by piece."""
         places = table = None
-        if distinct is not None:
-            vectors, where = distinct
+        if unique is not None:
+            vectors, where = unique
             places = packing.pack(where)
             if len(vectors) < len(places):
                 table = multiply(self.input_map, vectors)
@@ -222,49 +207,6 @@ def _read(
     return outputs
 
 
-class CpuLstmCache:
-    """
-    Keeps the `CpuLstm` of weights for as long as they stay what they are.
-
-    A change is seen by the tensors' identity, place, type and version counter; and, since a write
-    through `.data` passes by that counter, by a sample of their values. Copies and pickles are
-    empty.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entry: tuple[Any, CpuLstm] | None = None
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return CpuLstmCache, ()
-
-    def get(self, weights: LstmWeights, settings: LstmSettings) -> CpuLstm:
-        """The weights made ready, anew only if they or the settings changed."""
-        key = (settings, *(_describe(weight) for weight in weights))
-        entry = self._entry
-        if entry is None or entry[0] != key:
-            with self._lock:
-                entry = self._entry
-                if entry is None or entry[0] != key:
-                    self._entry = None  # never two copies at once
-                    with torch.no_grad():
-                        entry = self._entry = key, CpuLstm(weights, settings)
-        return entry[1]
-
-
-def _describe(weight: torch.Tensor | None) -> tuple[Any, ...]:
-    if weight is None:
-        return ()
-    weight = stored_values(weight)
-    version = -1 if weight.is_inference() else weight._version
-    sample = weight.detach().flatten()
-    sample = sample[:: len(sample) // SAMPLE_SIZE | 1]  # odd, to meet more than one column
-    if sample.dtype == torch.bfloat16:
-        sample = sample.view(torch.int16)
-    place = id(weight), weight.data_ptr(), version, weight.dtype, weight.shape
-    return *place, sample.numpy().tobytes()
-
-
 def _double_rows(tensor: torch.Tensor, rows: slice) -> torch.Tensor:
     doubled = tensor.detach().clone(memory_format=torch.contiguous_format)
     doubled[rows] *= 2
@@ -285,7 +227,5 @@ def _cut(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
 
 __all__ = [
     "CpuLstm",
-    "CpuLstmCache",
-    "find_obstacle",
-    "is_ordinary",
+    "find_cpu_obstacle",
 ]

@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The character encoder made fast: each spelling once, cut at its end, through prepared maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import islice
 from threading import Lock
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .engine_copies import KeptCopy
 from .engine_onednn import (
     Kind,
     PreparedMap,
@@ -26,8 +27,6 @@ from .engine_onednn import (
 
 # Sums of one convolution for 16 words stay in the second-level cache.
 WORDS_PER_PART = 16
-# Values of a weight that are compared at every call, to notice writes that raise no version.
-SAMPLES = 61
 PREPARED_DTYPES = (torch.float32, torch.bfloat16)
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
@@ -37,36 +36,35 @@ Vectors = dict[bytes, torch.Tensor]  # by the bytes of the words' rows
 # --- Which words ---
 
 
-def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def unique_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Find the different rows.
+    Find the unique rows.
 
     Args:
         rows: integers `(words, symbols)`.
 
     Returns:
-        The different rows `(distinct, symbols)`, and for each word its row `(words,)`.
+        The unique rows `(unique, symbols)`, and for each word the index of its row `(words,)`.
     """
-    # A number for each row, by a polynomial modulo 2**64; comparing rows takes seven times longer.
+    # Hash each row, by a polynomial modulo 2**64: comparing rows takes seven times longer.
     powers = torch.full_like(rows[:1], 0x5DEECE66D, dtype=torch.long).cumprod(1)
-    numbers, places = torch.unique((rows * powers).sum(1), return_inverse=True)
-    chosen = torch.zeros_like(numbers)
-    chosen[places] = torch.arange(len(rows), device=rows.device)
-    distinct = rows[chosen]
-    if torch.equal(distinct[places], rows):
-        return distinct, places
-    return torch.unique(rows, dim=0, return_inverse=True)  # two rows had one number
+    hashes, indices = torch.unique((rows * powers).sum(1), return_inverse=True)
+    chosen = torch.zeros_like(hashes)
+    chosen[indices] = torch.arange(len(rows), device=rows.device)
+    unique = rows[chosen]
+    if torch.equal(unique[indices], rows):
+        return unique, indices
+    return torch.unique(rows, dim=0, return_inverse=True)  # two rows had the same hash
 
 
 def word_lengths(rows: torch.Tensor) -> torch.Tensor:
-    """Count the symbols of each row `(words, symbols)` before the last symbol's repetition."""
+    """Length of each row of `(words, symbols)` without its trailing padding."""
     ends = torch.arange(1, rows.shape[1] + 1, device=rows.device)
     return ((rows != rows[:, -1:]) * ends).amax(1)
 
 
 def cut_padding(rows: torch.Tensor, widest: int) -> torch.Tensor:
-    """Drop columns whose windows, `widest` symbols wide, repeat one further left in every row."""
-    # Behind a word all windows hold padding only. The first of them stays.
+    """Cut the batch `widest` columns after its longest word: later windows see padding only."""
     return rows[:, : int(word_lengths(rows).max()) + widest]
 
 
@@ -80,7 +78,7 @@ def pool_characters(
     prepared: "Snapshot | None" = None,
 ) -> torch.Tensor:
     """
-    Compute each filter's largest value over each word, without multiplying symbol by symbol.
+    Compute each filter's largest value over each word by tables, one product per symbol used.
 
     A convolution of looked-up symbols is a sum of table rows, one table for each place in the
     window. The tables hold the batch's symbols only, far fewer than it has windows. The values
@@ -90,7 +88,7 @@ def pool_characters(
         char_embeddings: of the symbols.
         convolutions: `nn.Conv1d` without stride, padding or dilation.
         rows: symbols `(words, symbols)`.
-        prepared: what is kept of these weights.
+        prepared: copies of these weights, if there are any.
 
     Returns:
         `(words, filters)`, at least in single precision.
@@ -166,61 +164,38 @@ def _pool_windows(
 # --- Prepared maps ---
 
 
-class PreparedWeights:
-    """
-    What is derived from a module's weights and kept between calls while they stay the same.
-
-    It is neither copied nor pickled with the module: a copy begins empty.
-    """
+class CharacterCopy(KeptCopy["Snapshot"]):
+    """The snapshot of a module's weights, and for how many words' vectors it has room."""
 
     def __init__(self) -> None:
-        self.cache_size = 0
-        self._snapshot: Snapshot | None = None
+        super().__init__()
+        self._limits: list[int] = []
 
-    def of(self, parameters: list[nn.Parameter]) -> "Snapshot":
-        """Return what was derived from these weights, or an empty snapshot of changed ones."""
-        snapshot = self._snapshot
-        if snapshot is None or not snapshot.is_current(parameters):
-            # Threads that come here together each make their own, and the last one's is kept.
-            snapshot = self._snapshot = Snapshot(parameters)
-        return snapshot
+    @contextmanager
+    def keep_words(self, size: int) -> Iterator[None]:
+        """Keep up to `size` words' vectors until the last of all such blocks ends."""
+        self._limits.append(size)
+        try:
+            yield
+        finally:
+            self._limits.remove(size)
+            if not self._limits and (snapshot := self.peek()) is not None:
+                snapshot.words.clear()
 
-    def clear(self) -> None:
-        self._snapshot = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "PreparedWeights":
-        return PreparedWeights()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return PreparedWeights, ()
+    @property
+    def max_words(self) -> int:
+        return max(self._limits, default=0)
 
 
 class Snapshot:
-    """
-    Linear maps in oneDNN's own layout and vectors of words, of weights as they were.
+    """Linear maps in oneDNN's own layout, and vectors of words, of weights as they were."""
 
-    Args:
-        parameters: the weights, contiguous and on the CPU.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
+    def __init__(self) -> None:
         self.maps: dict[int, torch.Tensor | PreparedMap] = {}
         self.table_weights: dict[int, torch.Tensor] = {}
         self.words: Vectors = {}
         self._coming: dict[bytes, Future[Vectors]] = {}
         self._lock = Lock()
-        self._identity = [*map(_identify, parameters)]
-        self._views = [
-            part.detach().view(-1)[:: part.numel() // SAMPLES + 1]
-            for part in map(stored_values, parameters)
-        ]
-        self._sample = torch.cat(self._views)
-
-    def is_current(self, parameters: list[nn.Parameter]) -> bool:
-        """Whether none was replaced, moved, converted or written, as far as a sample tells."""
-        if [*map(_identify, parameters)] != self._identity:
-            return False
-        return torch.equal(torch.cat(self._views), self._sample)
 
     def table_weight(self, convolution: nn.Conv1d) -> torch.Tensor:
         """What `pool_characters` multiplies symbols' vectors by, `(in, width * count)`."""
@@ -244,9 +219,9 @@ class Snapshot:
 
     def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
         """
-        Return the vectors of different rows, encoding those that were not met before.
+        Return the vectors of unique rows; encode those that are not kept yet.
 
-        What another thread is encoding is waited for, not encoded again.
+        Rows that another thread is encoding are waited for, not encoded again.
         """
         keys = [row.tobytes() for row in rows.numpy()]
         own: Future[Vectors] = Future()
@@ -291,33 +266,6 @@ def can_prepare(parameters: list[nn.Parameter]) -> bool:
     return len(dtypes) == 1 and contiguous and all(map(_is_fast, dtypes))
 
 
-def is_plain(module: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
-    """Whether reading a module's weights does what calling its parts would do."""
-    return all(_is_plain(part, containers) for part in module.modules() if part is not module)
-
-
-def is_concrete(ids: torch.Tensor) -> bool:
-    """Whether a look at the values is possible: not while a graph is recorded."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    if type(ids) is not torch.Tensor or ids.is_meta:
-        return False
-    return not (ids.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-def _is_plain(part: nn.Module, containers: tuple[type[nn.Module], ...]) -> bool:
-    hooks = part._forward_hooks or part._forward_pre_hooks
-    # accelerate replaces the method of the one object.
-    if hooks or part._backward_hooks or part._backward_pre_hooks or "forward" in vars(part):
-        return False
-    if type(part) is nn.Embedding and part.max_norm is not None:
-        return False
-    weights = part._parameters.values()
-    return type(part) in (nn.Linear, nn.Conv1d, nn.Embedding, *containers) and all(
-        weight is None or type(weight) is nn.Parameter or is_int8(weight) for weight in weights
-    )
-
-
 def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | PreparedMap:
     """A map with floating-point weights in oneDNN's layout, or one with 8-bit weights."""
     if is_int8(weight):
@@ -326,13 +274,6 @@ def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | 
             return prepare_map(kind, dequantize(weight), bias)
     # The layout fits any number of rows; the number given is a hint.
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
-
-
-def _identify(part: torch.Tensor) -> tuple[object, ...]:
-    part = stored_values(part)
-    # A tensor made in inference mode counts no versions.
-    version = 0 if part.is_inference() else part._version
-    return part.data_ptr(), version, part.dtype, part.shape
 
 
 def _is_fast(dtype: torch.dtype) -> bool:
@@ -346,12 +287,10 @@ def _is_fast(dtype: torch.dtype) -> bool:
 
 
 __all__ = [
-    "PreparedWeights",
+    "CharacterCopy",
     "Snapshot",
     "can_prepare",
     "cut_padding",
-    "distinct_rows",
-    "is_concrete",
-    "is_plain",
     "pool_characters",
+    "unique_rows",
 ]

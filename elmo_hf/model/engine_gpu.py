@@ -4,7 +4,7 @@
 
 A step is two batched products and two pointwise kernels, whatever the number of directions. Steps
 are run in pieces of a power of two, so that few CUDA graphs serve sentences of any length. Nothing
-is sorted, so that nobody waits for the mask's values: padding is read and thrown away.
+is sorted: that would need the mask on the host. Padding is computed and discarded.
 """
 
 import threading
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .engine_cpu import is_ordinary
+from .engine_copies import KeptCopy
 from .engine_gpu_triton import find_kernels
 from .engine_weights import LstmSettings, LstmWeights
 
@@ -27,7 +27,6 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 PIECE_BYTES = 64 << 20
 LONGEST_PIECE = 32
 WORKSPACES = 4  # kept by each layer, one for each number of sentences
-SAMPLE_SIZE = 64
 _capturing = threading.Lock()
 
 
@@ -35,12 +34,6 @@ def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> 
     """Say why a GPU cannot read `(inputs, hidden, cell)` with these weights; None if it can."""
     (*products, cell), maps = tensors, [weight for weight in weights if weight is not None]
     everything, dtype = [*tensors, *maps], maps[0].dtype
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return "the model is being compiled or exported"
-    if torch._C._are_functorch_transforms_active():
-        return "a function transform is at work"
-    if not all(map(is_ordinary, everything)):
-        return "a tensor is of a special type"
     if cell.device.type != "cuda" or any(t.device != cell.device for t in everything):
         return "the tensors are not on one GPU"
     if torch.is_autocast_enabled("cuda"):
@@ -49,8 +42,6 @@ def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> 
         return f"the weights are {dtype}"
     if any(t.dtype != dtype for t in [*products, *maps]) or cell.dtype != torch.float32:
         return "the tensors' types differ"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in everything):
-        return "gradients are wanted"
     if torch.cuda.is_current_stream_capturing():
         return "the caller is capturing a CUDA graph"
     return None
@@ -70,14 +61,11 @@ def read_once(
         return _read(workspace, [settings], [inputs], [mask], [state])[0]
 
 
-class GpuRunner:
+class GpuRunner(KeptCopy["_Kept"]):
     """
-    The directions of one layer, run together; holds their weights and graphs for the next time.
+    The directions of one layer, run together; keeps their weights and graphs for the next time.
 
-    It doubles the memory of the LSTMs' weights. A change of them is seen by the tensors' identity,
-    place and version counter and, since a write through `.data` passes by that counter, by a sample
-    of their values, for which the CPU waits once a call. Copies and pickles are empty. Threads take
-    turns.
+    It doubles the memory of the LSTMs' weights. Threads take turns.
 
     Args:
         capture: makes a graph of a function without arguments and returns what replays it.
@@ -85,15 +73,9 @@ class GpuRunner:
     """
 
     def __init__(self, capture: Capture | None = None) -> None:
+        super().__init__()
         self._capture = capture
-        self._lock = threading.Lock()
-        self._key: Any = None
-        self._sample = torch.empty(0)
-        self._stack: _Stack | None = None
-        self._workspaces: OrderedDict[Any, _Workspace] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return GpuRunner, ()
+        self._turn = threading.Lock()
 
     def run(
         self,
@@ -117,36 +99,27 @@ class GpuRunner:
             For each direction outputs `(batch, words, projection_dim)`, zero at padding, and the
             state after each sentence's last word read.
         """
-        with self._lock, _quietly(inputs[0]):
-            stack = self._find_stack(weights)
-            workspace = self._find_workspace(stack, len(masks[0]), settings[0], states[0])
+        with self._turn, _quietly(inputs[0]):
+            maps = [weight for one in weights for weight in one if weight is not None]
+            words = sum(mask.numel() for mask in masks)
+            kept = self.get(maps, lambda: _keep(weights), words)
+            workspace = self._find_workspace(kept, len(masks[0]), settings[0], states[0])
             return _read(workspace, settings, inputs, masks, states)
 
-    def _find_stack(self, weights: Sequence[LstmWeights]) -> "_Stack":
-        maps = [weight for one in weights for weight in one if weight is not None]
-        key, sample = [_identify(weight) for weight in maps], torch.cat([*map(_sample, maps)])
-        if self._stack is None or key != self._key or not torch.equal(sample, self._sample):
-            self._stack = None  # never two copies at once
-            self._workspaces.clear()
-            self._key, self._sample, self._stack = key, sample, _stack(weights)
-            if sample.is_cuda:  # other streams may use them next
-                torch.cuda.current_stream(sample.device).synchronize()
-        return self._stack
-
     def _find_workspace(
-        self, stack: "_Stack", batch: int, settings: LstmSettings, state: State
+        self, kept: "_Kept", batch: int, settings: LstmSettings, state: State
     ) -> "_Workspace":
         rows, clips = _round_up(batch), (settings.cell_clip, settings.projection_clip)
-        on_gpu = state[0].is_cuda
+        on_gpu, workspaces = state[0].is_cuda, kept.workspaces
         stream = torch.cuda.current_stream(state[0].device).cuda_stream if on_gpu else None
         key = rows, clips, stream, state[0].dtype, state[1].dtype
-        if key not in self._workspaces:
-            if len(self._workspaces) >= WORKSPACES:
-                self._workspaces.popitem(last=False)
+        if key not in workspaces:
+            if len(workspaces) >= WORKSPACES:
+                workspaces.popitem(last=False)
             capture = self._capture or (_capture_graph if on_gpu else None)
-            self._workspaces[key] = _Workspace(stack, rows, settings, state, capture)
-        self._workspaces.move_to_end(key)
-        return self._workspaces[key]
+            workspaces[key] = _Workspace(kept.stack, rows, settings, state, capture)
+        workspaces.move_to_end(key)
+        return workspaces[key]
 
 
 class _Stack(NamedTuple):
@@ -169,6 +142,20 @@ def _stack(weights: Sequence[LstmWeights]) -> _Stack:
         join(recurrents).transpose(1, 2),
         None if outputs[0] is None else join(outputs).transpose(1, 2),
     )
+
+
+class _Kept(NamedTuple):
+    """The weights of a layer, and the workspaces that read them, least recently used first."""
+
+    stack: _Stack
+    workspaces: "OrderedDict[Any, _Workspace]"
+
+
+def _keep(weights: Sequence[LstmWeights]) -> _Kept:
+    stack = _stack(weights)
+    if stack.bias.is_cuda:  # other streams may use them next
+        torch.cuda.current_stream(stack.bias.device).synchronize()
+    return _Kept(stack, OrderedDict())
 
 
 class _Workspace:
@@ -306,16 +293,6 @@ def _power_of_two(number: int) -> int:
 
 def _as_float(bound: float | None) -> float | None:
     return None if bound is None else float(bound)
-
-
-def _identify(weight: torch.Tensor) -> tuple[Any, ...]:
-    version = -1 if weight.is_inference() else weight._version
-    return id(weight), weight.data_ptr(), version, weight.dtype, weight.shape
-
-
-def _sample(weight: torch.Tensor) -> torch.Tensor:
-    """Every so many values, an odd number, to meet more than one column."""
-    return weight.flatten()[:: weight.numel() // SAMPLE_SIZE | 1]
 
 
 @contextmanager

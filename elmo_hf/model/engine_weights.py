@@ -8,6 +8,8 @@ import torch
 
 # Output `(batch, projection_dim)` and memory `(batch, cell_dim)`.
 States = tuple[torch.Tensor, torch.Tensor]
+# Vectors `(vectors, projection_dim)`, and the index of each word's vector `(batch, words)`.
+Unique = tuple[torch.Tensor, torch.Tensor]
 Operators = Literal["onednn", "plain"]
 
 
@@ -22,7 +24,7 @@ class LstmWeights(NamedTuple):
 
 class LstmSettings(NamedTuple):
     """
-    What else decides an `ElmoLstm`'s values, and how they are computed.
+    Everything besides the weights that changes an `ElmoLstm`'s values, and how to compute them.
 
     Args:
         cell_clip, projection_clip: bounds, or None.
@@ -39,4 +41,4 @@ class LstmSettings(NamedTuple):
     operators: Operators | None = None
 
 
-__all__ = ["LstmSettings", "LstmWeights", "Operators", "States"]
+__all__ = ["LstmSettings", "LstmWeights", "Operators", "States", "Unique"]

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_elmo import ElmoConfig
+from .engine_checks import is_concrete, readable, runs_as_written
 from .engine_choice import forced_engine
+from .engine_copies import KeepsCopies, is_own
 from .engine_cpu_characters import (
-    PreparedWeights,
+    CharacterCopy,
     Snapshot,
     can_prepare,
     cut_padding,
-    distinct_rows,
-    is_concrete,
-    is_plain,
     pool_characters,
+    unique_rows,
 )
 from .engine_threads import SMALL_LSTM, run_side_by_side
 
@@ -27,7 +27,8 @@ from .engine_threads import SMALL_LSTM, run_side_by_side
 WORDS_PER_CONVOLUTION = 512
 
 
-class ElmoEmbeddings(nn.Module):
+@readable
+class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     """
     Layer 0: the vector that a word has whatever its sentence (Peters et al. 2018, section 3.4).
 
@@ -35,9 +36,9 @@ class ElmoEmbeddings(nn.Module):
     as in bilm-tf, and keeps its largest value. With a word table beside the characters the
     word's row stands before them (ELMoForManyLangs).
 
-    Every spelling is encoded once per batch, and only as far as it reaches. `encode_plainly` is
-    the same without these savings: it runs where a graph is recorded, and on it the others are
-    tested. Modules that were replaced or hooked are always called.
+    Every spelling is encoded once per batch, and without its padding. `encode_reference` is the
+    definition, without these savings; it runs where a graph is recorded. Modules that were
+    replaced or hooked are always called.
 
     Args:
         config: the model's configuration.
@@ -66,7 +67,7 @@ class ElmoEmbeddings(nn.Module):
             if config.has_embedding_projection
             else None
         )
-        self._prepared = PreparedWeights()
+        self._copies = CharacterCopy()
         # Teams of threads that grow and shrink are slow: these stay what the LSTMs' are.
         self.has_small_lstms = config.cell_dim * config.projection_dim <= SMALL_LSTM
 
@@ -86,16 +87,16 @@ class ElmoEmbeddings(nn.Module):
             word_ids: `(batch, words)` rows of the word table, or
             word_embeds: the same looked up, `(batch, words, word_embedding_dim)`.
         """
-        if char_ids is None or word_embeds is not None or not self.can_encode_distinct(char_ids):
-            return self.encode_plainly(char_ids, word_ids, char_embeds, word_embeds)
-        vectors, places = self.encode_distinct(char_ids, word_ids)
-        return F.embedding(places, vectors)
+        if char_ids is None or word_embeds is not None or not self.can_encode_unique(char_ids):
+            return self.encode_reference(char_ids, word_ids, char_embeds, word_embeds)
+        vectors, indices = self.encode_unique(char_ids, word_ids)
+        return F.embedding(indices, vectors)
 
-    def can_encode_distinct(self, ids: torch.Tensor) -> bool:
+    def can_encode_unique(self, ids: torch.Tensor) -> bool:
         """Whether it may depend on the values how many words are encoded."""
         return forced_engine() != "reference" and is_concrete(ids)
 
-    def encode_distinct(
+    def encode_unique(
         self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -106,43 +107,40 @@ class ElmoEmbeddings(nn.Module):
             word_ids: `(batch, words)`; for a model with a word table.
 
         Returns:
-            Vectors `(distinct, projection_dim)`, and for each word its row `(batch, words)`.
+            Vectors `(unique, projection_dim)`, and the index of each word's `(batch, words)`.
         """
         if char_ids is None:
             assert word_ids is not None
-            distinct, places = torch.unique(word_ids, return_inverse=True)
-            return self.encode_plainly(word_ids=distinct[None])[0], places
+            unique, indices = torch.unique(word_ids, return_inverse=True)
+            return self.encode_reference(word_ids=unique[None])[0], indices
         rows = char_ids.flatten(0, 1).long()  # (batch * words, characters)
         if word_ids is not None:
             rows = torch.cat([rows, word_ids.flatten()[:, None]], 1)
-        if not is_concrete(char_ids) or not len(rows):  # how many are distinct is data
-            places = torch.arange(len(rows), device=rows.device)
+        if not is_concrete(char_ids) or not len(rows):  # how many are unique depends on values
+            indices = torch.arange(len(rows), device=rows.device)
         else:
-            rows, places = distinct_rows(rows)
-        return self._encode(rows, word_ids is not None), places.view(char_ids.shape[:2])
+            rows, indices = unique_rows(rows)
+        return self._encode(rows, word_ids is not None), indices.view(char_ids.shape[:2])
 
     @contextmanager
     def word_cache(self, size: int = 100_000) -> Iterator[None]:
         """
         Keep the vectors of up to `size` words from call to call while the block runs.
 
-        Serves inference on a CPU. A change of a weight drops them all, as do more words.
+        Serves inference on a CPU. Blocks may overlap, also between threads: the words stay until
+        the last block ends. A change of a weight drops them all, as do more words than `size`.
         """
-        before, self._prepared.cache_size = self._prepared.cache_size, size
-        try:
+        with self._copies.keep_words(size):
             yield
-        finally:
-            self._prepared.cache_size = before
-            self._prepared.clear()
 
-    def encode_plainly(
+    def encode_reference(
         self,
         char_ids: torch.Tensor | None = None,
         word_ids: torch.Tensor | None = None,
         char_embeds: torch.Tensor | None = None,
         word_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Do what `forward` does, every word of it and every position, module by module."""
+        """Compute what `forward` does for every word and every position, module by module."""
         if char_ids is not None:
             char_embeds = self.char_embeddings(char_ids)
         if word_ids is not None:
@@ -158,7 +156,7 @@ class ElmoEmbeddings(nn.Module):
 
     def _pool(self, words: torch.Tensor) -> torch.Tensor:
         """`(words, characters, char_embedding_dim)` to `(words, num_filters)`."""
-        if not is_concrete(words):  # how many parts there are is data
+        if not is_concrete(words):  # the number of parts depends on the number of words
             return self._pool_part(words)
         if not len(words):  # max-pooling refuses an empty batch
             return words.new_zeros(0, self.num_filters)
@@ -172,16 +170,29 @@ class ElmoEmbeddings(nn.Module):
     def _encode(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
         """Rows `(words, characters)`, a word id behind them or not, to vectors."""
         char_ids, word_ids = (rows[:, :-1], rows[:, -1]) if has_word_ids else (rows, None)
-        plain = len(rows) and is_concrete(rows) and is_plain(self, (nn.ModuleList, ElmoHighway))
-        if plain and rows.device.type == "cpu":
-            return self._encode_on_cpu(rows, has_word_ids)
-        if plain:
-            char_ids = cut_padding(char_ids, self.widest)
-        return self.encode_plainly(char_ids[None], None if word_ids is None else word_ids[None])[0]
-
-    def _encode_on_cpu(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
         parameters = list(self.parameters())
-        prepared = self._prepared.of(parameters) if can_prepare(parameters) else None
+        if len(rows) and is_concrete(rows) and self._may_be_read(parameters):
+            if rows.device.type == "cpu":
+                return self._encode_on_cpu(rows, has_word_ids, parameters)
+            char_ids = cut_padding(char_ids, self.widest)
+        word_ids = None if word_ids is None else word_ids[None]
+        return self.encode_reference(char_ids[None], word_ids)[0]
+
+    def _may_be_read(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether the weights may be read without calling the modules that hold them."""
+        containers = (ElmoEmbeddings, nn.ModuleList)
+        called = [part for part in self.modules() if not isinstance(part, containers)]
+        return runs_as_written(called) and all(map(is_own, parameters))
+
+    def _encode_on_cpu(
+        self, rows: torch.Tensor, has_word_ids: bool, parameters: list[nn.Parameter]
+    ) -> torch.Tensor:
+        prepared, max_words = None, self._copies.max_words
+        if can_prepare(parameters):
+            if has_word_ids and not max_words:  # only kept words depend on the table's rows
+                table = self.word_embeddings.weight
+                parameters = [part for part in parameters if part is not table]
+            prepared = self._copies.get(parameters, Snapshot, len(rows))
 
         def encode(rows: torch.Tensor) -> torch.Tensor:
             char_ids = rows[:, :-1] if has_word_ids else rows
@@ -198,9 +209,9 @@ class ElmoEmbeddings(nn.Module):
 
         if prepared is None:
             return encode(rows)
-        if not self._prepared.cache_size:
+        if not max_words:
             return encode_halves(rows)
-        return prepared.recall(rows, encode_halves, self._prepared.cache_size)
+        return prepared.recall(rows, encode_halves, max_words)
 
     def _map(
         self, vectors: torch.Tensor, words: torch.Tensor | None, prepared: Snapshot | None
@@ -223,6 +234,7 @@ class ElmoEmbeddings(nn.Module):
         return prepared.linear(self.projection, vectors)
 
 
+@readable
 class ElmoHighway(nn.Module):
     """
     One highway layer: `gate * relu(transform(x)) + (1 - gate) * x` (Srivastava et al. 2015).

@@ -2,49 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """The LSTM layers: ELMo's clipped and projected LSTM, and ELMoForManyLangs' other encoder."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_elmo import ElmoConfig
-from .engine_choice import forced_engine
-from .engine_cpu import CpuLstmCache, find_obstacle, is_ordinary
-from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
-from .engine_gpu_triton import find_kernels
-from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
-from .engine_training import clipped_lstm
-from .engine_weights import LstmSettings, LstmWeights, States
+from .engine_checks import is_concrete, readable, runs_as_written
+from .engine_choice import run, run_directions
+from .engine_copies import KeepsCopies, KeptCopy
+from .engine_cpu import CpuLstm
+from .engine_gpu import GpuRunner
+from .engine_weights import LstmSettings, LstmWeights, States, Unique
 from .layer_alignment import run_over_words
 
-# Vectors `(vectors, projection_dim)`, and each word's place among them `(batch, words)`.
-Distinct = tuple[torch.Tensor, torch.Tensor]
 
-
-class ElmoLstm(nn.Module):
+@readable
+class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
     """
     One direction of one layer: a projected LSTM whose memory and output are clipped.
 
-    Gate rows of both maps stand in the order input, forget, candidate, output. The memory is
-    clipped before the output is formed and carried clipped; without a projection the output is
-    not clipped. These are the rules of TensorFlow's `LSTMCell` and of AllenNLP's
-    `LstmCellWithProjection`. A padding word leaves the state as it was, wherever it stands, so
-    that a sentence gives the same vectors alone, padded left, or padded right.
+    `step` and `run_reference` define it. Gate rows of both maps stand in the order input, forget,
+    candidate, output. The memory is clipped before the output is formed and carried clipped;
+    without a projection the output is not clipped. These are the rules of TensorFlow's `LSTMCell`
+    and of AllenNLP's `LstmCellWithProjection`. A padding word leaves the state as it was, wherever
+    it stands, so that a sentence has the same vectors alone, padded left, or padded right.
 
-    `run_reference` is the definition; `choose_engine` picks the fastest engine that can serve.
-    Under activation checkpointing (`model.gradient_checkpointing_enable()`) the gates are not kept
-    for the backward pass, which makes them again by one product; the reference engine runs again.
+    `forward` computes the same on the fastest engine that can serve (`engine_choice.py`). Under
+    activation checkpointing (`model.gradient_checkpointing_enable()`) the engine for training
+    recomputes only the gates in the backward pass, by one product over all words.
 
     Args:
         config: the model's configuration.
         reverse: read from the last word to the first.
     """
-
-    # transformers sets both when activation checkpointing is turned on or off.
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Any]
 
     def __init__(self, config: ElmoConfig, reverse: bool = False) -> None:
         super().__init__()
@@ -57,110 +47,7 @@ class ElmoLstm(nn.Module):
         self.output_map = (
             nn.Linear(config.cell_dim, width, bias=False) if config.has_lstm_projection else None
         )
-        self._prepared = CpuLstmCache()
-
-    def forward(
-        self,
-        inputs: torch.Tensor,
-        mask: torch.Tensor,
-        state: States,
-        distinct: Distinct | None = None,
-    ) -> tuple[torch.Tensor, States]:
-        """
-        Run over a batch of sentences.
-
-        Args:
-            inputs: `(batch, words, projection_dim)`.
-            mask: bool `(batch, words)`, False at padding.
-            state: output `(batch, projection_dim)` and memory `(batch, cell_dim)` to start from.
-            distinct: the same as `inputs`, said with less.
-
-        Returns:
-            Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
-            sentence's last word read.
-        """
-        engine, _ = self.choose_engine(inputs, state)
-        if engine == "gpu":
-            return read_once(self.weights(), self.settings(), inputs, mask, state)
-        if engine == "cpu":
-            prepared = self._prepared.get(self.weights(), self.settings())
-            return prepared.run(inputs, mask, *state, distinct=distinct)
-        if engine == "cpu_training":
-            return clipped_lstm(
-                inputs,
-                mask,
-                *state,
-                **self.weights()._asdict(),
-                cell_clip=self.cell_clip,
-                projection_clip=self.projection_clip,
-                reverse=self.reverse,
-                recompute=self.gradient_checkpointing and self.training,
-            )
-        if engine == "scan":
-            return self.run_scan(inputs, mask, state)
-        if self.gradient_checkpointing and self.training:
-            return self._gradient_checkpointing_func(self.run_reference, inputs, mask, state)
-        return self.run_reference(inputs, mask, state)
-
-    def choose_engine(self, inputs: torch.Tensor, state: States) -> tuple[str, str]:
-        """The engine for these arguments, and why it is that one."""
-        if (forced := forced_engine()) is not None:
-            kernels = f"; {find_kernels(inputs.device).why}" if forced == "gpu" else ""
-            return forced, f"use_engine asks for it{kernels}"
-        if torch.compiler.is_compiling():
-            return "scan", "the model is being compiled or exported"
-        maps = [self.input_map, self.recurrent_map, self.output_map]
-        if any(not is_unhooked(linear) for linear in maps if linear is not None):
-            return "reference", "a map has a hook or is no plain nn.Linear"
-        if inputs.is_cuda:
-            obstacle = find_gpu_obstacle((inputs, *state), self.weights())
-            if obstacle is None:
-                kernels = find_kernels(inputs.device).why
-                return "gpu", f"no gradients are wanted on a GPU; {kernels}"
-        else:
-            obstacle = find_obstacle((inputs, *state), self.weights())
-            if obstacle is None:
-                return "cpu", "no gradients are wanted on the CPU"
-        if torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
-            tensors = (inputs, *state, *self.parameters())
-            ordinary = all(map(is_ordinary, tensors))
-            if ordinary and any(tensor.requires_grad for tensor in tensors):
-                return "cpu_training", "gradients are wanted"
-        return "reference", obstacle
-
-    def run_reference(
-        self, inputs: torch.Tensor, mask: torch.Tensor, state: States
-    ) -> tuple[torch.Tensor, States]:
-        """`forward` as it is defined: word after word, padding included."""
-        hidden, cell = state
-        gates = self.input_map(inputs)  # (batch, words, 4 * cell_dim)
-        words = inputs.shape[1]
-        outputs = [inputs] * words
-        for t in reversed(range(words)) if self.reverse else range(words):
-            hidden, cell, outputs[t] = self.step(gates[:, t], mask[:, t, None], hidden, cell)
-        return torch.stack(outputs, 1) if words else inputs, (hidden, cell)
-
-    def run_scan(
-        self, inputs: torch.Tensor, mask: torch.Tensor, state: States
-    ) -> tuple[torch.Tensor, States]:
-        """`forward` as one operator of a graph, so that a graph serves any number of words."""
-        from torch._dynamo.comptime import comptime
-        from torch._higher_order_ops.scan import scan
-
-        if torch.compiler.is_dynamo_compiling():
-            comptime(_allow_counting)
-        gates = self.input_map(inputs).transpose(0, 1)  # (words, batch, 4 * cell_dim)
-        valid = mask.t()[..., None]  # (words, batch, 1)
-
-        # `contiguous` keeps the strides of a single row, which the loop would not.
-        start = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
-        end, outputs = scan(self._scan_step, start, (gates, valid), dim=0, reverse=self.reverse)
-        return outputs.transpose(0, 1), end
-
-    # A method, since the annotations of a nested function would break a graph.
-    def _scan_step(self, carried: States, word: States) -> tuple[States, torch.Tensor]:
-        hidden, cell, output = self.step(*word, *carried)
-        return (hidden, cell), output
+        self._copies = KeptCopy()
 
     def step(
         self, gates: torch.Tensor, valid: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
@@ -169,7 +56,7 @@ class ElmoLstm(nn.Module):
         Read one word.
 
         Args:
-            gates: the input's share of the gates `(batch, 4 * cell_dim)`.
+            gates: what `input_map` gives for the word, `(batch, 4 * cell_dim)`.
             valid: bool `(batch, 1)`, False at padding.
             hidden, cell: the state before; the memory keeps its own, at least single, precision.
 
@@ -190,8 +77,64 @@ class ElmoLstm(nn.Module):
         state = torch.where(valid, output, hidden), torch.where(valid, memory, cell)
         return *state, torch.where(valid, output, torch.zeros_like(output))
 
+    def run_reference(
+        self, inputs: torch.Tensor, mask: torch.Tensor, state: States
+    ) -> tuple[torch.Tensor, States]:
+        """
+        Read every sentence word after word, padding included.
+
+        Args:
+            inputs: `(batch, words, projection_dim)`.
+            mask: bool `(batch, words)`, False at padding.
+            state: output `(batch, projection_dim)` and memory `(batch, cell_dim)` to start from.
+
+        Returns:
+            Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
+            sentence's last word.
+        """
+        hidden, cell = state
+        gates = self.input_map(inputs)  # (batch, words, 4 * cell_dim)
+        words = inputs.shape[1]
+        outputs = [inputs] * words
+        for t in reversed(range(words)) if self.reverse else range(words):
+            hidden, cell, outputs[t] = self.step(gates[:, t], mask[:, t, None], hidden, cell)
+        return torch.stack(outputs, 1) if words else inputs, (hidden, cell)
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        mask: torch.Tensor,
+        hidden: torch.Tensor,
+        cell: torch.Tensor,
+        unique: Unique | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Run over a batch of sentences on the fastest engine; arguments as in `run_reference`, and:
+
+        Args:
+            hidden, cell: the state to start from.
+            unique: the inputs deduplicated: vectors `(vectors, projection_dim)`, and the index of
+                each word's vector `(batch, words)`. Engines that can gain from it use it.
+
+        Returns:
+            Outputs, hidden and cell.
+        """
+        outputs, (hidden, cell) = run(self, inputs, mask, (hidden, cell), unique)
+        return outputs, hidden, cell
+
+    # A method, since the annotations of a nested function would break a graph.
+    def scan_step(self, carried: States, word: States) -> tuple[States, torch.Tensor]:
+        """`step` in the form that PyTorch's scan operator calls."""
+        hidden, cell, output = self.step(*word, *carried)
+        return (hidden, cell), output
+
+    def maps(self) -> list[nn.Linear]:
+        """The linear maps that an engine reads instead of calling them."""
+        maps = [self.input_map, self.recurrent_map, self.output_map]
+        return [linear for linear in maps if linear is not None]
+
     def settings(self) -> LstmSettings:
-        """What else decides the values."""
+        """Everything besides the weights that changes the result: clips and direction."""
         return LstmSettings(self.cell_clip, self.projection_clip, self.reverse)
 
     def weights(self) -> LstmWeights:
@@ -204,65 +147,67 @@ class ElmoLstm(nn.Module):
         )
 
 
-def _allow_counting(compilation: Any) -> None:
+class ElmoLayer(KeepsCopies[GpuRunner]):
     """
-    Let inductor turn the scan into a loop that counts its steps.
-
-    `torch.compile` without `fullgraph=True` forbids it to look at the counter, and fails.
-    """
-    environment = compilation._i_will_not_complain_if_bc_breaks_InstructionTranslator()
-    shapes = environment.output.shape_env
-    shapes.settings = dataclasses.replace(shapes.settings, allow_scalar_outputs=True)
-
-
-def run_directions(
-    lstms: Sequence[ElmoLstm],
-    inputs: Sequence[torch.Tensor],
-    masks: Sequence[torch.Tensor],
-    states: Sequence[States],
-    runner: GpuRunner | None,
-    distinct: Distinct | None = None,
-) -> list[tuple[torch.Tensor, States]]:
-    """
-    Run the LSTMs of one layer, all at once where that is faster.
+    A forward and a backward LSTM side by side; neither sees the other's output.
 
     Args:
-        lstms: the directions.
-        inputs, masks, states: for each direction, as `ElmoLstm.forward` has them.
-        runner: keeps copies of the weights; None where there must be none.
-        distinct: the inputs of every direction, said with less.
+        config: the model's configuration.
+        layer_idx: place in the stack; the first layer never has a skip connection.
     """
-    calls = list(zip(lstms, inputs, masks, states, strict=True))
-    untouched = all(is_unhooked(lstm, ElmoLstm) for lstm in lstms)
-    engines = {lstm.choose_engine(words, state)[0] for lstm, words, _, state in calls}
-    if engines == {"gpu"} and untouched and runner is not None:
-        clips = {(lstm.cell_clip, lstm.projection_clip) for lstm in lstms}
-        if len(clips) == 1:
-            weights, settings = [x.weights() for x in lstms], [x.settings() for x in lstms]
-            return runner.run(weights, settings, inputs, masks, states)
-    if engines == {"cpu"} and untouched and _gain_side_by_side(lstms, inputs[0]):
-        first, second = ((*call, distinct) for call in calls)
-        return list(run_side_by_side(lambda lstm, *given: lstm(*given), first, second))
-    if engines <= {"cpu", "cpu_training"} and torch.get_num_threads() > 1:
-        rest_alone()
-    return [lstm(words, mask, state, distinct) for lstm, words, mask, state in calls]
+
+    def __init__(self, config: ElmoConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.has_skip_connection = config.use_skip_connections and layer_idx > 0
+        self.dropout = nn.Dropout(config.dropout)
+        self.forward_lstm = ElmoLstm(config)
+        self.backward_lstm = ElmoLstm(config, reverse=True) if config.bidirectional else None
+        self._copies = GpuRunner()
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor,
+        states: States,
+        unique: Unique | None = None,
+    ) -> tuple[torch.Tensor, States]:
+        """
+        `(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out.
+
+        The mask is `(batch, words, directions)`, False where a direction does not read. In the
+        first layer the inputs may also come deduplicated, see `ElmoLstm.forward`.
+        """
+        lstms = [self.forward_lstm]
+        if self.backward_lstm is not None:
+            lstms.append(self.backward_lstm)
+        # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
+        inputs = self.dropout(hidden_states)
+        words, hidden, cell = (part.chunk(len(lstms), -1) for part in (inputs, *states))
+        if self.training and self.dropout.p:
+            unique = None  # dropout differs from word to word
+        # Weights that accelerate brings and takes away must leave no copy behind.
+        is_offloaded = hasattr(self, "_hf_hook")
+        results = run_directions(
+            lstms,
+            words,
+            [direction.contiguous() for direction in mask.unbind(-1)],
+            list(zip(hidden, cell, strict=True)),
+            must_call=torch.compiler.is_compiling() or not runs_as_written(lstms),
+            runner=None if is_offloaded else self._copies,
+            unique=unique,
+        )
+        if is_offloaded:
+            for lstm in lstms:
+                lstm.reset_engine()
+        outputs = torch.cat([output for output, _ in results], -1)
+        if self.has_skip_connection:
+            outputs = outputs + inputs
+        ends = zip(*(state for _, state in results), strict=True)
+        new_hidden, new_cell = (torch.cat(part, -1) for part in ends)
+        return outputs, (new_hidden, new_cell)
 
 
-def _gain_side_by_side(lstms: Sequence[ElmoLstm], inputs: torch.Tensor) -> bool:
-    """Not if the large weights of a lone sentence are all that is waited for."""
-    if len(lstms) < 2 or torch.get_num_threads() == 1:
-        return False
-    small = lstms[0].recurrent_map.weight.numel() <= 4 * SMALL_LSTM
-    return small or len(inputs) > 1
-
-
-def is_unhooked(module: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
-    """Whether a module may be read without being called: nobody replaced it or listens to it."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return type(module) is kind and not any(hooks) and not hasattr(module, "_hf_hook")
-
-
-class ElmoMixedLayer(nn.Module):
+class ElmoMixedLayer(GradientCheckpointingLayer):
     """
     A stack of bidirectional LSTMs, the second reading both halves of the first, as one layer.
 
@@ -286,7 +231,7 @@ class ElmoMixedLayer(nn.Module):
         self.projection = nn.Linear(config.cell_dim, config.projection_dim)
 
     def forward(
-        self, hidden_states: torch.Tensor, mask: torch.Tensor, states: States, distinct: object
+        self, hidden_states: torch.Tensor, mask: torch.Tensor, states: States, unique: object
     ) -> tuple[torch.Tensor, States]:
         """
         `(batch, words, hidden_size)`, twice layer 0, to the same; arguments are `ElmoLayer`'s.
@@ -294,7 +239,7 @@ class ElmoMixedLayer(nn.Module):
         Raises:
             ValueError: the mask lets the directions read different words.
         """
-        if not mask.eq(mask[..., :1]).all():
+        if is_concrete(mask) and not mask.eq(mask[..., :1]).all():
             raise ValueError(
                 "attention_mask differs between the directions, which this model's layers mix; "
                 "give one mask (batch, words)"
@@ -304,4 +249,4 @@ class ElmoMixedLayer(nn.Module):
         return torch.cat(halves, -1).masked_fill(~mask[..., :1], 0), states
 
 
-__all__ = ["Distinct", "ElmoLstm", "ElmoMixedLayer", "is_unhooked", "run_directions"]
+__all__ = ["ElmoLayer", "ElmoLstm", "ElmoMixedLayer"]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ELMo in PyTorch: deep contextualized word representations (Peters et al. 2018)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_elmo import ElmoConfig
-from .engine_gpu import GpuRunner
-from .engine_weights import States
+from .engine_checks import runs_as_written
+from .engine_choice import choose_engine
+from .engine_copies import KeepsCopies
+from .engine_weights import States, Unique
 from .layer_embeddings import ElmoEmbeddings
-from .layer_lstm import Distinct, ElmoLstm, ElmoMixedLayer, is_unhooked, run_directions
+from .layer_lstm import ElmoLayer, ElmoLstm, ElmoMixedLayer
 from .modeling_inputs import check_states, check_words, make_mask, memory_dtype
 
 
@@ -41,61 +43,6 @@ class ElmoModelOutput(ModelOutput):
     attentions: None = None
 
 
-class ElmoLayer(nn.Module):
-    """
-    A forward and a backward LSTM side by side; neither sees the other's output.
-
-    Args:
-        config: the model's configuration.
-        layer_idx: place in the stack; the first layer never has a skip connection.
-    """
-
-    def __init__(self, config: ElmoConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.has_skip_connection = config.use_skip_connections and layer_idx > 0
-        self.dropout = nn.Dropout(config.dropout)
-        self.forward_lstm = ElmoLstm(config)
-        self.backward_lstm = ElmoLstm(config, reverse=True) if config.bidirectional else None
-        self._gpu = GpuRunner()
-
-    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> "ElmoLayer":
-        self._gpu = GpuRunner()  # a model that moves leaves no copy behind
-        return super()._apply(fn, recurse)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        mask: torch.Tensor,
-        states: States,
-        distinct: Distinct | None = None,
-    ) -> tuple[torch.Tensor, States]:
-        """
-        `(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out.
-
-        The mask is `(batch, words, directions)`, False where a direction does not read. In the
-        first layer each half may be said by its distinct vectors, too.
-        """
-        lstms = [self.forward_lstm]
-        if self.backward_lstm is not None:
-            lstms.append(self.backward_lstm)
-        # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
-        inputs = self.dropout(hidden_states)
-        words, hidden, cell = (part.chunk(len(lstms), -1) for part in (inputs, *states))
-        masks = [one.contiguous() for one in mask.unbind(-1)]
-        # Weights that accelerate brings and takes away must not be kept.
-        runner = None if hasattr(self, "_hf_hook") else self._gpu
-        starts = list(zip(hidden, cell, strict=True))
-        if self.training and self.dropout.p:
-            distinct = None  # each word has lost other values
-        results = run_directions(lstms, words, masks, starts, runner, distinct)
-        outputs = torch.cat([output for output, _ in results], -1)
-        if self.has_skip_connection:
-            outputs = outputs + inputs
-        ends = zip(*(state for _, state in results), strict=True)
-        new_hidden, new_cell = (torch.cat(part, -1) for part in ends)
-        return outputs, (new_hidden, new_cell)
-
-
 class ElmoPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading, common to all ELMo models."""
 
@@ -105,6 +52,16 @@ class ElmoPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ElmoEmbeddings", "ElmoLayer", "ElmoMixedLayer"]
     model_tags = ["elmo", "bilm"]
+
+    def reset_engines(self) -> None:
+        """
+        Drop all copies that the engines keep of the weights; the next call makes them anew.
+
+        Needed after writes that PyTorch does not count; see `ElmoModel`.
+        """
+        for module in self.modules():
+            if isinstance(module, KeepsCopies):
+                module.reset_engine()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -173,6 +130,12 @@ class ElmoModel(ElmoPreTrainedModel):
     batch, any number of times. Pass the `states` of one call to the next for the original
     programs' carried memory.
 
+    For inference the engines keep copies of the weights in a faster layout. Changes by optimizers,
+    `load_state_dict`, `.to(...)`, pruning, parametrizations, adapters, new parameters and in-place
+    writes are seen at once. Writes to a part of a weight through `weight.data`, a NumPy view or
+    another process are seen at once only by calls of 512 words or more, and otherwise within the
+    next 512 words, with a warning: call `model.reset_engines()` after such writes.
+
     Args:
         config: the model's configuration.
     """
@@ -197,7 +160,7 @@ class ElmoModel(ElmoPreTrainedModel):
         setattr(self.embeddings, self._table, value)
 
     def engine_info(self) -> dict[str, str]:
-        """Say which engine runs the LSTMs with and without gradients, here and now, and why."""
+        """Name the engine that runs the LSTMs with and without gradients, here and now, and why."""
         if self.config.num_mixed_lstms:
             return dict.fromkeys(("inference", "training"), "torch: the directions are mixed")
         lstm = next(module for module in self.modules() if isinstance(module, ElmoLstm))
@@ -206,7 +169,10 @@ class ElmoModel(ElmoPreTrainedModel):
         info = {}
         for purpose, gradients in (("inference", False), ("training", True)):
             with torch.set_grad_enabled(gradients):
-                info[purpose] = ": ".join(lstm.choose_engine(words, (hidden[0], cell[0])))
+                try:
+                    info[purpose] = ": ".join(choose_engine(lstm, words, (hidden[0], cell[0])))
+                except RuntimeError as error:  # what use_engine asks for cannot serve
+                    info[purpose] = f"none: {error}"
         return info
 
     @property
@@ -259,7 +225,7 @@ class ElmoModel(ElmoPreTrainedModel):
                 "this model's layers read both directions, so that it has no memory to carry from "
                 "one call to the next; leave states and use_cache out"
             )
-        vectors, distinct = self._embed(input_ids, word_input_ids, inputs_embeds)
+        vectors, unique = self._embed(input_ids, word_input_ids, inputs_embeds)
         vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
         if states is None:
             states = self._zero_states(vectors)
@@ -268,10 +234,10 @@ class ElmoModel(ElmoPreTrainedModel):
         layer_output = vectors.repeat(1, 1, self.config.num_directions)
         all_layers, new_states = [layer_output], []
         for layer, *state in zip(self.layers, hidden, cell, strict=True):
-            layer_output, new_state = layer(layer_output, mask, tuple(state), distinct)
+            layer_output, new_state = layer(layer_output, mask, tuple(state), unique)
             all_layers.append(layer_output)
             new_states.append(new_state)
-            distinct = None  # in context no two words are the same
+            unique = None  # in context no two words are the same
 
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -286,20 +252,20 @@ class ElmoModel(ElmoPreTrainedModel):
         input_ids: torch.Tensor | None,
         word_input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, Distinct | None]:
-        """Word vectors `(batch, words, projection_dim)`, and the distinct ones where known."""
+    ) -> tuple[torch.Tensor, Unique | None]:
+        """Word vectors `(batch, words, projection_dim)`, deduplicated, too, where that is cheap."""
         if not self.config.uses_characters:
             word_ids = input_ids if word_input_ids is None else word_input_ids
             return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None
         if inputs_embeds is not None and inputs_embeds.ndim == 3:
             return inputs_embeds, None
         embeddings = self.embeddings
-        if input_ids is None or not is_unhooked(embeddings, ElmoEmbeddings):
+        if input_ids is None or not embeddings.can_encode_unique(input_ids):
             return embeddings(input_ids, word_input_ids, char_embeds=inputs_embeds), None
-        if not embeddings.can_encode_distinct(input_ids):
+        if not runs_as_written([embeddings]):
             return embeddings(input_ids, word_input_ids), None
-        vectors, places = embeddings.encode_distinct(input_ids, word_input_ids)
-        return F.embedding(places, vectors), (vectors, places)
+        vectors, indices = embeddings.encode_unique(input_ids, word_input_ids)
+        return F.embedding(indices, vectors), (vectors, indices)
 
     def _zero_states(self, vectors: torch.Tensor) -> States:
         config = self.config

@@ -12,7 +12,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_elmo import ElmoConfig
-from .engine_cpu_characters import is_plain
+from .engine_checks import readable, runs_as_written
+from .engine_copies import is_own
 from .engine_weights import States
 from .loss_softmax import full_softmax_loss, sampled_softmax_loss
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
@@ -45,6 +46,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
     attentions: None = None
 
 
+@readable
 class ElmoTiedHead(nn.Module):
     """
     What a softmax has of its own where the word table is its weight: the bias.
@@ -196,7 +198,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             targets: what each word predicts, `(batch, words)`; -100: nothing.
         """
         num_sampled = self.config.num_sampled_words if self.training else 0
-        readable = is_plain(nn.ModuleList([self.lm_head]), (ElmoTiedHead,))
+        readable = runs_as_written([self.lm_head]) and all(map(is_own, self.lm_head.parameters()))
         if not readable and logits is None:
             logits = self._score(top)
         targets = targets.flatten()

@@ -5,6 +5,7 @@
 import torch
 
 from .configuration_elmo import ElmoConfig
+from .engine_checks import is_concrete
 from .engine_weights import States
 
 
@@ -218,9 +219,7 @@ def _check_range(ids: torch.Tensor, name: str, size: int, size_name: str) -> Non
 
 def _can_read(tensor: torch.Tensor) -> bool:
     """Whether a check may look at values: it would stall a GPU, break a graph, and fail in vmap."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    return not torch._C._are_functorch_transforms_active()
+    return tensor.device.type == "cpu" and is_concrete(tensor)
 
 
 __all__ = ["check_labels", "check_states", "check_words", "make_mask", "memory_dtype"]

@@ -82,10 +82,11 @@ def test_hooked_and_replaced_maps_are_called():
 )
 def test_every_engine_computes_what_the_plain_one_does(engine, changes):
     model, ids = make(**changes), words(9, 4, 1)
-    with use_engine("reference"):
-        expected = model(ids, use_cache=True)
-    with use_engine(engine):
-        found = model(ids, use_cache=True)
+    with torch.no_grad():
+        with use_engine("reference"):
+            expected = model(ids, use_cache=True)
+        with use_engine(engine):
+            found = model(ids, use_cache=True)
     for a, b in zip((expected[0], *expected.states), (found[0], *found.states), strict=True):
         torch.testing.assert_close(b, a, atol=2e-6, rtol=0)
 
@@ -135,7 +136,7 @@ def test_the_first_layer_is_told_each_word_once(monkeypatch):
     monkeypatch.setattr(
         CpuLstm,
         "run",
-        lambda *given, distinct=None: told.append(distinct) or run(*given, distinct=distinct),
+        lambda *given, unique=None: told.append(unique) or run(*given, unique=unique),
     )
     model, ids = make(), words(4, 4)
     ids[1] = ids[0]

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elmo_hf import ElmoConfig
+from elmo_hf.model.engine_copies import KeptCopy
 from elmo_hf.model.engine_cpu import (
     CpuLstm,
-    CpuLstmCache,
     _cut,
     _read,
-    find_obstacle,
+    find_cpu_obstacle,
 )
 from elmo_hf.model.engine_onednn import find_operators, multiply, without_python
 from elmo_hf.model.engine_packing import Packing
@@ -46,6 +46,12 @@ def weights_of(lstm):
 
 def settings_of(lstm, **options):
     return LstmSettings(lstm.cell_clip, lstm.projection_clip, lstm.reverse, **options)
+
+
+def get(cache, lstm, words=1):
+    weights, chosen = weights_of(lstm), settings_of(lstm)
+    kept = [weight for weight in weights if weight is not None]
+    return cache.get(kept, lambda: CpuLstm(weights, chosen), words, chosen)
 
 
 def prepare(lstm, **options):
@@ -373,13 +379,13 @@ CHANGES = [value for name, value in globals().copy().items() if name.startswith(
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__[7:])
 def test_weights_are_prepared_anew_after_every_kind_of_change(change):
-    lstm, mask, cache = make_lstm(), MASKS["right"], CpuLstmCache()
-    before = cache.get(weights_of(lstm), settings_of(lstm))
-    assert cache.get(weights_of(lstm), settings_of(lstm)) is before
+    lstm, mask, cache = make_lstm(), MASKS["right"], KeptCopy()
+    before = get(cache, lstm)
+    assert get(cache, lstm) is before
     change(lstm)
-    after = cache.get(weights_of(lstm), settings_of(lstm))
+    after = get(cache, lstm)
     assert after is not before
-    assert cache.get(weights_of(lstm), settings_of(lstm)) is after
+    assert get(cache, lstm) is after
     inputs, hidden, cell = draw_inputs(lstm, mask)
     inputs, hidden = inputs.to(after.dtype), hidden.to(after.dtype)
     expected = prepare(lstm).run(inputs, mask, hidden, cell)
@@ -387,50 +393,51 @@ def test_weights_are_prepared_anew_after_every_kind_of_change(change):
 
 
 def test_weights_are_prepared_anew_for_other_settings():
-    lstm, cache = make_lstm(), CpuLstmCache()
-    first = cache.get(weights_of(lstm), settings_of(lstm))
-    second = cache.get(weights_of(lstm), settings_of(lstm)._replace(cell_clip=1.0))
+    lstm, cache = make_lstm(), KeptCopy()
+    first = get(cache, lstm)
+    lstm.cell_clip = 1.0
+    second = get(cache, lstm)
     assert first is not second and second.settings.cell_clip == 1.0
 
 
 def test_copies_and_pickles_of_a_cache_are_empty():
-    lstm, cache = make_lstm(), CpuLstmCache()
-    prepared = cache.get(weights_of(lstm), settings_of(lstm))
+    lstm, cache = make_lstm(), KeptCopy()
+    prepared = get(cache, lstm)
     for other in (copy.deepcopy(cache), copy.copy(cache), pickle.loads(pickle.dumps(cache))):
         assert other is not cache and other._entry is None
-        assert other.get(weights_of(lstm), settings_of(lstm)) is not prepared
+        assert get(other, lstm) is not prepared
     assert len(pickle.dumps(cache)) < 200
 
 
 def test_weights_born_in_inference_mode_are_served():
     with torch.inference_mode():
         lstm = make_lstm()
-    cache = CpuLstmCache()
-    prepared = cache.get(weights_of(lstm), settings_of(lstm))
-    assert cache.get(weights_of(lstm), settings_of(lstm)) is prepared
+    cache = KeptCopy()
+    prepared = get(cache, lstm)
+    assert get(cache, lstm) is prepared
     assert_like_the_plain_loop(lstm, MASKS["right"])
 
 
 def test_what_inference_mode_prepared_serves_outside_of_it():
-    lstm, mask, cache = make_lstm(), MASKS["right"], CpuLstmCache()
+    lstm, mask, cache = make_lstm(), MASKS["right"], KeptCopy()
     inputs, hidden, cell = draw_inputs(lstm, mask)
     with torch.inference_mode():
-        cache.get(weights_of(lstm), settings_of(lstm)).run(inputs, mask, hidden, cell)
-    outputs, _ = cache.get(weights_of(lstm), settings_of(lstm)).run(inputs, mask, hidden, cell)
+        get(cache, lstm).run(inputs, mask, hidden, cell)
+    outputs, _ = get(cache, lstm).run(inputs, mask, hidden, cell)
     head = torch.nn.Linear(WIDTH, 1)
     head(outputs).sum().backward()
     assert head.weight.grad is not None
 
 
 def test_many_threads_share_one_cache():
-    lstm, cache = make_lstm(projection_dim=32, cell_dim=64), CpuLstmCache()
+    lstm, cache = make_lstm(projection_dim=32, cell_dim=64), KeptCopy()
     mask = lengths_mask([7, 3, 5])
     tasks = [draw_inputs(lstm, mask, seed) for seed in range(24)]
     expected = [prepare(lstm).run(x, mask, hidden, cell) for x, hidden, cell in tasks]
 
     def work(task):
         inputs, hidden, cell = task
-        prepared = cache.get(weights_of(lstm), settings_of(lstm))
+        prepared = get(cache, lstm)
         return prepared, prepared.run(inputs, mask, hidden, cell)
 
     with ThreadPoolExecutor(4) as pool:
@@ -441,13 +448,12 @@ def test_many_threads_share_one_cache():
 
 
 def test_looking_for_changes_costs_microseconds():
-    lstm, cache = make_lstm(projection_dim=64, cell_dim=256), CpuLstmCache()
-    weights, chosen = weights_of(lstm), settings_of(lstm)
-    cache.get(weights, chosen)
+    lstm, cache = make_lstm(projection_dim=64, cell_dim=256), KeptCopy()
+    get(cache, lstm)
     times = []
     for _ in range(200):
         start = time.perf_counter()
-        cache.get(weights, chosen)
+        get(cache, lstm, words=0)
         times.append(time.perf_counter() - start)
     assert min(times) < 4 * 20e-6  # four tensors
 
@@ -455,18 +461,13 @@ def test_looking_for_changes_costs_microseconds():
 def test_obstacles_are_named():
     lstm = make_lstm()
     x, weights = torch.zeros(1, WIDTH), weights_of(lstm)
-    assert find_obstacle((x,), weights) == "gradients are wanted"
-    with torch.no_grad():
-        assert find_obstacle((x,), weights) is None
-        assert find_obstacle((x.to("meta"),), weights) == "a tensor is not on the CPU"
-        with torch.autocast("cpu"):
-            assert find_obstacle((x,), weights) == "autocast is on"
-        double = weights_of(copy.deepcopy(lstm).double())
-        assert find_obstacle((x,), double) == "the weights are torch.float64"
-        mixed = weights._replace(output_weight=weights.output_weight.bfloat16())
-        assert find_obstacle((x,), mixed) == "the weights' types differ"
-        turned = weights._replace(input_weight=torch.rand(WIDTH, 4 * CELL).t())
-        assert find_obstacle((x,), turned) == "a weight is not contiguous"
-    lstm.requires_grad_(False)
-    assert find_obstacle((x,), weights) is None
-    assert find_obstacle((x.requires_grad_(),), weights) == "gradients are wanted"
+    assert find_cpu_obstacle((x,), weights) is None
+    assert find_cpu_obstacle((x.to("meta"),), weights) == "a tensor is not on the CPU"
+    with torch.autocast("cpu"):
+        assert find_cpu_obstacle((x,), weights) == "autocast is on"
+    double = weights_of(copy.deepcopy(lstm).double())
+    assert find_cpu_obstacle((x,), double) == "the weights are torch.float64"
+    mixed = weights._replace(output_weight=weights.output_weight.bfloat16())
+    assert find_cpu_obstacle((x,), mixed) == "the weights' types differ"
+    turned = weights._replace(input_weight=torch.rand(WIDTH, 4 * CELL).t())
+    assert find_cpu_obstacle((x,), turned) == "a weight is not contiguous"

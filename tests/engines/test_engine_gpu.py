@@ -259,7 +259,7 @@ def test_few_workspaces_are_kept():
     for sentences in (1, 9, 17, 25, 33, 41, 1):
         batch = make_batch(lstms, sentences, 2)
         assert_same(runner.run(*describe(lstms), *batch), lstms, batch)
-    assert len(runner._workspaces) == engine_gpu.WORKSPACES
+    assert len(runner.peek().workspaces) == engine_gpu.WORKSPACES
 
 
 def test_a_capture_that_fails_is_not_tried_again():
@@ -291,7 +291,7 @@ def test_large_batches_are_read_in_small_pieces(monkeypatch):
     lstms, runner = make_lstms(), GpuRunner()
     batch = make_batch(lstms)
     assert_same(runner.run(*describe(lstms), *batch), lstms, batch)
-    assert [space.longest for space in runner._workspaces.values()] == [4]
+    assert [space.longest for space in runner.peek().workspaces.values()] == [4]
 
 
 def test_a_lone_direction_is_read_without_copying_its_weights():
@@ -308,7 +308,7 @@ def test_copies_and_pickles_of_a_runner_are_empty():
     lstms, runner = make_lstms(), GpuRunner()
     runner.run(*describe(lstms), *make_batch(lstms))
     for other in (copy.deepcopy(runner), pickle.loads(pickle.dumps(runner))):
-        assert other._stack is None and not other._workspaces
+        assert other.peek() is None
 
 
 # --- Which engine runs -------------------------------------------------------------------------
@@ -386,9 +386,9 @@ def test_a_model_that_moves_forgets_its_copies():
     model = make_model()
     with use_engine("gpu"):
         model(make_ids(3))
-    assert model.layers[0]._gpu._stack is not None
+    assert model.layers[0]._copies.peek() is not None
     model.bfloat16()
-    assert model.layers[0]._gpu._stack is None
+    assert model.layers[0]._copies.peek() is None
 
 
 @needs_gpu

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel
 
 from elmo_hf import ElmoConfig, ElmoModel, use_engine
+from elmo_hf.model.engine_choice import choose_engine
 
 torchao = pytest.importorskip("torchao.quantization")
 
@@ -88,7 +89,7 @@ def test_all_lstms_run_on_it_though_transformers_leaves_the_last_map_alone(quant
     assert type(last.output_map.weight) is torch.nn.Parameter
     with torch.no_grad():
         words = torch.zeros(1, 1, 32)
-        assert last.choose_engine(words, (words[0], torch.zeros(1, 64)))[0] == "cpu"
+        assert choose_engine(last, words, (words[0], torch.zeros(1, 64)))[0] == "cpu"
 
 
 def test_gates_of_which_one_map_has_eight_bits_are_called_map_by_map(folder):

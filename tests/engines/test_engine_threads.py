@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel
-from elmo_hf.model import layer_lstm
+from elmo_hf.model import engine_choice
+from elmo_hf.model.engine_cpu import CpuLstm
 from elmo_hf.model.engine_threads import keep_threads, rest_alone, run_side_by_side
-from elmo_hf.model.layer_lstm import ElmoLstm
 
 
 @pytest.fixture(autouse=True)
@@ -77,13 +77,13 @@ def test_both_directions_give_what_they_give_one_after_the_other(monkeypatch):
     torch.manual_seed(0)
     config = ElmoConfig(cell_dim=24, projection_dim=12, filters=[[1, 4], [2, 8]])
     model, input_ids = ElmoModel(config).eval(), torch.randint(1, 262, (3, 9, 50))
-    seen, run = set(), ElmoLstm.forward
+    seen, run = set(), CpuLstm.run
 
-    def forward(self, *given):
-        seen.add((self.reverse, threading.get_ident() == threading.main_thread().ident))
-        return run(self, *given)
+    def forward(self, *given, **options):
+        seen.add((self.settings.reverse, threading.get_ident() == threading.main_thread().ident))
+        return run(self, *given, **options)
 
-    monkeypatch.setattr(ElmoLstm, "forward", forward)
+    monkeypatch.setattr(CpuLstm, "run", forward)
     with torch.no_grad():
         side_by_side = model(input_ids, output_hidden_states=True).hidden_states
         torch.set_num_threads(1)
@@ -98,7 +98,7 @@ def helpers():
 
 
 def test_a_lone_sentence_and_training_have_the_cores_to_themselves(monkeypatch):
-    monkeypatch.setattr(layer_lstm, "SMALL_LSTM", 0)
+    monkeypatch.setattr(engine_choice, "SMALL_LSTM", 0)
     config = ElmoConfig(cell_dim=24, projection_dim=12, filters=[[1, 4], [2, 8]])
     model, input_ids = ElmoModel(config).eval(), torch.randint(1, 262, (3, 9, 50))
     for learns in (False, True):

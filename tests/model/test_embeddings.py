@@ -51,9 +51,9 @@ def assert_near(found, expected, bound=2e-6):
 
 def assert_plain_and_fast_agree(embeddings, ids, word_ids=None):
     with torch.no_grad():
-        plain = embeddings.encode_plainly(ids, word_ids)
+        plain = embeddings.encode_reference(ids, word_ids)
         assert_near(embeddings(ids, word_ids), plain)
-        vectors, places = embeddings.encode_distinct(ids, word_ids)
+        vectors, places = embeddings.encode_unique(ids, word_ids)
         assert_near(vectors[places], plain)
 
 
@@ -84,7 +84,7 @@ def test_a_batch_may_be_cut_behind_its_longest_word(lengths):
     embeddings, ids = make(torch.float64), spell(*of_length(*lengths))
     cut = engine.cut_padding(ids[0], 7)[None]
     assert cut.shape[-1] == min(50, max(lengths) + 2 + 7)
-    assert_near(embeddings.encode_plainly(cut), embeddings.encode_plainly(ids))
+    assert_near(embeddings.encode_reference(cut), embeddings.encode_reference(ids))
 
 
 def test_the_widths_of_filters_may_stand_in_any_order():
@@ -97,13 +97,13 @@ def test_a_word_table_stands_beside_the_characters():
     ids = spell("a", "bc", "a", "bc", "a")
     word_ids = torch.tensor([[1, 2, 1, 3, 4]])  # one spelling with several ids
     assert_plain_and_fast_agree(embeddings, ids, word_ids)
-    assert len(embeddings.encode_distinct(ids, word_ids)[0]) == 4
+    assert len(embeddings.encode_unique(ids, word_ids)[0]) == 4
 
 
-def test_a_word_table_alone_has_distinct_rows_too():
+def test_a_word_table_alone_has_unique_rows_too():
     embeddings = make(filters=[], word_vocab_size=9, word_embedding_dim=4)
     word_ids = torch.tensor([[3, 1, 3], [1, 0, 0]])
-    vectors, places = embeddings.encode_distinct(word_ids=word_ids)
+    vectors, places = embeddings.encode_unique(word_ids=word_ids)
     assert len(vectors) == 3
     torch.testing.assert_close(vectors[places], embeddings(word_ids=word_ids))
 
@@ -113,19 +113,19 @@ def test_a_batch_without_words_has_no_vectors():
     for shape in ((0, 3, 50), (2, 0, 50)):
         ids = torch.zeros(shape, dtype=torch.long)
         assert embeddings(ids).shape == (*shape[:2], 12)
-        assert embeddings.encode_distinct(ids)[0].shape == (0, 12)
+        assert embeddings.encode_unique(ids)[0].shape == (0, 12)
 
 
-def test_distinct_rows_are_exact_even_where_two_have_one_number(monkeypatch):
+def test_unique_rows_are_exact_even_where_two_have_one_number(monkeypatch):
     rows = torch.randint(0, 3, (200, 4), dtype=torch.int32)
     expected = torch.unique(rows, dim=0)
     for same_number in (False, True):
         if same_number:
             monkeypatch.setattr(torch.Tensor, "cumprod", lambda self, dim: self * 0)
-        distinct, places = engine.distinct_rows(rows)
-        assert torch.equal(distinct[places], rows)
-        assert torch.equal(torch.unique(distinct, dim=0), expected)
-        assert len(distinct) == len(expected)
+        unique, places = engine.unique_rows(rows)
+        assert torch.equal(unique[places], rows)
+        assert torch.equal(torch.unique(unique, dim=0), expected)
+        assert len(unique) == len(expected)
 
 
 def test_gradients_are_those_of_the_plain_encoder():
@@ -136,7 +136,7 @@ def test_gradients_are_those_of_the_plain_encoder():
     parameters = dict(embeddings.named_parameters())
     fast = torch.autograd.grad(embeddings(ids, word_ids).pow(3).sum(), [*parameters.values()])
     plain = torch.autograd.grad(
-        embeddings.encode_plainly(ids, word_ids).pow(3).sum(), [*parameters.values()]
+        embeddings.encode_reference(ids, word_ids).pow(3).sum(), [*parameters.values()]
     )
     for name, found, expected in zip(parameters, fast, plain, strict=True):
         assert (found - expected).norm() <= 1e-5 * expected.norm(), name
@@ -169,10 +169,10 @@ def test_gradients_pass_gradcheck():
 
 def test_half_precision_is_as_near_as_the_plain_encoder():
     ids, exact = spell(*of_length(*range(0, 49, 3))), make()
-    expected = exact.encode_plainly(ids).detach()
+    expected = exact.encode_reference(ids).detach()
     embeddings = copy.deepcopy(exact).bfloat16()
     with torch.no_grad():
-        fast, plain = embeddings(ids), embeddings.encode_plainly(ids)
+        fast, plain = embeddings(ids), embeddings.encode_reference(ids)
     assert fast.dtype == torch.bfloat16
     assert (fast - expected).norm() <= 1.2 * (plain - expected).norm()
 
@@ -181,7 +181,7 @@ def test_autocast_applies_as_to_any_module():
     embeddings, ids = make(), spell("one", "two")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert embeddings(ids).dtype == torch.bfloat16
-        assert embeddings.encode_plainly(ids).dtype == torch.bfloat16
+        assert embeddings.encode_reference(ids).dtype == torch.bfloat16
 
 
 def change_in_place(linear):
@@ -228,7 +228,7 @@ def test_prepared_weights_are_neither_copied_nor_pickled():
     with torch.no_grad():
         expected = embeddings(ids)
         for again in (copy.deepcopy(embeddings), pickle.loads(pickle.dumps(embeddings))):
-            assert again._prepared._snapshot is None
+            assert again._copies.peek() is None
             assert torch.equal(again(ids), expected)
     assert embeddings.state_dict().keys() == dict(embeddings.named_parameters()).keys()
 
@@ -255,7 +255,7 @@ def test_hooks_fire_as_in_the_plain_encoder(name):
     with torch.no_grad():
         before = embeddings(ids)
         handle = module.register_forward_hook(lambda module, args, output: output * 2)
-        assert_near(embeddings(ids), embeddings.encode_plainly(ids))
+        assert_near(embeddings(ids), embeddings.encode_reference(ids))
         assert not torch.allclose(embeddings(ids), before)
         handle.remove()
         assert torch.equal(embeddings(ids), before)
@@ -288,9 +288,9 @@ def test_the_word_cache_changes_no_vector_and_stays_bounded(monkeypatch):
         with embeddings.word_cache(5):
             for ids, vectors in zip(batches, expected, strict=True):
                 assert_near(embeddings(ids), vectors)
-                assert len(embeddings._prepared.of([*embeddings.parameters()]).words) <= 5
+                assert len(embeddings._copies.peek().words) <= 5
         assert encoded == [2, 1, 3, 2]  # the third batch overflows, so the fourth begins anew
-        assert embeddings._prepared._snapshot is None
+        assert not embeddings._copies.peek().words
 
 
 def test_without_onednn_the_results_are_the_same(monkeypatch):
@@ -307,7 +307,7 @@ def test_a_graph_is_recorded_over_every_word_and_position():
         exported = torch.export.export(embeddings, (ids,), strict=False).module()
         traced = torch.jit.trace(embeddings, (ids,), check_trace=False)
         others = spell("x" * 48, "y", "z")
-        expected = embeddings.encode_plainly(others)
+        expected = embeddings.encode_reference(others)
         torch.testing.assert_close(exported(others), expected)
         torch.testing.assert_close(traced(others), expected)
         assert embeddings.to("meta")(ids.to("meta")).shape == (1, 3, 12)
@@ -324,7 +324,7 @@ def test_the_model_gives_the_same_vectors_with_the_cache():
 
 def test_a_word_that_two_threads_meet_is_encoded_by_one():
     snapshot, rows, encoded, started = (
-        Snapshot([*make().parameters()]),
+        Snapshot(),
         torch.arange(12).view(6, 2),
         [],
         Event(),
@@ -346,7 +346,7 @@ def test_a_word_that_two_threads_meet_is_encoded_by_one():
 
 
 def test_a_word_whose_encoding_failed_is_encoded_anew():
-    snapshot, rows = Snapshot([*make().parameters()]), torch.arange(4).view(2, 2)
+    snapshot, rows = Snapshot(), torch.arange(4).view(2, 2)
     with pytest.raises(ZeroDivisionError):
         snapshot.recall(rows, lambda some: some / (1 // 0), 100)
     assert torch.equal(snapshot.recall(rows, lambda some: some.float(), 100), rows.float())

@@ -20,6 +20,7 @@ from elmo_hf import (
     ElmoModel,
     ElmoTokenizer,
 )
+from elmo_hf.model.engine_choice import choose_engine
 
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
 SENTENCES = ["the river does not stop", "no", "rain fell on the hill"]
@@ -112,7 +113,7 @@ def test_a_frozen_biLM_keeps_no_activations_and_no_dropout():
             trained = {name for name, p in model.named_parameters() if p.grad is not None}
             assert trained == {n for n, _ in model.named_parameters() if not n.startswith("elmo.")}
             words, state = torch.zeros(1, 1, 6), (torch.zeros(1, 6), torch.zeros(1, 12))
-            assert model.elmo.layers[0].forward_lstm.choose_engine(words, state)[0] == "cpu"
+            assert choose_engine(model.elmo.layers[0].forward_lstm, words, state)[0] == "cpu"
     words = inputs.attention_mask.numel()
     # The mix keeps its three layers, the classifier its input; each of width 12.
     assert kept[True] < 6 * words * 12 < kept[False] / 3

@@ -203,7 +203,7 @@ def test_a_direction_skips_what_its_mask_hides(engine):
             model.elmo(ids[:, mask[0].bool()], output_hidden_states=True, use_cache=True)
             for mask in (FORWARD, BACKWARD)
         ]
-    with use_engine(engine):
+    with use_engine(engine), torch.set_grad_enabled(engine != "cpu"):
         found = model.elmo(ids, attention_mask=MASK, output_hidden_states=True, use_cache=True)
     for layer in (1, 2):
         halves = found.hidden_states[layer].chunk(2, -1)

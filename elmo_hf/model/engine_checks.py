@@ -1,0 +1,108 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a fast engine may take the place of the modules: asked once here, for every engine."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as nn_module
+
+Kind = TypeVar("Kind", bound=type[nn.Module])
+
+# The classes whose weights engines may read, and their `forward` before anybody replaces it.
+_FORWARDS: dict[type[nn.Module], Any] = {
+    kind: kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Embedding)
+}
+
+
+def readable(kind: Kind) -> Kind:
+    """Declare that engines compute what this class does, reading its weights (a decorator)."""
+    _FORWARDS[kind] = kind.forward
+    return kind
+
+
+def is_readable(module: object) -> bool:
+    """Whether the module's class is one whose `forward` the engines know, not a subclass of it."""
+    kind: Any = type(module)
+    return kind in _FORWARDS and kind.forward is _FORWARDS[kind]
+
+
+def runs_as_written(modules: Iterable[nn.Module]) -> bool:
+    """
+    Whether reading the modules' weights gives what calling the modules gives.
+
+    Not so if a module has a hook of any kind, which PyTorch, accelerate or the user registered on
+    it or on all modules, or a `forward` of its own, or is of a subclass, as LoRA's layers,
+    parametrized and quantized ones are.
+
+    Args:
+        modules: looked at without their children.
+    """
+    return not _has_global_hook() and all(map(_runs_as_written, modules))
+
+
+def find_interception() -> str | None:
+    """Say what records or transforms PyTorch's operators at the moment; None if nothing does."""
+    if torch.compiler.is_compiling():
+        return "the model is being compiled or exported"
+    if _is_tracing():
+        return "torch.jit.trace is recording the model"
+    if _is_transformed():
+        return "a transform of torch.func is at work"
+    if getattr(forward_ad, "_current_level", 0) >= 0:
+        return "forward-mode derivatives are being computed"
+    if _count_dispatch_modes():
+        return "a TorchDispatchMode is active"
+    return None
+
+
+def is_concrete(tensor: torch.Tensor) -> bool:
+    """Whether the values may decide what is computed: not while operators are recorded."""
+    if find_interception() is not None or type(tensor) is not torch.Tensor or tensor.is_meta:
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def is_ordinary(tensor: torch.Tensor) -> bool:
+    """True for plain tensors and parameters; subclasses may override operators."""
+    return type(tensor) in (torch.Tensor, nn.Parameter)
+
+
+def wants_gradients(tensors: Iterable[torch.Tensor | None]) -> bool:
+    """Whether autograd must record what is computed from the tensors."""
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+
+
+def _runs_as_written(module: nn.Module) -> bool:
+    if not is_readable(module) or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if module._backward_hooks or module._backward_pre_hooks or "forward" in vars(module):
+        return False
+    return not (isinstance(module, nn.Embedding) and module.max_norm is not None)
+
+
+def _private(owner: Any, name: str) -> Any:
+    """A private function of PyTorch; where a release lacks it, its answer is yes: slow but safe."""
+    return getattr(owner, name, lambda: True)
+
+
+_has_global_hook = _private(nn_module, "_has_any_global_hook")
+_is_tracing = _private(torch._C, "_is_tracing")
+_is_transformed = _private(torch._C, "_are_functorch_transforms_active")
+_count_dispatch_modes = _private(torch._C, "_len_torch_dispatch_stack")
+
+
+__all__ = [
+    "find_interception",
+    "is_concrete",
+    "is_ordinary",
+    "is_readable",
+    "readable",
+    "runs_as_written",
+    "wants_gradients",
+]

@@ -1,0 +1,196 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""What engines make of weights and keep between calls, for as long as the weights stay the same."""
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from .engine_onednn import is_int8, stored_values
+
+Copy = TypeVar("Copy")
+
+# A comparison of all values costs about 1 % of the time that this many words take.
+WORDS_PER_COMPARISON = 512
+SAMPLES = 64  # values of each weight that every call compares
+SMALL = 1 << 12  # weights of so few values are compared as a whole
+
+_MISSED = (
+    "weights of an ELMo model were changed past PyTorch's counter of writes (through .data, NumPy, "
+    "or another process); of the last {} words some may have been computed with the old values. "
+    "Call model.reset_engines() after such a change"
+)
+
+
+class KeptCopy(Generic[Copy]):
+    """
+    Keeps what an engine made of some weights until they change.
+
+    Every call compares the tensors themselves, their memory, type, shape and PyTorch's counter of
+    writes, which optimizers, `load_state_dict` and writes under `torch.no_grad()` raise. Writes
+    that PyTorch does not count (`tensor.data`, a NumPy view, another process) are found by the
+    values: every call compares a sample, and a call that makes the words since the last comparison
+    `WORDS_PER_COMPARISON` or more first compares all values, by sums over their bits. Weights that
+    count no writes (made in inference mode, or shared with other processes) are compared in full
+    by every call.
+
+    Only a module's own contiguous parameters are kept; for other tensors, such as those of
+    `torch.func.functional_call`, each call makes its own. Copies and pickles are empty.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entry: _Entry | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
+
+    def get(
+        self,
+        weights: Sequence[torch.Tensor],
+        make: Callable[[], Copy],
+        words: int,
+        settings: Hashable = None,
+    ) -> Copy:
+        """
+        Return what `make()` made of these weights, made anew if they or the settings changed.
+
+        Args:
+            weights: all that `make` reads.
+            make: runs without gradients.
+            words: that the caller is going to compute with the result.
+            settings: whatever else the result depends on.
+        """
+        entry = self._entry
+        if entry is not None and entry.serves(weights, words, settings):
+            return entry.copy
+        if not all(map(_can_be_kept, weights)):
+            with torch.no_grad():
+                return make()
+        with self._lock:
+            entry = self._entry
+            if entry is None or not entry.serves(weights, 0, settings):
+                self._entry = None  # never two copies at once
+                with torch.inference_mode(False), torch.no_grad():
+                    entry = self._entry = _Entry(weights, make, settings)
+        return entry.copy
+
+    def peek(self) -> Copy | None:
+        """What is kept, whether it is still valid or not."""
+        return None if self._entry is None else self._entry.copy
+
+    def clear(self) -> None:
+        self._entry = None
+
+    def clear_if_stale(self, weights: Sequence[torch.Tensor]) -> None:
+        """Let go of a copy of tensors that were replaced, moved, or converted."""
+        entry = self._entry
+        if entry is not None and not entry.is_of(weights):
+            self._entry = None
+
+
+Kept = TypeVar("Kept", bound=KeptCopy[Any])
+
+
+class KeepsCopies(nn.Module, Generic[Kept]):
+    """A module whose engine keeps copies of its parameters; none stays when it moves."""
+
+    _copies: Kept
+
+    def reset_engine(self) -> None:
+        """Make the next call read the parameters anew."""
+        self._copies.clear()
+
+    def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> "KeepsCopies[Kept]":
+        super()._apply(fn, recurse)
+        self._copies.clear_if_stale([*self.parameters()])
+        return self
+
+
+class _Entry:
+    """A copy, and the weights as they were when it was made."""
+
+    def __init__(
+        self, weights: Sequence[torch.Tensor], make: Callable[[], Any], settings: Hashable
+    ) -> None:
+        self._settings = settings
+        self._parameters = [weakref.ref(weight) for weight in weights]
+        # Views that share memory and counter: while they live no other tensor gets the address.
+        self._views = [stored_values(weight).detach() for weight in weights]
+        self._states = [_describe(view) for view in self._views]
+        self._uncounted = any(view.is_inference() or _is_shared(view) for view in self._views)
+        bits = [_as_bits(view.flatten()) for view in self._views]
+        self._picks = [x if len(x) <= SMALL else x[:: len(x) // SAMPLES | 1] for x in bits]
+        self._sample, self._sums = torch.cat(self._picks), self._sum()
+        self._words = 0  # computed since all values were compared
+        self.copy = make()
+
+    def serves(self, weights: Sequence[torch.Tensor], words: int, settings: Hashable) -> bool:
+        """Whether the copy is still what its weights would give."""
+        if settings != self._settings or not self.is_of(weights):
+            return False
+        if not torch.equal(torch.cat(self._picks), self._sample):
+            return False
+        unsure, self._words = self._words, self._words + words
+        if self._words < WORDS_PER_COMPARISON and not self._uncounted:
+            return True
+        if all(map(torch.equal, self._sum(), self._sums)):
+            self._words = 0
+            return True
+        if unsure and not self._uncounted:
+            warnings.warn(_MISSED.format(unsure), stacklevel=2)
+        return False
+
+    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the same tensors, in the same memory, with no write counted."""
+        return len(weights) == len(self._parameters) and all(
+            reference() is weight and _describe(stored_values(weight)) == state
+            for reference, weight, state in zip(
+                self._parameters, weights, self._states, strict=True
+            )
+        )
+
+    def _sum(self) -> list[torch.Tensor]:
+        """Sums over the bits of every row of every weight, which writes of any size change."""
+        return [_as_wide_bits(view).sum(-1) for view in self._views]
+
+
+def is_own(weight: torch.Tensor) -> bool:
+    """Whether a weight is a module's own parameter, not a tensor computed or lent for one call."""
+    return type(weight) is nn.Parameter or is_int8(weight)
+
+
+def _can_be_kept(weight: torch.Tensor) -> bool:
+    return is_own(weight) and stored_values(weight).is_contiguous()
+
+
+def _describe(values: torch.Tensor) -> tuple[Any, ...]:
+    version = -1 if values.is_inference() else values._version
+    return values.data_ptr(), version, values.dtype, values.shape, values.stride()
+
+
+def _is_shared(values: torch.Tensor) -> bool:
+    return values.device.type == "cpu" and values.is_shared()
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _as_bits(values: torch.Tensor) -> torch.Tensor:
+    """The same memory as integers, so that NaN equals itself."""
+    return values.view(_INTEGERS[values.element_size()])
+
+
+def _as_wide_bits(values: torch.Tensor) -> torch.Tensor:
+    """As 64-bit integers where each row is a whole number of them: these sum fastest."""
+    row_bytes = values.shape[-1] * values.element_size()
+    aligned = row_bytes % 8 == 0 and values.data_ptr() % 8 == 0
+    return values.view(torch.int64) if aligned else _as_bits(values)
+
+
+__all__ = ["KeepsCopies", "KeptCopy", "is_own"]
