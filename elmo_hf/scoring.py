@@ -1,27 +1,24 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""How probable a language model finds the words of sentences, in both directions; perplexity."""
+"""Word log-probabilities and perplexity of a language model, in both directions."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, zip_longest
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .model.engine_threads import keep_threads
+from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, map_sentences
 from .model.engine_weights import States
 from .model.modeling_elmo_pretraining import ElmoForPreTraining
 from .model.tokenization_elmo import ElmoTokenizer
 
-Sentence = str | Sequence[str]
-
-WINDOW = 512  # sentences that are spelled, and sorted by length, together
-BLOCK_WORDS = 256  # that are read at once of a stream of running text
-SCORES = 1 << 22  # of the softmax that a worker holds at once
+WINDOW = 512  # sentences that are sorted by length together, or tokenized together
+BLOCK_WORDS = 256  # words of a stream of running text that are read in one call
+SCORES = 1 << 22  # values of the softmax that a worker holds at a time
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,11 @@ class SentenceScores:
     Log-probabilities of one sentence's words, in nats.
 
     Args:
-        forward: `(words + 1,)`, of every word after the words before it, and of `</S>` last.
-        backward: `(words + 1,)`, of `<S>` first, and of every word before the words after it;
+        forward: `(words + 1,)`, of each word given the words before it; the last is of `</S>`.
+        backward: `(words + 1,)`, of each word given the words after it; the first is of `<S>`.
             None without a backward stack.
-        unknown: `(words,)`, True for words that the vocabulary lacks. They are one class, and its
-            log-probability is theirs.
+        unknown: `(words,)`, True for words that the vocabulary lacks. Their log-probability is
+            that of the class of all unknown words.
     """
 
     forward: np.ndarray
@@ -72,28 +69,33 @@ def score_sentences(
     *,
     batch_words: int = 2048,
     workers: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[SentenceScores]:
     """
-    Yield the scores of each sentence on its own, in the order given.
+    Yield the scores of each sentence on its own, in the order of the sentences.
 
-    Sentences are batched by length. The numbers below change scores by rounding only.
+    Sentences are batched by length. The batches change the scores by rounding only.
 
     Args:
         model: in evaluation mode.
         tokenizer: the one saved beside the model, with its vocabulary.
         sentences: all texts, or all lists of words; there may be any number.
         batch_words: the most words in a batch, padding included; one sentence is always allowed.
-        workers: threads, which share torch's. Default: torch's number on a CPU, else 1.
-        progress: called with the number of sentences of each finished window.
+        workers: threads, each with an equal share of torch's threads. Default: torch's number of
+            threads on a CPU, else 1.
+        progress: called with the number of sentences of each finished batch, such as
+            `tqdm.update`.
 
     Raises:
         ValueError: an argument does not fit; at once.
+        RuntimeError: a sentence cannot be scored; while iterating. The message names it.
     """
     scorer = _Scorer(model, tokenizer)
     scorer.check(sentences, batch_words=batch_words, workers=workers)
-    # A function of its own, so that the checks above run at the call.
-    return _score_windows(scorer, iter(sentences), batch_words, workers, progress)
+    limits = Limits(window=WINDOW, batch_size=WINDOW, batch_words=batch_words)
+    return map_sentences(
+        scorer.score_apart, sentences, WorkerPool(model, workers), limits, progress
+    )
 
 
 def score_text(
@@ -105,16 +107,16 @@ def score_text(
     workers: int | None = None,
 ) -> list[SentenceScores]:
     """
-    Score running text: each sentence is read with the memory of those before it, or after it.
+    Score running text: the LSTM memory is carried from sentence to sentence, as in bilm-tf.
 
-    The forward stack reads from the first sentence to the last, but no `</S>`; the backward one
-    from the last to the first, but no `<S>`. So bilm-tf trains and tests.
+    The forward stack reads from the first sentence to the last and skips each `</S>`; the
+    backward stack reads from the last to the first and skips each `<S>`.
 
     Args:
         model, tokenizer: as for `score_sentences`.
         sentences: consecutive ones, all texts or all lists of words. They are held in memory.
-        streams: parts of the text that are read side by side, each from a memory of zeros: one is
-            exact, more are faster.
+        streams: parts of the text that are read in parallel, each from a memory of zeros. One
+            stream is exact, more are faster.
         workers: threads, as for `score_sentences`; each reads some streams in one direction.
 
     Raises:
@@ -123,12 +125,11 @@ def score_text(
     scorer = _Scorer(model, tokenizer)
     scorer.check(sentences, streams=streams, workers=workers)
     encoded = scorer.encode(sentences)
-    workers = workers or scorer.default_workers
     parts = _divide(encoded, streams)
-    groups = [parts[i::workers] for i in range(min(workers, len(parts)))]
-    tasks = [(group, direction) for direction in scorer.directions for group in groups]
     found: list[dict[int, np.ndarray]] = [{}, {}]
-    with _pool(workers) as pool:
+    with WorkerPool(model, workers) as pool:
+        groups = [parts[i :: pool.workers] for i in range(min(pool.workers, len(parts)))]
+        tasks = [(group, direction) for direction in scorer.directions for group in groups]
         for (_, direction), scores in zip(tasks, pool.map(scorer.read, tasks), strict=True):
             found[direction].update(scores)
     forward, backward = found
@@ -165,40 +166,9 @@ def _directions(scores: list[SentenceScores]) -> Iterator[list[np.ndarray]]:
         yield [score.backward for score in scores if score.backward is not None]
 
 
-def _score_windows(
-    scorer: "_Scorer",
-    sentences: Iterator[Sentence],
-    batch_words: int,
-    workers: int | None,
-    progress: Callable[[int], object] | None,
-) -> Iterator[SentenceScores]:
-    with _pool(workers or scorer.default_workers) as pool:
-        while window := scorer.encode(islice(sentences, WINDOW)):
-            batches = _make_batches(window, batch_words)
-            found: dict[int, SentenceScores] = {}
-            for scores in pool.map(scorer.score_apart, batches):
-                found |= scores
-            if progress is not None:
-                progress(len(window))
-            yield from (found[number] for number in range(len(window)))
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that have torch's threads to themselves."""
-    before = torch.get_num_threads()
-    share = max(1, before // workers)
-    pool = ThreadPoolExecutor(workers, "elmo", keep_threads, (share,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class _Encoded:
-    """A sentence as the model takes it: `(words + 2, ...)`, boundaries included."""
+    """A tokenized sentence: tensors `(words + 2, ...)`, boundaries included."""
 
     number: int
     inputs: dict[str, torch.Tensor]
@@ -211,27 +181,22 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """What the workers share; its methods change nothing."""
+    """Scores sentences for several threads: its methods change nothing."""
 
     model: ElmoForPreTraining
     tokenizer: ElmoTokenizer
 
-    @property
-    def default_workers(self) -> int:
-        return torch.get_num_threads() if self.model.device.type == "cpu" else 1
+    @cached_property
+    def unknown(self) -> int:
+        """Vocabulary id of the words that the vocabulary lacks."""
+        return int(self.tokenize([[self.tokenizer.word_unk_token]])["labels"][0, 1])
 
     @property
     def directions(self) -> range:
         return range(self.model.config.num_directions)
 
     def check(self, sentences: object, **sizes: int | None) -> None:
-        if self.model.training:
-            raise ValueError("the model is in training mode and would drop values: model.eval()")
-        if isinstance(sentences, str):
-            raise ValueError("sentences is one text; expected several: pass a list")
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name} is {size}; expected at least 1")
+        check_arguments(self.model, sentences, **sizes)
         known, needed = self.tokenizer.lm_vocab_size, self.model.config.lm_vocab_size
         if known != needed:
             raise ValueError(
@@ -240,20 +205,19 @@ class _Scorer:
             )
 
     def encode(self, sentences: Iterable[Sentence]) -> list[_Encoded]:
-        """Spell sentences, and number them from 0."""
-        unknown = self.spell([[self.tokenizer.word_unk_token]])["labels"][0, 1]
+        """Tokenize sentences, and number them from 0."""
         encoded: list[_Encoded] = []
         rest = iter(sentences)
         while window := list(islice(rest, WINDOW)):
-            inputs = self.spell(window)
+            inputs = self.tokenize(window)
             masks, labels = inputs.pop("attention_mask").bool(), inputs.pop("labels")
             for i, mask in enumerate(masks):
                 given = {name: rows[i, mask] for name, rows in inputs.items()}
-                is_unknown = labels[i, mask][1:-1] == unknown
+                is_unknown = labels[i, mask][1:-1] == self.unknown
                 encoded.append(_Encoded(len(encoded), given, labels[i, mask], is_unknown.numpy()))
         return encoded
 
-    def spell(self, sentences: list[Sentence]) -> dict[str, torch.Tensor]:
+    def tokenize(self, sentences: list[Sentence]) -> dict[str, torch.Tensor]:
         is_split = not isinstance(sentences[0], str)
         return dict(
             self.tokenizer(
@@ -265,17 +229,19 @@ class _Scorer:
             )
         )
 
-    def score_apart(self, batch: list[_Encoded]) -> dict[int, SentenceScores]:
-        """Scores by number of sentences that do not know of each other."""
-        scores, _ = self.score([[sentence] for sentence in batch], self.directions)
-        forward, backward = scores if len(scores) == 2 else (scores[0], [None] * len(batch))
-        return {
-            sentence.number: SentenceScores(forward[i], backward[i], sentence.unknown)
-            for i, sentence in enumerate(batch)
-        }
+    def score_apart(self, sentences: list[Sentence]) -> list[SentenceScores]:
+        """Scores of sentences that are not in each other's context."""
+        encoded = self.encode(sentences)
+        scores, _ = self.score([[sentence] for sentence in encoded], self.directions)
+        forward = scores[0]
+        backward = scores[1] if len(scores) == 2 else [None] * len(encoded)
+        return [
+            SentenceScores(forward[i], backward[i], sentence.unknown)
+            for i, sentence in enumerate(encoded)
+        ]
 
     def read(self, task: tuple[list[list[_Encoded]], int]) -> dict[int, np.ndarray]:
-        """Log-probabilities by number of the sentences of some streams, in one direction."""
+        """Read streams in one direction; return log-probabilities by the sentences' numbers."""
         streams, direction = task
         blocks = [_blocks(stream)[:: -1 if direction else 1] for stream in streams]
         found: dict[int, np.ndarray] = {}
@@ -294,9 +260,9 @@ class _Scorer:
         states: States | None = None,
     ) -> tuple[list[list[np.ndarray]], States | None]:
         """
-        Log-probabilities in each of the directions, sentence by sentence, row after row.
+        Return, for each direction, the log-probabilities of each sentence, and the states.
 
-        A row is read in one go, and starts and ends in its states.
+        The sentences of a row are read as one sequence, which starts from the row's `states`.
         """
         device = self.model.device
         inputs, labels, reads = _join(rows, len(self.directions))
@@ -332,7 +298,7 @@ class _Scorer:
 def _join(
     rows: Sequence[list[_Encoded]], directions: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Inputs and labels `(rows, words, ...)`, and what is read `(rows, words, directions)`."""
+    """Inputs and labels `(rows, words, ...)`, and the mask of reads `(rows, words, directions)`."""
     some = next(sentence for row in rows for sentence in row)
 
     def pad(parts: list[list[torch.Tensor]], nothing: torch.Tensor) -> torch.Tensor:
@@ -350,27 +316,14 @@ def _join(
 
 
 def _read(length: int) -> torch.Tensor:
-    """Which words of a sentence predict: all but `</S>` forward, all but `<S>` backward."""
+    """Bool `(words, 2)`: forward, all words but `</S>` predict another; backward, all but `<S>`."""
     read = torch.ones(length, 2, dtype=torch.bool)
     read[-1, 0] = read[0, 1] = False
     return read
 
 
-def _make_batches(window: list[_Encoded], batch_words: int) -> list[list[_Encoded]]:
-    """Longest first, so that no worker is left alone with a long batch at the end."""
-    batches: list[list[_Encoded]] = []
-    room = 0
-    for sentence in sorted(window, key=len, reverse=True):
-        if not room:
-            batches.append([])
-            room = max(1, batch_words // len(sentence))
-        batches[-1].append(sentence)
-        room -= 1
-    return batches
-
-
 def _divide(text: list[_Encoded], count: int) -> list[list[_Encoded]]:
-    """At most so many consecutive parts, of nearly equally many words."""
+    """At most `count` consecutive parts with nearly equal numbers of words."""
     ends = np.cumsum([len(sentence) for sentence in text])
     parts: list[list[_Encoded]] = [[] for _ in range(count)]
     for sentence, end in zip(text, ends, strict=True):
@@ -379,7 +332,7 @@ def _divide(text: list[_Encoded], count: int) -> list[list[_Encoded]]:
 
 
 def _blocks(stream: list[_Encoded]) -> list[list[_Encoded]]:
-    """Consecutive sentences of a stream, a block's worth of words together."""
+    """Consecutive sentences of a stream in blocks of at most `BLOCK_WORDS` words, or of one."""
     blocks: list[list[_Encoded]] = []
     room = 0
     for sentence in stream:

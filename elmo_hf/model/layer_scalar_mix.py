@@ -21,10 +21,10 @@ class ElmoScalarMix(nn.Module):
 
     Args:
         num_layers: layers of the biLM, layer 0 included.
-        layers: indices of the layers to mix; None: all. The others keep a weight that is not used.
-        layer_norm: bring every layer to mean 0 and variance 1 first, over all words and features
-            of the batch together. `"allennlp"` counts the boundary words in, `"bilm-tf"` leaves
-            them out of the statistics. With either, a vector depends on its batch.
+        layers: indices of the layers to mix; None: all. Weights of other layers are not used.
+        layer_norm: normalize every layer first to mean 0 and variance 1 over all words and
+            features of the batch. `"allennlp"` includes the boundary words in mean and variance,
+            `"bilm-tf"` does not. With either, a vector depends on the other sentences.
 
     Raises:
         ValueError: `layers` is empty or names a layer that is not there.
@@ -60,9 +60,9 @@ class ElmoScalarMix(nn.Module):
 
         Args:
             hidden_states: the layers as `ElmoModel` returns them.
-            mask: bool `(batch, words)`, False at padding; only a layer norm asks for it.
-            words: bool `(batch, words)`, False at padding and at boundary words; only bilm-tf's
-                layer norm asks for it.
+            mask: bool `(batch, words)`, False at padding; needed for a layer norm only.
+            words: bool `(batch, words)`, False at padding and at boundary words; needed for
+                bilm-tf's layer norm only.
 
         Returns:
             `(batch, words, hidden_size)`, zero at padding if the layers are.
@@ -75,14 +75,14 @@ class ElmoScalarMix(nn.Module):
                 f"got {len(hidden_states)} layers; expected {self.num_layers}, as ElmoModel(..., "
                 "output_hidden_states=True).hidden_states has them"
             )
-        # Entries of a vector do not lift half precision, a vector would.
+        # Zero-dimensional scales leave a half-precision layer in its type, vectors would not.
         scales = self.gamma * self.weights[self.layers].softmax(0)
         mixed: torch.Tensor | None = None
         for scale, index in zip(scales, self.layers, strict=True):
             layer = hidden_states[index]
             if layer is None:
                 raise ValueError(
-                    f"layer {index} is to be mixed but was not returned; call the model with "
+                    f"layer {index} of the mix is None in hidden_states; call the model with "
                     f"output_hidden_states={self.layers}"
                 )
             if self.layer_norm is not None:
@@ -107,8 +107,8 @@ def normalize_layer(
     Args:
         layer: `(batch, words, hidden_size)`.
         mask: bool `(batch, words)`, False at padding; None: there is none.
-        words: the same, False at boundary words too; bilm-tf's statistics are theirs.
-        convention: whose program to follow.
+        words: the same, False at boundary words too; bilm-tf's mean and variance are theirs.
+        convention: the program whose normalization to follow.
     """
     counted = words if convention == "bilm-tf" and words is not None else mask
     precise = layer.to(torch.promote_types(layer.dtype, torch.float32))

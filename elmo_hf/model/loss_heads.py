@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of the task heads, and the checks of their labels.
 
-Each loss is a sum over what has a label, divided by how many labels there are in the whole batch
-that an optimizer step is made from: `num_items_in_batch`, which Trainer counts over all batches
-of a gradient accumulation, or else those of this call.
+Each loss is a sum over the labels, divided by the number of labels in the whole optimizer step:
+by `num_items_in_batch`, which Trainer counts over all batches of a gradient accumulation, or else
+by the number of labels in this call.
 """
 
 import torch
@@ -25,7 +25,7 @@ def sequence_loss(
         labels: `(batch,)` ids; for `"regression"` numbers `(batch,)` or `(batch, labels)`; for
             `"multi_label_classification"` 0 or 1 `(batch, labels)`. -100 is ignored, except in
             a regression.
-        problem_type: as `config.problem_type`; None: told from the labels, as BERT does.
+        problem_type: as `config.problem_type`; None: derived from the labels, as BERT does.
         num_items: labels of the whole step; None: those given here.
 
     Raises:
@@ -114,8 +114,10 @@ def span_loss(
 def check_label_ids(labels: torch.Tensor, shape: torch.Size, num_labels: int) -> None:
     """Raise ValueError unless the labels are ids below `num_labels`, or -100, of this shape."""
     _check_shape(labels, shape, "labels")
-    # A look at the values would stall an accelerator's queue and break a compiled graph.
+    # Reading the values would stall a GPU's queue, break a compiled graph and fail in vmap.
     if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if torch._C._are_functorch_transforms_active():
         return
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
     if len(wrong):

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The language model of ELMo: both directions' softmax and their loss (Peters et al. 2018)."""
+"""ELMo's language model: the softmax of both directions and its loss (Peters et al. 2018)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +27,14 @@ class ElmoForPreTrainingOutput(ModelOutput):
 
     Args:
         loss: mean of the directions' losses; with labels.
-        forward_logits: `(batch, words, lm_vocab_size)`; entry t scores the word at t + 1.
-        backward_logits: the same, scoring the word at t - 1; None without a backward stack.
+        forward_logits: `(batch, words, lm_vocab_size)`; row t scores the word at t + 1.
+        backward_logits: `(batch, words, lm_vocab_size)`; row t scores the word at t - 1. None
+            without a backward stack.
         hidden_states: as in `ElmoModelOutput`.
         states: as in `ElmoModelOutput`.
-        forward_loss: mean cross entropy of the words predicted, in nats; with labels.
-        backward_loss: the same; None without a backward stack.
+        forward_loss: mean cross entropy of the words that the forward stack predicts, in nats;
+            with labels.
+        backward_loss: the same of the backward stack, or None without one.
         attentions: None, as ELMo has no attention.
     """
 
@@ -49,7 +51,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
 @readable
 class ElmoTiedHead(nn.Module):
     """
-    What a softmax has of its own where the word table is its weight: the bias.
+    Output layer with tied weights: the word table is its weight, only the bias is its own.
 
     Args:
         config: the model's configuration.
@@ -76,7 +78,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         ValueError: `lm_vocab_size` is 0.
     """
 
-    # A batch's predicted words are fewer than its labels: Trainer shall average over batches.
+    # Trainer counts all labels, but boundary words predict in one direction only. So it must not
+    # pass that number; it then averages the losses of the batches.
     accepts_loss_kwargs = False
 
     def __init__(self, config: ElmoConfig) -> None:
@@ -126,11 +129,11 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
         Args:
             labels: LM vocabulary ids `(batch, words)` of the words themselves, boundaries
-                included, as `tokenizer(..., return_lm_labels=True)` gives them; -100 is ignored.
-                A word that a direction does not read predicts nothing there. It is predicted
-                itself unless its label is -100 or the mask `(batch, words)` makes it padding.
-            output_logits: whether to return the scores of all words. Default: unless the model is
-                in training mode and there are labels, whose loss can do without.
+                included, as `tokenizer(..., return_lm_labels=True)` returns them; -100 is
+                ignored. A word that a direction skips predicts nothing in that direction, but is
+                predicted, unless its label is -100 or the mask `(batch, words)` is 0 there.
+            output_logits: whether to return the logits. Default: True, except in training mode
+                with labels, where the loss is computed without them.
 
         Raises:
             ValueError: an argument has the wrong shape or range.
@@ -195,7 +198,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         Args:
             top: `(batch, words, projection_dim)`.
             logits: `(batch, words, lm_vocab_size)`, if they are there.
-            targets: what each word predicts, `(batch, words)`; -100: nothing.
+            targets: LM vocabulary id that each word predicts, `(batch, words)`; -100: none.
         """
         num_sampled = self.config.num_sampled_words if self.training else 0
         readable = runs_as_written([self.lm_head]) and all(map(is_own, self.lm_head.parameters()))
@@ -218,7 +221,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
 
 def _predictions(labels: torch.Tensor, mask: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What each word predicts, `(batch, words)` for each direction; -100: nothing."""
+    """Yield the ids that each word predicts, `(batch, words)`, per direction; -100: none."""
     nothing = labels.new_full((len(labels), 1), -100)
     following = torch.cat([labels[:, 1:], nothing], 1)
     preceding = torch.cat([nothing, labels[:, :-1]], 1)

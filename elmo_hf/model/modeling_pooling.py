@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows of a batch are words, and sentence vectors pooled from them."""
+"""Masks of a batch's words, and sentence vectors pooled from them."""
 
 import torch
 
@@ -14,13 +14,13 @@ def find_words(
     word_input_ids: torch.Tensor | None,
 ) -> torch.Tensor:
     """
-    Return bool `(batch, words)`: rows that are neither padding nor a boundary word.
+    Return bool `(batch, words)`, True at words that are neither padding nor a boundary.
 
     Args:
-        config: the model's configuration, whose `bos_token_id` and `eos_token_id` count.
+        config: the model's configuration; its `bos_token_id` and `eos_token_id` are boundaries.
         mask: bool `(batch, words)`, False at padding.
-        input_ids, word_input_ids: as in `ElmoModel.forward`. Without ids, when the model was
-            given `inputs_embeds`, no boundaries are known and every row of the mask is a word.
+        input_ids, word_input_ids: as in `ElmoModel.forward`. Without either, for a call with
+            `inputs_embeds`, boundaries are unknown and the mask itself is returned.
     """
     symbols = _first_symbols(config, input_ids, word_input_ids)
     if symbols is None:
@@ -39,11 +39,11 @@ def find_context(
     word_input_ids: torch.Tensor | None,
 ) -> torch.Tensor:
     """
-    Return bool `(batch, words)`: rows that an answer may begin or end at.
+    Return bool `(batch, words)`, True where an answer may begin or end.
 
-    Of a pair `<S> question </S> <S> context </S>` these are the words of the context, of a
-    single sentence all its words; and the first row, which stands for "no answer". Arguments
-    are those of `find_words`; without ids every row of the mask is one.
+    In a pair `<S> question </S> <S> context </S>` an answer may begin or end at the words of the
+    context, in a single sentence at all its words; in both at the first row, which stands for
+    "no answer". Arguments are those of `find_words`; without ids the mask itself is returned.
     """
     symbols = _first_symbols(config, input_ids, word_input_ids)
     if symbols is None:
@@ -60,11 +60,11 @@ def pool_words(
     vectors: torch.Tensor, words: torch.Tensor, pooling: str, num_directions: int
 ) -> torch.Tensor:
     """
-    Make one vector of each sentence; a sentence without words gets zeros.
+    Pool the vectors of each sentence to one; a sentence without words gets zeros.
 
     Args:
         vectors: `(batch, words, width)`.
-        words: bool `(batch, words)`, True where a row counts.
+        words: bool `(batch, words)`, True at the words to pool.
         pooling: `"mean"`, `"max"`, `"mean+max"`, or `"ends"`: the forward half of the last word
             and the backward half of the first, where each direction has read everything.
         num_directions: 1 if there is no backward half.
@@ -89,9 +89,9 @@ def pool_words(
 def _first_symbols(
     config: ElmoConfig, input_ids: torch.Tensor | None, word_input_ids: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """`(batch, words)`, the ids that tell boundaries; None if there are no ids."""
+    """Ids that mark boundary words, `(batch, words)`; None if there are no ids."""
     if config.uses_characters:
-        # A row begins with its begin-of-word symbol, a boundary's own symbol is next.
+        # A word's first symbol is begin-of-word; of a boundary the second one is its own symbol.
         return None if input_ids is None else input_ids[..., 1]
     return word_input_ids if input_ids is None else input_ids
 

@@ -40,7 +40,7 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         kept = {name: model_inputs.pop(name, None) for name in NOT_FOR_THE_MODEL}
-        output = self.model(**model_inputs)
+        output = self.model(**model_inputs, return_dict=True)
         logits = output.logits
         if output.get("tag_scores") is not None:
             log_marginals = self.model.log_marginals(logits, **model_inputs)

@@ -1,14 +1,25 @@
 """Corpora: the same vectors whatever the workers and batches, in order, one error at most."""
 
+import contextvars
 import itertools
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
-from elmo_hf.embedding import embed_corpus
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForPreTraining,
+    ElmoForTokenClassification,
+    ElmoModel,
+    ElmoTokenizer,
+    embed_corpus,
+)
 
 SENTENCES = [[f"w{i * j % 7}" for j in range(1 + i * 5 % 11)] for i in range(30)]
 
@@ -133,6 +144,50 @@ def test_the_number_of_threads_is_restored(model, tokenizer, workers):
     finally:
         torch.set_num_threads(before)
     assert threading.active_count() == alive
+
+
+def test_workers_run_in_the_context_of_the_call(model, tokenizer):
+    color, seen = contextvars.ContextVar("color", default="none"), set()
+    handle = model.register_forward_hook(lambda *_: seen.add(color.get()))
+    token = color.set("red")
+    vectors = embed_corpus(model, tokenizer, SENTENCES, workers=2)
+    color.reset(token)
+    try:
+        list(vectors)
+    finally:
+        handle.remove()
+    assert seen == {"red"}
+
+
+@pytest.mark.parametrize("head", [ElmoForPreTraining, ElmoForTokenClassification])
+def test_a_model_with_a_head_embeds_by_its_biLM(head, tokenizer):
+    torch.manual_seed(0)
+    config = ElmoConfig(filters=[[1, 4]], projection_dim=6, cell_dim=8, lm_vocab_size=9)
+    model = head(config).eval()
+    found = embed_corpus(model, tokenizer, SENTENCES)
+    for vectors, expected in zip(
+        found, embed_corpus(model.elmo, tokenizer, SENTENCES), strict=True
+    ):
+        np.testing.assert_array_equal(vectors, expected)
+
+
+UNFINISHED = """
+import torch
+from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer, embed_corpus
+torch.set_num_threads(2)
+model = ElmoModel(ElmoConfig(filters=[[1, 4]], projection_dim=6, cell_dim=8)).eval()
+vectors = embed_corpus(model, ElmoTokenizer(), [["a"]] * 40, window=10)
+next(vectors)
+"""
+
+
+def test_a_program_may_end_within_a_corpus(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", UNFINISHED]
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+    )
+    assert result.returncode == 0 and "ignored" not in result.stderr, result.stderr
 
 
 def test_workers_have_their_share_of_the_threads(model, tokenizer):

@@ -93,7 +93,7 @@ def test_batches_and_workers_do_not_change_the_scores(
     for score, same in zip(found, expected, strict=True):
         np.testing.assert_allclose(score.forward, same.forward, rtol=1e-5)
         np.testing.assert_allclose(score.backward, same.backward, rtol=1e-5)
-    assert finished == [4, 2]
+    assert sum(finished) == len(TEXT)
     assert torch.get_num_threads() == threads
 
 
