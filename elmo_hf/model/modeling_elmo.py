@@ -53,7 +53,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["ElmoEmbeddings", "ElmoLayer", "ElmoMixedLayer"]
     model_tags = ["elmo", "bilm"]
 
-<<<<<<< HEAD
     def reset_engines(self) -> None:
         """
         Drop all copies that the engines keep of the weights; the next call makes them anew.
@@ -63,20 +62,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, KeepsCopies):
                 module.reset_engine()
-=======
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
-    ) -> nn.Module:
-        """Return the input embeddings; raise ValueError for another number of rows than theirs."""
-        table = self.get_input_embeddings()
-        if new_num_tokens not in (None, table.num_embeddings):
-            raise ValueError(
-                f"the input embeddings have {table.num_embeddings} rows; {new_num_tokens} are no "
-                "use, as ELMo spells new words in the characters it has, and a model of word ids "
-                "knows those of its vocab.txt. Leave resize_token_embeddings out"
-            )
-        return table
->>>>>>> 5ca89cc (Share batches and workers between embedding and scoring)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -168,11 +168,11 @@ def _no_dropout_if_frozen(elmo: ElmoModel) -> Iterator[None]:
 
 class ElmoForSequenceClassification(ElmoTaskModel):
     """
-    ELMo with a linear layer over a vector of the whole sentence, or pair of sentences.
+    ELMo with a linear layer over the pooled vector of a sentence or a pair of sentences.
 
-    `config.classifier_pooling` makes the one vector of the words' mixed vectors; boundary words
-    count with `config.pool_boundaries` only. `config.problem_type`, or else the labels, decide
-    between classes, several labels at once and a regression.
+    `config.classifier_pooling` pools the words' mixed vectors, boundary words only with
+    `config.pool_boundaries`. `config.problem_type`, or else the type of the labels, decides
+    between single-label, multi-label and regression losses, as in BERT.
 
     Args:
         config: the model's configuration.
@@ -201,8 +201,8 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         Args:
             labels: class ids `(batch,)`; for a regression numbers `(batch,)` or `(batch,
                 num_labels)`; for several labels at once 0 or 1 `(batch, num_labels)`.
-            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
-                labels of the whole step. Default: those of this batch.
+            num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
+                the whole optimizer step. Default: the number of labels of this batch.
 
         Raises:
             ValueError: an argument has the wrong shape, type or range.
@@ -261,8 +261,8 @@ class ElmoForTokenClassification(ElmoTaskModel):
         Args:
             labels: ids `(batch, words)`, -100 at words that have none: boundaries and padding. A
                 CRF sums over the tags of an inner word without a label.
-            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
-                labels of the whole step. Default: those of this batch.
+            num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
+                the whole optimizer step. Default: the number of labels of this batch.
 
         Raises:
             ValueError: an argument has the wrong shape, type or range.
@@ -340,10 +340,10 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
     """
     ELMo that marks the span of the context which answers a question.
 
-    The tokenizer's pair `tokenizer(question, context)` is read as one sentence. Ends of the span
-    are looked for in the context and at the first row, which stands for "no answer"; everything
-    else, the question included, has the lowest number as its logit. The question is seen through
-    the LSTMs alone, so `config.classifier_lstm_dim` helps a frozen biLM.
+    The model reads the pair `tokenizer(question, context)` as one sentence. An answer may begin
+    and end in the context, or at the first row, which stands for "no answer"; logits of all other
+    rows, the question's included, are the lowest number of their type. Only LSTMs carry the
+    question to the context, so a frozen biLM needs a task biLSTM (`config.classifier_lstm_dim`).
 
     Args:
         config: the model's configuration.
@@ -371,12 +371,14 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         Score the rows as start and as end `(batch, words)`; words as in `ElmoModel`, and:
 
         Args:
-            start_positions, end_positions: rows of the answer's first and last word `(batch,)`,
-                of the first row if there is none. Those outside of the context are ignored.
-            num_items_in_batch: what the summed loss is divided by. Default: the answers given.
+            start_positions, end_positions: indices of the answer's first and last word
+                `(batch,)`, or twice the first row's (`<S>`) if there is no answer. Indices
+                outside of the context are ignored.
+            num_items_in_batch: divisor of the summed loss; Trainer passes the number of answers of
+                the whole optimizer step. Default: the number of answers of this batch.
 
         Raises:
-            ValueError: an argument has the wrong shape or type, or an end stands alone.
+            ValueError: an argument has the wrong shape or type, or one of the positions is missing.
         """
         task = self.encode(
             input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
@@ -399,7 +401,7 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
 
 class ElmoForMultipleChoice(ElmoTaskModel):
     """
-    ELMo that chooses between several sentences, each scored from a vector of its own.
+    ELMo that chooses between several sentences, each scored from its pooled vector.
 
     Args:
         config: the model's configuration; pooling as in `ElmoForSequenceClassification`.
@@ -429,9 +431,9 @@ class ElmoForMultipleChoice(ElmoTaskModel):
             input_ids: `(batch, choices, words, max_characters_per_token)`, or with words and
                 characters in one dimension, as `DataCollatorForMultipleChoice` leaves them; for
                 a token-input model `(batch, choices, words)`.
-            labels: the right choice `(batch,)`.
-            num_items_in_batch: what the summed loss is divided by; Trainer gives the number of
-                labels of the whole step. Default: those of this batch.
+            labels: index of the right choice `(batch,)`.
+            num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
+                the whole optimizer step. Default: the number of labels of this batch.
 
         Returns:
             Loss and logits; hidden states `(batch * choices, words, hidden_size)` on request.
