@@ -104,7 +104,7 @@ def test_parameters_are_counted_without_loading_them(converted):
 
 def test_the_translation_from_allennlp_is_the_readmes():
     rows = allennlp_table().splitlines()
-    assert rows[0] == "| AllenNLP | here |" and len(rows) >= 5
+    assert rows[0] == "| AllenNLP | elmo_hf |" and len(rows) >= 5
     assert all(row.startswith("|") for row in rows)
 
 

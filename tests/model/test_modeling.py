@@ -313,14 +313,6 @@ def test_states_of_another_precision_are_taken_in_the_model_s():
     assert torch.equal(found, expected)
 
 
-def test_new_tokens_need_no_rows():
-    model = make()
-    table = model.get_input_embeddings()
-    assert model.resize_token_embeddings() is model.resize_token_embeddings(262) is table
-    with pytest.raises(ValueError, match=r"262 rows; 300 .* Leave resize_token_embeddings out"):
-        model.resize_token_embeddings(300)
-
-
 def test_there_are_no_attentions():
     assert make()(IDS).attentions is None
 
