@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, set_seed
 
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer  # before transformers: hides its noise
+
+# isort: split
+from transformers import AutoTokenizer, set_seed
 
 SPECIALS = ["<S>", "</S>", "<UNK>"]
 WORD2VEC = {"window": 5, "min_count": 5, "negative": 5, "sg": 1, "sample": 1e-4, "epochs": 3}

@@ -192,11 +192,13 @@ def markdown(results: dict) -> str:
         [
             "# Tasks",
             "",
-            "Percent on the test part, mean ± standard deviation over seeds. The biLM is frozen "
-            "unless the row says otherwise; heads are linear but for the rows with a biLSTM, which "
-            "in tagging stands below a CRF, as in the paper. Heads train for a fixed number of "
-            "steps, the same for all tasks, and their last weights count: no figure is the best of "
-            "several.",
+            "Each figure is a score on the test part in percent: mean ± standard deviation over "
+            "seeds. A row is a kind of word vectors with a head: word2vec; a biLM with random "
+            "weights; the checkpoint's single layers; its learned mix (a weighted sum of all "
+            "layers, trained with the head). The biLM is frozen unless the row says otherwise. "
+            "Heads are linear; in the rows with a biLSTM this stands below the head, and in "
+            "tagging below a CRF, as in the paper. All heads of a row train for the same number "
+            "of steps, and the last weights are evaluated: no figure is the best of several.",
             "",
             *lines,
             "",

@@ -36,6 +36,8 @@ from transformers import set_seed
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 
+DEFAULTS = {"learning_rate": 1e-3, "per_device_train_batch_size": 32, "report_to": []}
+
 
 @dataclass
 class PreTrainingArguments(ScriptArguments):
@@ -242,7 +244,7 @@ def usage(folder):
 
 def main(argv: Sequence[str] | None = None):
     packages = ("accelerate", "datasets", "pyarrow")
-    arguments, training = parse_arguments(PreTrainingArguments, {}, argv, packages)
+    arguments, training = parse_arguments(PreTrainingArguments, DEFAULTS, argv, packages)
     with one_line_errors():
         job = make_job(arguments, training)
     run(job, arguments)

@@ -20,6 +20,8 @@ TEXT = "The river rose .\nIt rained .\n\nThe bank lent money .\n" * 20
 FILES = {
     "train.conll": TAGGED,
     "dev.conll": TAGGED,
+    "test.conll": TAGGED,
+    "raw.conll": TAGGED,
     "train.csv": RATED,
     "dev.csv": RATED,
     "text.txt": TEXT,
