@@ -126,7 +126,7 @@ def fetch(
         try:
             record = fetch_checkpoint(checkpoint, folder, keep)
         except KeyboardInterrupt:
-            message = "interrupted; the same command goes on with what has arrived"
+            message = "interrupted; files that arrived whole are kept for the next call"
             raise CommandError(message, 130) from None
     for note in record["notes"]:
         print(f"note: {note}")

@@ -9,12 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .registry import Checkpoint, Measurement
+from .registry import Checkpoint, Measurement, card_files
 
-ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "model_cards/template.md"
 MARKER = (
-    "<!-- Written by conversion.publish, which writes it anew each time. "
+    "<!-- Written by elmo-hf publish, which writes it anew each time. "
     "Without this line the card is yours, and stays as it is. -->"
 )
 
@@ -26,7 +24,7 @@ def render_card(
     Write the card of a converted folder.
 
     Args:
-        folder: what `conversion.convert` wrote.
+        folder: what `elmo-hf convert` wrote.
         repo_id: where it will stand on the Hub; the card's code loads it from there.
         checkpoint: what its authors state and this project measured.
         record: the folder's conversion.json.
@@ -36,7 +34,7 @@ def render_card(
     characters = config["max_characters_per_token"] if config["filters"] else 0
     return ModelCard.from_template(
         card_data(checkpoint),
-        template_path=str(TEMPLATE),
+        template_path=str(card_files() / "template.md"),
         marker=MARKER,
         title=checkpoint.title,
         repo_id=repo_id,
@@ -44,7 +42,7 @@ def render_card(
         has_softmax=config["lm_vocab_size"] > 0,
         facts=[*_facts(checkpoint, config, parameters), *_sources(record)],
         verification=record["verification"],
-        notes=record["notes"],
+        notes=[plain(note) for note in record["notes"]],
         evaluations=_table(checkpoint.evaluations),
         biases=_table(checkpoint.biases),
         languages=checkpoint.languages,
@@ -52,7 +50,7 @@ def render_card(
         licence=checkpoint.licence,
         page=checkpoint.page,
         citations="\n\n".join(checkpoint.citations),
-        allennlp=allennlp_table(),
+        allennlp=(card_files() / "allennlp.md").read_text(encoding="utf-8").strip(),
     )
 
 
@@ -87,13 +85,9 @@ def count_parameters(weights: Path) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in header.values())
 
 
-def allennlp_table() -> str:
-    """The README's translation table from AllenNLP."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"## Coming from AllenNLP\n[^#|]*((?:\|.*\n)+)", readme)
-    if found is None:
-        raise ValueError("README.md has no table under its heading 'Coming from AllenNLP'")
-    return found[1].strip()
+def plain(text: str) -> str:
+    """A text for one table cell or list item, in which nothing is markup."""
+    return re.sub(r"([|<`\[])", r"\\\1", " ".join(text.split()))
 
 
 def _facts(
@@ -117,14 +111,30 @@ def _facts(
 
 def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     source = record["source"]
-    yield "original format", source["format"]
+    yield "original format", plain(source["format"])
     for file in (source["weights"], *source.get("data", ()), source.get("options", {})):
-        if "sha256" in file:  # options may be told from the weights, without a file
-            yield "original file", f"`{file['file']}`, sha256 `{file['sha256']}`"
+        if "sha256" in file:  # options may be inferred from the weights, without a file
+            yield "original file", f"{plain(file['file'])}, sha256 `{plain(file['sha256'])}`"
     for file in record.get("downloads", ()):
-        yield "downloaded from", f"{file['address']} ({file['size']:,} bytes)"
+        yield "downloaded from", f"{plain(file['address'])} ({file['size']:,} bytes)"
+    yield "trust in the original files", trust(record)
+    if record.get("word_splitter"):
+        yield "word splitter for raw text", plain(str(record["word_splitter"]))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    yield "converted with", versions
+    yield "converted with", plain(versions)
+
+
+def trust(record: Mapping[str, Any]) -> str:
+    """How far it is known that the original files are their publisher's."""
+    kinds = {download["trust"] for download in record.get("downloads", ())}
+    if not kinds:
+        return "none: they were local files, and nothing says where they came from"
+    if kinds == {"registered"}:
+        return "their sha256 is the one that elmo_hf's registry states"
+    return (
+        "their sha256 is that of the first download on the machine that converted them; "
+        "no checksum of their publisher is known"
+    )
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
@@ -137,4 +147,4 @@ def _table(measurements: Sequence[Measurement]) -> str:
     return "\n".join(rows)
 
 
-__all__ = ["MARKER", "allennlp_table", "card_data", "count_parameters", "render_card"]
+__all__ = ["MARKER", "card_data", "count_parameters", "plain", "render_card", "trust"]

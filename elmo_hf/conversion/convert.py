@@ -16,12 +16,12 @@ from .allennlp import write_allennlp
 from .bilm_hdf5 import write_original
 from .formats import recognise
 from .originals import OpenModel, describe
-from .outputs import new_folder, write_json
+from .outputs import new_folder
+from .records import write_record
 from .sources import ALIGNMENT, open_source
 from .tables import WeightsError, one_line
 
 FORGET_BIASES = "original_forget_biases.safetensors"
-RECORD = "conversion.json"
 
 
 def convert(
@@ -85,8 +85,7 @@ def convert(
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
-        write_json(folder / RECORD, record)
-    return record
+        return write_record(folder, record)
 
 
 def save(model: OpenModel, folder: Path) -> None:

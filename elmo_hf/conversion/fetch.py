@@ -1,37 +1,58 @@
-"""Download a published checkpoint that you name, convert it to a Hub folder, and verify it."""
+"""Download a published checkpoint that the user names, convert it to a folder, and verify it."""
 
+import contextlib
 import http.client
-import os
 import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from .. import __version__
-from .convert import RECORD, convert
+from .checksums import checksum_file, keep_checksum, known_checksum
+from .convert import convert
 from .originals import describe
-from .outputs import write_json
+from .records import write_record
 from .registry import Checkpoint, SourceFile
 from .tables import WeightsError
 
 TIMEOUT_SECONDS = 60
-AGAIN = "what has arrived is kept: the same command goes on from there"
+MAX_BYTES = 8_000_000_000  # more than any known file; the limit where none is registered
+REGISTERED, SAME, FIRST = "registered", "same as the first download", "first download"
 
 bar = partial(tqdm, unit="B", unit_scale=True, unit_divisor=1000)
+
+
+@dataclass(frozen=True)
+class Download:
+    """
+    A file that has arrived.
+
+    Args:
+        address, size, sha256: where it came from, its bytes, their checksum.
+        trust: what the checksum was compared with: the registry's ("registered"), that of the
+            first download on this machine ("same as the first download"), or nothing, this being
+            the first ("first download").
+    """
+
+    address: str
+    size: int
+    sha256: str
+    trust: str
 
 
 def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str, Any]:
     """
     Download a checkpoint's files beside the output, convert them, and verify the result.
 
-    An interrupted download goes on at the next call where it stopped, if the server's file is
-    still the same.
+    Files that have arrived are kept if a later file or the conversion fails, so that the next
+    call needs not fetch them again.
 
     Args:
         checkpoint: an entry of the registry.
@@ -40,11 +61,11 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
 
     Returns:
         What is stored as conversion.json: the conversion's record, the checkpoint's name, and
-        each downloaded file's address, size and sha256.
+        each downloaded file's address, size, sha256 and trust.
 
     Raises:
         WeightsError: a file has no known address, does not arrive, has another size or sha256
-            than the registry says, or does not convert.
+            than the registry or its first download, or does not convert.
     """
     if not checkpoint.files:
         raise WeightsError(
@@ -55,29 +76,35 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
         raise WeightsError(f"{output} exists already; name a new folder, or remove it first")
     originals = output.with_name(f"{output.name}-original")
     originals.mkdir(parents=True, exist_ok=True)
-    downloads = [download(file, originals) for file in checkpoint.files]
+    try:
+        downloads = [download(file, originals) for file in checkpoint.files]
+    except BaseException:
+        with contextlib.suppress(OSError):
+            originals.rmdir()  # only if nothing has arrived
+        raise
     single = len(checkpoint.files) == 1
     try:
         record = convert(originals / checkpoint.files[0].name if single else originals, output)
     except WeightsError as error:
         raise WeightsError(f"{error} (what was downloaded is kept in {originals})") from error
-    record |= {"checkpoint": checkpoint.name, "downloads": [asdict(d) for d in downloads]}
-    write_json(output / f"{RECORD}.new", record)
-    os.replace(output / f"{RECORD}.new", output / RECORD)
+    record["notes"] += [note for each in downloads for note in _keep(each)]
+    record |= {"checkpoint": checkpoint.name, "downloads": [asdict(each) for each in downloads]}
+    record = write_record(output, record)
     if not keep:
         shutil.rmtree(originals)
     return record
 
 
-def download(file: SourceFile, folder: Path) -> SourceFile:
+def download(file: SourceFile, folder: Path) -> Download:
     """
     Get a file, unless it is there already, and check it.
 
-    Returns:
-        The file with the size and sha256 that it has.
+    An interrupted download goes on at the next call where it stopped, if the server can tell that
+    its file is still the same.
 
     Raises:
-        WeightsError: it does not arrive complete, or is not what the registry says.
+        WeightsError: it does not arrive complete, or is not what the registry says or what the
+            address gave the first time.
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     if not target.exists():
@@ -86,19 +113,63 @@ def download(file: SourceFile, folder: Path) -> SourceFile:
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.address} answers {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
-            raise WeightsError(f"{file.address} did not arrive: {error}; {AGAIN}") from error
-        os.replace(part, target)
+            message = f"{file.address} did not arrive: {error}; {_next_time(part)}"
+            raise WeightsError(message) from error
+        part.replace(target)
         _validator_of(part).unlink(missing_ok=True)
-    found = SourceFile(file.address, target.stat().st_size, describe(target)["sha256"])
-    for kind in ("size", "sha256"):
-        expected, actual = getattr(file, kind), getattr(found, kind)
-        if expected is not None and actual != expected:
-            target.unlink()
-            raise WeightsError(
-                f"{file.address} has {kind} {actual}, but {expected} is registered: removed. "
-                "Somebody has changed the file, or it was damaged on its way"
-            )
-    return found
+    return _check(file, target)
+
+
+def _check(file: SourceFile, target: Path) -> Download:
+    """Compare a file with the registry, or with its first download; remove it if it differs."""
+    size, sha256 = target.stat().st_size, describe(target)["sha256"]
+    first = None if file.sha256 else known_checksum(file.address)
+    if file.size not in (None, size):
+        problem = f"has size {size}, but {file.size} is registered"
+    elif file.sha256 not in (None, sha256):
+        problem = f"has sha256 {sha256}, but {file.sha256} is registered"
+    elif first not in (None, sha256):
+        kept = checksum_file(file.address)
+        problem = (
+            f"has sha256 {sha256}, but its first download on this machine had {first}; if its "
+            f"publisher announced another file, delete {kept} and fetch again"
+        )
+    else:
+        trust = REGISTERED if file.sha256 else SAME if first else FIRST
+        return Download(file.address, size, sha256, trust)
+    target.unlink()
+    raise WeightsError(
+        f"{file.address} {problem}. It was removed: somebody has changed the file, or it was "
+        "damaged on its way"
+    )
+
+
+def _keep(file: Download) -> list[str]:
+    """Keep a first download's checksum; return notes for the record."""
+    notes = []
+    if urlsplit(file.address).scheme == "http":
+        notes.append(f"{file.address} came without encryption: it may have been changed on its way")
+    if file.trust == FIRST:
+        try:
+            keep_checksum(file.address, file.sha256)
+        except OSError as error:
+            notes.append(f"the checksum of {file.address} could not be kept here: {error}")
+    return notes
+
+
+# --- One request ---
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the same scheme, or to https, and no others."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if new not in (old, "https"):
+            raise WeightsError(f"{req.full_url} redirects from {old} to {newurl}: not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _receive(file: SourceFile, part: Path) -> None:
@@ -110,7 +181,8 @@ def _receive(file: SourceFile, part: Path) -> None:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator.read_text()}
     request = urllib.request.Request(file.address, headers=headers)
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        opener = urllib.request.build_opener(_SafeRedirects)
+        response = opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:  # 416: there is nothing behind what has arrived
             raise
@@ -120,17 +192,36 @@ def _receive(file: SourceFile, part: Path) -> None:
         if response.status != 206:
             start = 0
         total = _total_size(response.headers, start)
-        if file.size is not None and total not in (None, file.size):
-            raise OSError(f"it has {total} bytes, but {file.size} are registered")
+        _check_size(file, total)
         _remember(response.headers, validator)
-        _copy(response, part, start, total)
+        _copy(response, part, start, total, file.size or total or MAX_BYTES)
     if total is not None and part.stat().st_size != total:
         raise OSError(f"{part.stat().st_size} of {total} bytes are here")
 
 
+def _check_size(file: SourceFile, announced: int | None) -> None:
+    """Raise WeightsError where a server announces another size, or an absurd one."""
+    if announced is None:
+        return
+    if file.size not in (None, announced):
+        raise WeightsError(
+            f"{file.address} has {announced} bytes, but {file.size} are registered: not fetched"
+        )
+    if announced > MAX_BYTES:
+        raise WeightsError(f"{file.address} has {announced} bytes, more than any known weights")
+
+
 def _validator_of(part: Path) -> Path:
-    """Where the sign is kept by which the server knows whether its file is still the same."""
+    """Holds the ETag or date by which the server knows whether its file is still the same."""
     return part.with_name(f"{part.name}.validator")
+
+
+def _next_time(part: Path) -> str:
+    """What the next call will do with a part; one that cannot be continued is removed."""
+    if part.exists() and _validator_of(part).exists():
+        return "what has arrived is kept: the same command goes on from there"
+    part.unlink(missing_ok=True)
+    return "the same command starts this file again"
 
 
 def _remember(headers: Mapping[str, str], validator: Path) -> None:
@@ -143,7 +234,7 @@ def _remember(headers: Mapping[str, str], validator: Path) -> None:
 
 
 def _total_size(headers: Mapping[str, str], start: int) -> int | None:
-    """The whole file's bytes as the server tells them; OSError if its part starts elsewhere."""
+    """The whole file's bytes as the server states them; OSError if its part starts elsewhere."""
     if not start:
         length = headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
@@ -153,12 +244,21 @@ def _total_size(headers: Mapping[str, str], start: int) -> int | None:
     return int(total) if total.isdigit() else None
 
 
-def _copy(response: Any, part: Path, start: int, total: int | None) -> None:
-    name = part.name.removesuffix(".part")
+def _copy(response: IO[bytes], part: Path, start: int, total: int | None, limit: int) -> None:
+    """Append a response to a part; WeightsError, without the part, at a byte beyond the limit."""
+    name, size = part.name.removesuffix(".part"), start
     with (
         part.open("ab" if start else "wb") as file,
         bar(desc=name, initial=start, total=total) as progress,
     ):
-        while chunk := response.read(1 << 18):
+        while size <= limit and (chunk := response.read(min(1 << 18, limit + 1 - size))):
             file.write(chunk)
             progress.update(len(chunk))
+            size += len(chunk)
+    if size > limit:
+        part.unlink()
+        _validator_of(part).unlink(missing_ok=True)
+        raise WeightsError(f"{name} has more than the {limit} bytes expected: stopped and removed")
+
+
+__all__ = ["Download", "download", "fetch"]

@@ -3,23 +3,22 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..model.configuration_elmo import AUTO_MAP
 from .cards import MARKER, render_card
-from .convert import RECORD
 from .originals import describe
+from .records import RECORD, read_record
 from .registry import REGISTRY, Checkpoint, find, read_registry
 from .tables import WeightsError
-from .verification import Difference
 
 CARD = "README.md"
 # The base of the Hub's errors is its HTTP client's, of which there have been several.
@@ -28,7 +27,14 @@ NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OS
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be uploaded; `card` is None where the folder holds a card of the user's own."""
+    """
+    What will be uploaded.
+
+    Args:
+        card: the text of README.md; None where the folder holds a card of the user's own.
+        left_out: files of the folder that the conversion did not write.
+        checksums: the sha256 of every file but the card, as they were when they were checked.
+    """
 
     folder: Path
     repo_id: str
@@ -37,6 +43,7 @@ class Plan:
     left_out: tuple[str, ...]
     card: str | None
     notes: tuple[str, ...]
+    checksums: Mapping[str, str]
 
     def __str__(self) -> str:
         """Say what would be done, a line for each file."""
@@ -68,12 +75,12 @@ def prepare(
     Check a converted folder and say what will be uploaded; touches neither folder nor network.
 
     Args:
-        folder: what `conversion.convert` or `conversion.fetch` wrote.
+        folder: what `elmo-hf convert` or `elmo-hf fetch` wrote.
         repo_id: the Hub's name for it, `NAME` or `NAMESPACE/NAME`.
         private: whether only its owners may see it.
         checkpoint: whose facts the card states; None: what conversion.json names, or the only
             one of `facts`.
-        facts: a file like checkpoints.toml; what model_cards/facts tells is added.
+        facts: a file like checkpoints.toml; model_cards/facts adds to it.
 
     Raises:
         WeightsError: the folder is not verified, not complete, or not what was verified, or the
@@ -85,7 +92,7 @@ def prepare(
         raise WeightsError(f"{repo_id!r} is no name for a repository: {error}") from error
     record = read_record(folder)
     check_files(folder, record)
-    check_code(folder)
+    check_code(folder, record["files"])
     card, notes = None, []
     if not _is_own_card(folder / CARD):
         chosen = _choose(record, checkpoint, facts)
@@ -95,7 +102,8 @@ def prepare(
     files = tuple(sorted({*record["files"], RECORD, CARD}))
     others = (path.name for path in folder.iterdir())
     left_out = tuple(sorted(name for name in others if name not in files))
-    return Plan(folder, repo_id, private, files, left_out, card, tuple(notes))
+    checksums = {**record["files"], RECORD: describe(folder / RECORD)["sha256"]}
+    return Plan(folder, repo_id, private, files, left_out, card, tuple(notes), checksums)
 
 
 def upload(plan: Plan) -> str:
@@ -105,7 +113,8 @@ def upload(plan: Plan) -> str:
     After an interruption the same call goes on: what the Hub has already is not sent again.
 
     Raises:
-        WeightsError: the repository is public already although a private one was asked for.
+        WeightsError: a file has changed since it was checked, or the repository is public already
+            although a private one was asked for.
         OSError and the HTTP client's errors: the Hub refuses, or is out of reach.
     """
     api = HfApi(library_name="elmo_hf", library_version=__version__)
@@ -116,49 +125,35 @@ def upload(plan: Plan) -> str:
         new = plan.folder / f".{CARD}.new"
         new.write_text(plan.card, encoding="utf-8")
         os.replace(new, plan.folder / CARD)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=plan.folder,
-        allow_patterns=list(plan.files),
-        commit_message="Publish a verified conversion",
-    )
+    operations = [CommitOperationAdd(name, plan.folder / name) for name in plan.files]
+    for operation in operations:
+        name = operation.path_in_repo
+        if operation.upload_info.sha256.hex() != plan.checksums.get(name) and name != CARD:
+            raise _changed(plan.folder / name)
+    message = "Publish a verified conversion"
+    commit = api.create_commit(repo_id, operations, commit_message=message)
     return str(commit.commit_url)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return a folder's conversion.json; WeightsError unless it says that all was verified."""
-    again = "convert the original again with elmo-hf convert"
-    path = folder / RECORD
-    if not path.is_file():
-        raise WeightsError(f"{folder} holds no {RECORD}, so nothing vouches for it; {again}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = [Difference(**entry) for entry in record["verification"]["differences"]]
-        failed = [str(difference) for difference in found if not difference.passed]
-        complete = bool(found) and "model.safetensors" in dict(record["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no record of a verified conversion; {again}") from error
-    if failed or not complete:
-        problem = "; ".join(failed) or "nothing was verified"
-        raise WeightsError(f"{path} says that the verification failed: {problem}; {again}")
-    return dict(record)
-
-
 def check_files(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise WeightsError unless every verified file is there, byte for byte."""
+    """Raise WeightsError unless every verified file is there, byte for byte, and no link."""
+    for name in (RECORD, CARD, *record["files"]):
+        if (folder / name).is_symlink():
+            raise WeightsError(
+                f"{folder / name} is a symbolic link, which may lead to any file of this machine; "
+                "put the file itself there"
+            )
     for name, sha256 in record["files"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise WeightsError(f"{path} is missing, although {RECORD} names it")
         if describe(path)["sha256"] != sha256:
-            raise WeightsError(
-                f"{path} is not what was verified: its sha256 differs from {RECORD}'s. Publish a "
-                "model of your own with model.push_to_hub and tokenizer.push_to_hub"
-            )
+            raise _changed(path)
 
 
-def check_code(folder: Path) -> None:
-    """Raise WeightsError unless the folder opens with every auto class where elmo_hf is missing."""
+def check_code(folder: Path, files: Collection[str] | None = None) -> None:
+    """Raise WeightsError unless all of `files`, by default the folder's, open without elmo_hf."""
+    files = [path.name for path in folder.iterdir()] if files is None else files
     references: list[str] = []
     for file, names in (("config.json", AUTO_MAP), ("tokenizer_config.json", ["AutoTokenizer"])):
         path = folder / file
@@ -170,11 +165,20 @@ def check_code(folder: Path) -> None:
         for value in auto_map.values():
             references += [value] if isinstance(value, str) else value
     needed = {str(name).partition(".")[0] for name in references if name}
-    for path in folder.glob("*.py"):
-        needed |= set(re.findall(r"^\s*from \.(\w+) import", path.read_text("utf-8"), re.M))
-    absent = sorted(name for name in needed if not (folder / f"{name}.py").is_file())
+    for name in files:
+        if name.endswith(".py"):
+            text = (folder / name).read_text(encoding="utf-8")
+            needed |= set(re.findall(r"^\s*from \.(\w+) import", text, re.M))
+    absent = sorted({f"{name}.py" for name in needed}.difference(files))
     if absent:
-        raise WeightsError(f"{folder} lacks the source file {absent[0]}.py")
+        raise WeightsError(f"{folder} lacks the source file {absent[0]}, or {RECORD} its name")
+
+
+def _changed(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} is not what was verified: its sha256 differs from {RECORD}'s. Publish a "
+        "model of your own with model.push_to_hub and tokenizer.push_to_hub"
+    )
 
 
 def _choose(record: Mapping[str, Any], name: str | None, facts: Path) -> Checkpoint:
@@ -190,7 +194,11 @@ def _choose(record: Mapping[str, Any], name: str | None, facts: Path) -> Checkpo
 
 
 def _is_own_card(path: Path) -> bool:
-    return path.is_file() and MARKER not in path.read_text(encoding="utf-8")
+    """Whether a card is the user's: ours has the marker as its first line, after its metadata."""
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return not re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S).lstrip().startswith(MARKER)
 
 
 def explain(error: BaseException) -> str:

@@ -1,8 +1,8 @@
 """
 What is known about each published checkpoint.
 
-How to get it and on which terms stands in checkpoints.toml; what its card tells beside that, in a
-file of facts of its own, model_cards/facts/NAME.toml.
+checkpoints.toml says where its files are and on which terms; what else its card states is in a
+file of its own, model_cards/facts/NAME.toml.
 """
 
 import difflib
@@ -21,8 +21,7 @@ else:
     import tomli as tomllib
 
 REGISTRY = Path(__file__).with_name("checkpoints.toml")
-FACTS = Path(__file__).parents[2] / "model_cards/facts"
-TOLD_BY_CARDS = {"training_data", "stated", "evaluations", "biases"}
+CARD_FIELDS = {"training_data", "stated", "evaluations", "biases"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Checkpoint:
 
     Args:
         name: what the commands call it.
+        aliases: other names for it, for instance Flair's.
         title: what its card calls it.
         format: the format of the original files, in words.
         page: where its authors describe it.
@@ -83,6 +83,7 @@ class Checkpoint:
     licence: str
     hub_license: str = "unknown"
     languages: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     files: tuple[SourceFile, ...] = ()
     training_data: str = "not stated"
     stated: tuple[str, ...] = ()
@@ -101,26 +102,34 @@ class Checkpoint:
         return f"about {self.parameters * 4 / 1e6:,.0f} MB" if self.parameters else "size not known"
 
 
-def read_registry(path: Path = REGISTRY, facts: Path = FACTS) -> dict[str, Checkpoint]:
+def card_files() -> Path:
+    """The folder with facts/, template.md and allennlp.md: model_cards/, or its copy in a wheel."""
+    in_wheel = Path(__file__).with_name("model_cards")
+    return in_wheel if in_wheel.is_dir() else Path(__file__).parents[2] / "model_cards"
+
+
+def read_registry(path: Path = REGISTRY, facts: Path | None = None) -> dict[str, Checkpoint]:
     """
     Read the checkpoints of a file like checkpoints.toml, by name.
 
     Args:
         path: the file.
-        facts: a folder; the facts in NAME.toml there are added to those of checkpoint NAME.
+        facts: a folder; NAME.toml there adds to the fields of checkpoint NAME. By default
+            model_cards/facts.
 
     Raises:
         WeightsError: a file is missing or no TOML, or a checkpoint lacks a field or has one
             that is unknown or stands in both files.
     """
+    facts = facts or card_files() / "facts"
     content = _read(path)
     citations = content.pop("citations", {})
     found = {}
-    for name, said in content.items():
+    for name, fields in content.items():
         try:
-            for entry in _variants(name, said):
-                told = _told_by_card(facts / f"{entry['name']}.toml", entry)
-                checkpoint = _checkpoint(entry | told, citations)
+            for entry in _variants(name, fields):
+                more = _card_fields(facts / f"{entry['name']}.toml", entry)
+                checkpoint = _checkpoint(entry | more, citations)
                 found[checkpoint.name] = checkpoint
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise WeightsError(f"{path.name}: checkpoint {name}: {error}") from error
@@ -128,10 +137,13 @@ def read_registry(path: Path = REGISTRY, facts: Path = FACTS) -> dict[str, Check
 
 
 def find(name: str, registry: Mapping[str, Checkpoint] | None = None) -> Checkpoint:
-    """Return a checkpoint by its name; WeightsError with the nearest names if there is none."""
+    """Return a checkpoint by name or alias; WeightsError with the nearest if there is none."""
     registry = read_registry() if registry is None else registry
     if name in registry:
         return registry[name]
+    for checkpoint in registry.values():
+        if name in checkpoint.aliases:
+            return checkpoint
     near = difflib.get_close_matches(name, registry) or [n for n in registry if name in n][:5]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise WeightsError(f"there is no checkpoint {name!r}; {hint}`elmo-hf fetch --list` lists them")
@@ -144,15 +156,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
-def _told_by_card(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts in `path`, none if there is no such file."""
-    told = _read(path) if path.is_file() else {}
-    if strange := sorted(told.keys() - TOLD_BY_CARDS):
-        known = ", ".join(sorted(TOLD_BY_CARDS))
+def _card_fields(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a file of facts adds to an entry, none if there is no such file."""
+    fields = _read(path) if path.is_file() else {}
+    if strange := sorted(fields.keys() - CARD_FIELDS):
+        known = ", ".join(sorted(CARD_FIELDS))
         raise ValueError(f"{path} has {strange[0]}; expected only {known}")
-    if twice := sorted(told.keys() & entry.keys()):
+    if twice := sorted(fields.keys() & entry.keys()):
         raise ValueError(f"{twice[0]} stands in {path} too; keep one of the two")
-    return told
+    return fields
 
 
 def _variants(name: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -187,4 +199,12 @@ def _checkpoint(entry: dict[str, Any], citations: Mapping[str, str]) -> Checkpoi
     return Checkpoint(**made_of)
 
 
-__all__ = ["FACTS", "REGISTRY", "Checkpoint", "Measurement", "SourceFile", "find", "read_registry"]
+__all__ = [
+    "REGISTRY",
+    "Checkpoint",
+    "Measurement",
+    "SourceFile",
+    "card_files",
+    "find",
+    "read_registry",
+]

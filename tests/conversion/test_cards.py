@@ -5,12 +5,14 @@ import json
 import re
 
 import pytest
+import torch
 from helpers.originals import VARIANTS, options, random_arrays, write_original
 from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoTokenizer
 
+import elmo_hf
 from elmo_hf import ElmoModel
-from elmo_hf.conversion.cards import allennlp_table, count_parameters, render_card
+from elmo_hf.conversion.cards import count_parameters, render_card
 from elmo_hf.conversion.convert import convert
 from elmo_hf.conversion.registry import Measurement, find, read_registry
 
@@ -102,10 +104,52 @@ def test_parameters_are_counted_without_loading_them(converted):
     assert counted == ElmoModel.from_pretrained(converted).num_parameters()
 
 
-def test_the_translation_from_allennlp_is_the_readmes():
-    rows = allennlp_table().splitlines()
-    assert rows[0] == "| AllenNLP | elmo_hf |" and len(rows) >= 5
-    assert all(row.startswith("|") for row in rows)
+def test_the_translation_from_allennlp_runs(converted):
+    text = card(converted, find("german"), str(converted)).text
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    table = text.partition("## Coming from AllenNLP")[2]
+    namespace = {"elmo_hf": elmo_hf, "torch": torch, "sentences": [["A", "river", "bank"]]}
+    exec(code.replace(", trust_remote_code=True", ""), namespace)
+    batch, embedding, mix = re.findall(r"^\| `[^`]*` \| `([^`]*)`", table, re.MULTILINE)
+    namespace["inputs"] = eval(batch, namespace)
+    assert eval(embedding, namespace).shape == (3, 3, 24)
+    torch.testing.assert_close(
+        eval(mix, namespace), torch.stack(namespace["layers"]).mean(0), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_nothing_in_a_record_becomes_markup(converted):
+    record = json.loads((converted / "conversion.json").read_text())
+    record["source"]["weights"]["file"] = "a | b`\n# Licence\nMIT"
+    record["notes"] = ["![x](https://evil)\n\n## Evaluation\n<script>"]
+    text = render_card(converted, "me/elmo", find("german"), record).text
+    assert text.count("\n## Evaluation\n") == 1 and "\n# Licence" not in text
+    assert "![x]" not in text and "<script>" not in text.replace("\\<", "")
+    row = next(line for line in text.splitlines() if "MIT" in line and "original file" in line)
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.parametrize(
+    ("trusts", "words"),
+    [
+        ([], "none: they were local files"),
+        (["registered", "registered"], "the one that elmo_hf's registry states"),
+        (["registered", "first download"], "that of the first download"),
+        (["same as the first download"], "no checksum of their publisher is known"),
+    ],
+)
+def test_the_card_says_how_far_the_original_files_can_be_trusted(converted, trusts, words):
+    record = json.loads((converted / "conversion.json").read_text())
+    download = {"address": "https://a/b", "size": 1, "sha256": "0" * 64}
+    record["downloads"] = [{**download, "trust": trust} for trust in trusts]
+    text = render_card(converted, "me/elmo", find("german"), record).text
+    assert re.search(rf"\| trust in the original files \| .*{words}", text)
+
+
+def test_the_card_names_the_word_splitter(converted):
+    record = json.loads((converted / "conversion.json").read_text())
+    text = render_card(converted, "me/elmo", find("german"), {**record, "word_splitter": "1b"}).text
+    assert "| word splitter for raw text | 1b |" in text
 
 
 def test_a_token_input_model_has_no_longest_word(tmp_path):

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.request import Request
 
 import pytest
 import torch
 from helpers.originals import options, random_arrays, write_original
+from huggingface_hub import constants
 
 from conversion.fetch import main
 from elmo_hf import ElmoModel
 from elmo_hf.conversion import fetch as fetching
 from elmo_hf.conversion import registry
-from elmo_hf.conversion.fetch import download, fetch
+from elmo_hf.conversion.fetch import Download, _SafeRedirects, download, fetch
 from elmo_hf.conversion.registry import Checkpoint, SourceFile
 from elmo_hf.conversion.tables import WeightsError
 
@@ -24,6 +28,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         self.server.seen.append(dict(self.headers))
+        if self.path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[self.path])
+            return self.end_headers()
         content = server.files.get(self.path)
         if content is None:
             return self.send_error(404)
@@ -39,7 +47,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {claimed}-{len(content) - 1}/{len(content)}")
         if server.tags:
             self.send_header("ETag", tag)
-        self.send_header("Content-Length", str(len(content) - start))
+        if server.lengths:
+            self.send_header("Content-Length", str(server.announced or len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:][: server.limit])
 
@@ -48,11 +57,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 10)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path_factory.mktemp("cache")))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files, running.seen = {}, []
+        running.files, running.redirects, running.seen = {}, {}, []
+        running.lengths, running.announced = True, None
         running.limit, running.shift, running.tags = None, 0, True
         running.address = f"http://127.0.0.1:{running.server_port}"
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
@@ -79,6 +90,8 @@ def test_a_checkpoint_is_downloaded_converted_and_recorded(tmp_path, server, che
     weights = next(d for d in record["downloads"] if d["address"].endswith("weights.hdf5"))
     assert weights["sha256"] == record["source"]["weights"]["sha256"]
     assert weights["size"] == len(server.files["/elmo/weights.hdf5"])
+    assert weights["trust"] == "first download"
+    assert sum("came without encryption" in note for note in record["notes"]) == 2
     assert ElmoModel.from_pretrained(tmp_path / "ours").dtype == torch.float32
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
@@ -106,7 +119,7 @@ def test_a_file_that_changed_meanwhile_is_begun_again(tmp_path, server):
 
 def test_without_a_sign_of_sameness_nothing_is_pieced_together(tmp_path, server):
     server.files, server.limit, server.tags = {"/a": b"x" * 500}, 100, False
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="the same command starts this file again"):
         download(SourceFile(server.address + "/a"), tmp_path)
     server.limit = None
     download(SourceFile(server.address + "/a"), tmp_path)
@@ -140,8 +153,76 @@ def test_what_differs_from_the_registry_is_refused_and_removed(tmp_path, server,
 def test_what_agrees_with_the_registry_is_taken(tmp_path, server):
     server.files = {"/a": b"x" * 50}
     known = SourceFile(server.address + "/a", 50, hashlib.sha256(b"x" * 50).hexdigest())
-    assert download(known, tmp_path) == known
-    assert download(known, tmp_path) == known and len(server.seen) == 1
+    arrived = Download(known.address, known.size, known.sha256, "registered")
+    assert download(known, tmp_path) == arrived
+    assert download(known, tmp_path) == arrived and len(server.seen) == 1
+
+
+def test_what_differs_from_the_first_download_is_refused(tmp_path, server, checkpoint):
+    fetch(checkpoint, tmp_path / "first")
+    record = fetch(checkpoint, tmp_path / "second")
+    assert {d["trust"] for d in record["downloads"]} == {"same as the first download"}
+    arrays = random_arrays(options(), seed=1)
+    other = write_original(tmp_path / "other", options(), arrays)
+    server.files["/elmo/weights.hdf5"] = (other / "weights.hdf5").read_bytes()
+    with pytest.raises(WeightsError, match="its first download on this machine had") as caught:
+        fetch(checkpoint, tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+    Path(re.search(r"delete (\S+)", str(caught.value))[1]).unlink()
+    assert fetch(checkpoint, tmp_path / "third")["verification"]
+
+
+def test_a_file_that_does_not_convert_is_not_remembered(tmp_path, server, checkpoint):
+    whole = server.files["/elmo/weights.hdf5"]
+    server.files["/elmo/weights.hdf5"] = whole[:-1]
+    with pytest.raises(WeightsError, match="is no complete HDF5 file"):
+        fetch(checkpoint, tmp_path / "ours")
+    server.files["/elmo/weights.hdf5"] = whole
+    assert fetch(checkpoint, tmp_path / "too")["verification"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, server, checkpoint, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file"))
+    notes = fetch(checkpoint, tmp_path / "ours")["notes"]
+    assert sum("could not be kept here" in note for note in notes) == 2
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_registered_size_is_a_limit(tmp_path, server, lengths):
+    server.files, server.lengths = {"/a": b"x" * 50_000_000}, lengths
+    with pytest.raises(WeightsError, match=r"300 are registered|more than the 300 bytes expected"):
+        download(SourceFile(server.address + "/a", size=300), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_registered_size_there_is_a_general_limit(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(fetching, "MAX_BYTES", 1000)
+    server.files = {"/a": b"x" * 2000}
+    with pytest.raises(WeightsError, match="2000 bytes, more than any known weights"):
+        download(SourceFile(server.address + "/a"), tmp_path)
+    server.lengths = False
+    with pytest.raises(WeightsError, match="more than the 1000 bytes expected"):
+        download(SourceFile(server.address + "/a"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1:9/a", "file:///etc/hosts", "data:,a"])
+def test_a_redirect_to_another_scheme_is_not_followed(tmp_path, server, address):
+    server.redirects = {"/a": address}
+    with pytest.raises(WeightsError, match=r"redirects from http to|answers 302"):
+        download(SourceFile(server.address + "/a"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_redirect_never_leaves_encryption():
+    asked = Request("https://host/a")
+    with pytest.raises(WeightsError, match="redirects from https to http://host/a: not followed"):
+        _SafeRedirects().redirect_request(asked, None, 302, "", {}, "http://host/a")
+    kept = _SafeRedirects().redirect_request(asked, None, 302, "", {}, "https://other/a")
+    assert kept.full_url == "https://other/a"
+    upgraded = Request("http://host/a")
+    assert _SafeRedirects().redirect_request(upgraded, None, 302, "", {}, "https://host/a")
 
 
 def test_failures_are_one_line_and_leave_no_folder(

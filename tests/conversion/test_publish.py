@@ -6,18 +6,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.hub_server import TOKEN, HubServer
 from helpers.originals import options, random_arrays, write_original
+from huggingface_hub import HfApi
 
 from conversion.publish import main
 from elmo_hf import ElmoModel, ElmoTokenizer
 from elmo_hf.conversion.cards import MARKER
 from elmo_hf.conversion.convert import convert
 from elmo_hf.conversion.originals import describe
-from elmo_hf.conversion.publish import check_code, prepare
+from elmo_hf.conversion.publish import check_code, prepare, upload
+from elmo_hf.conversion.records import write_record
 from elmo_hf.conversion.tables import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -191,9 +194,10 @@ def test_a_dry_run_says_everything_and_does_nothing(folder, capsys):
 
 
 def edit_record(folder, change):
+    """Change a record as a forger would, who seals it again."""
     record = json.loads((folder / "conversion.json").read_text())
     change(record)
-    (folder / "conversion.json").write_text(json.dumps(record))
+    write_record(folder, record)
 
 
 def flip_a_bit(path):
@@ -202,16 +206,30 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+def link_elsewhere(path):
+    other = path.parent.parent / "secret"
+    other.write_bytes(path.read_bytes() if path.exists() else b"a password")
+    path.unlink(missing_ok=True)
+    path.symlink_to(other)
+
+
 def spoil(name, value):
     return lambda folder: edit_record(
         folder, lambda record: record["verification"]["differences"][1].update({name: value})
     )
 
 
+def soften(folder, name, value):
+    """Change a figure of the record in an editor."""
+    record = json.loads((folder / "conversion.json").read_text())
+    record["verification"]["differences"][0][name] = value
+    (folder / "conversion.json").write_text(json.dumps(record, indent=2))
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda folder: (folder / "conversion.json").unlink(), "nothing vouches for it"),
+        (lambda folder: (folder / "conversion.json").unlink(), "For a model that you trained"),
         (lambda folder: (folder / "conversion.json").write_text("{"), "is no record"),
         (lambda folder: edit_record(folder, lambda r: r.pop("verification")), "is no record"),
         (lambda folder: edit_record(folder, lambda r: r.pop("files")), "is no record"),
@@ -225,6 +243,18 @@ def spoil(name, value):
         (lambda folder: flip_a_bit(folder / "model.safetensors"), "is not what was verified"),
         (lambda folder: flip_a_bit(folder / "config.json"), "is not what was verified"),
         (lambda folder: (folder / "layer_lstm.py").unlink(), "layer_lstm.py is missing"),
+        (lambda folder: link_elsewhere(folder / "model.safetensors"), "is a symbolic link"),
+        (lambda folder: link_elsewhere(folder / "README.md"), "is a symbolic link"),
+        (
+            lambda folder: edit_record(folder, lambda r: r["files"].pop("layer_lstm.py")),
+            "lacks the source file layer_lstm.py",
+        ),
+        (
+            lambda folder: edit_record(folder, lambda r: r["files"].update({"../ours": "0"})),
+            "../ours is missing",
+        ),
+        (lambda folder: soften(folder, "allowed", 1e9), "was edited after the conversion"),
+        (lambda folder: soften(folder, "name", "layer 7"), "was edited after the conversion"),
     ],
 )
 def test_what_is_not_verified_is_refused(folder, capsys, damage, complaint):
@@ -252,6 +282,35 @@ def test_a_folder_that_strangers_could_not_open_is_refused(folder, name, old, ne
         prepare(folder, "me/elmo", checkpoint="german")
 
 
+def test_files_that_were_added_stay_here_whatever_their_names(folder, hub, tmp_path):
+    (folder / "*").write_text("PASSWORD=12345")
+    (folder / "pytorch_model.bin").write_text("a pickle")
+    star = describe(folder / "*")["sha256"]
+    assert {"*", "pytorch_model.bin"} <= {*prepare(folder, "me/elmo", checkpoint="german").left_out}
+    edit_record(folder, lambda record: record["files"].update({"*": star}))
+    script = "import sys\nfrom conversion.publish import main\nsys.exit(main(sys.argv[1:]))"
+    done = run(script, hub, tmp_path, folder, "me/starred", "--checkpoint", "german")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "pytorch_model.bin" not in hub.files("me/starred")
+
+
+def test_a_file_that_changes_after_the_check_is_not_uploaded(folder, monkeypatch):
+    plan = prepare(folder, "me/elmo", checkpoint="german")
+    flip_a_bit(folder / "model.safetensors")
+    repository = SimpleNamespace(repo_id="me/elmo")
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: repository)
+    monkeypatch.setattr(HfApi, "create_commit", lambda *_, **__: pytest.fail("uploaded"))
+    with pytest.raises(WeightsError, match="is not what was verified"):
+        upload(plan)
+
+
+def test_a_model_of_ones_own_is_told_how_it_is_published(folder, capsys):
+    (folder / "conversion.json").unlink()
+    assert main([str(folder), "me/elmo", "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert "model.push_to_hub(REPO_ID) and tokenizer.push_to_hub(REPO_ID)" in error
+
+
 def test_a_licence_that_nobody_stated_is_pointed_out(folder):
     (note,) = prepare(folder, "me/elmo", checkpoint="allennlp-small").notes
     assert note == "licence of the weights: not stated; their authors may object"
@@ -264,6 +323,13 @@ def test_a_card_of_ones_own_is_kept(folder):
     assert plan.card is None and "README.md" in plan.files
     (folder / "README.md").write_text(f"{MARKER}\n# Of an earlier day")
     assert "# German" in prepare(folder, "me/elmo", checkpoint="german").card
+    (folder / "README.md").write_text(f"---\nlicense: mit\n---\n{MARKER}\n# Of an earlier day")
+    assert "# German" in prepare(folder, "me/elmo", checkpoint="german").card
+
+
+def test_a_card_of_ones_own_that_quotes_the_marker_is_kept(folder):
+    (folder / "README.md").write_text(f"# Mine\n\nIt does not begin with:\n\n{MARKER}\n")
+    assert prepare(folder, "me/elmo").card is None
 
 
 def test_whose_facts_the_card_states_must_be_said(folder, tmp_path):

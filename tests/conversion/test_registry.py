@@ -1,8 +1,10 @@
 """The registry of published checkpoints says what it must, and refuses what it cannot mean."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
-from elmo_hf.conversion.registry import FACTS, REGISTRY, find, read_registry
+from elmo_hf.conversion.registry import REGISTRY, card_files, find, read_registry
 from elmo_hf.conversion.tables import WeightsError
 
 SAID = 'title = "t"\nformat = "f"\npage = "https://p"\nlicence = "not stated"\n'
@@ -18,7 +20,8 @@ def registry(tmp_path):
 
 
 def test_every_checkpoint_has_a_file_of_facts_and_no_file_is_without_one():
-    assert {path.name for path in FACTS.iterdir()} == {f"{name}.toml" for name in read_registry()}
+    facts = {path.name for path in (card_files() / "facts").iterdir()}
+    assert facts == {f"{name}.toml" for name in read_registry()}
     assert "training_data" not in REGISTRY.read_text() and "stated = [" not in REGISTRY.read_text()
     assert find("norelmo-wiki").training_data == "Norwegian Wikipedia of September 2020"
     assert find("deeppavlov-news").stated == ("perplexity 49.88",)
@@ -41,7 +44,7 @@ def test_a_file_of_facts_with_mistakes_is_refused(registry, tmp_path, facts, com
 
 def test_every_published_checkpoint_has_a_source_a_licence_and_a_citation():
     checkpoints = read_registry()
-    assert len(checkpoints) >= 79
+    assert len(checkpoints) >= 80
     for checkpoint in checkpoints.values():
         assert checkpoint.page.startswith(("http://", "https://"))
         assert checkpoint.licence and checkpoint.title and checkpoint.format
@@ -64,7 +67,28 @@ def test_each_language_of_a_family_is_a_checkpoint_of_its_own():
     assert len(family) == 44
     irish = find("elmoformanylangs-ga")
     assert irish.languages == ("ga",)
-    assert irish.files[0].address == "http://vectors.nlpl.eu/repository/11/151.zip"
+    assert irish.files[0].address == "https://vectors.nlpl.eu/repository/11/151.zip"
+
+
+def test_addresses_are_encrypted_except_where_the_host_may_not_offer_it():
+    addresses = [file.address for c in read_registry().values() for file in c.files]
+    plain = {urlsplit(a).hostname for a in addresses if not a.startswith("https://")}
+    assert plain == {"files.deeppavlov.ai"}
+
+
+def test_flair_s_names_are_known_too():
+    for alias, name in {
+        "original": "allennlp-original",
+        "small": "allennlp-small",
+        "medium": "allennlp-medium",
+        "large": "allennlp-5-5b",
+        "5.5B": "allennlp-5-5b",
+        "pt": "portuguese",
+        "pubmed": "allennlp-pubmed",
+    }.items():
+        assert find(alias).name == name
+    names = [name for c in read_registry().values() for name in (c.name, *c.aliases)]
+    assert len(set(names)) == len(names)
 
 
 def test_a_wrong_name_is_told_the_nearest():

@@ -1,0 +1,71 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""conversion.json: what a conversion stores beside the model, sealed so that an edit shows."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .outputs import write_json
+from .tables import WeightsError
+from .verification import Difference
+
+RECORD = "conversion.json"
+SEAL = "record_sha256"
+
+
+def write_record(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Write conversion.json, whole or not at all; return what it holds.
+
+    The last entry is the sha256 of the others. It shows a mistaken edit; whoever forges a record
+    on purpose can forge it too.
+    """
+    record = {key: value for key, value in content.items() if key != SEAL}
+    record[SEAL] = _digest(record)
+    new = folder / f"{RECORD}.new"
+    write_json(new, record)
+    os.replace(new, folder / RECORD)
+    return record
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """
+    Read the conversion.json of a folder.
+
+    Raises:
+        WeightsError: there is none, it was edited, or it does not say that all was verified.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise WeightsError(
+            f"{folder} holds no {RECORD}, so it is no conversion of original weights. For a model "
+            "that you trained: model.push_to_hub(REPO_ID) and tokenizer.push_to_hub(REPO_ID). For "
+            f"original weights: elmo-hf convert ORIGINAL {folder}-converted"
+        )
+    again = "convert the original again with elmo-hf convert"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = [Difference(**entry) for entry in record["verification"]["differences"]]
+        failed = [str(difference) for difference in found if not difference.passed]
+        complete = bool(found) and "model.safetensors" in dict(record["files"])
+        seal = record.pop(SEAL, None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is no record of a verified conversion; {again}") from error
+    if failed or not complete:
+        problem = "; ".join(failed) or "nothing was verified"
+        raise WeightsError(f"{path} says that the verification failed: {problem}; {again}")
+    if seal != _digest(record):
+        raise WeightsError(f"{path} was edited after the conversion; {again}")
+    return {**record, SEAL: seal}
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+__all__ = ["RECORD", "SEAL", "read_record", "write_record"]
