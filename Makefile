@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow gold conformance lowest docs format clean
+.PHONY: help demo test slow gold conformance lowest docs wheel format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,9 @@ lowest: $(LOWEST)/installed  ## run the quick tests on the lowest supported vers
 
 docs: $(DOCS)/installed  ## build the guide into build/site; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+wheel: $(VENV)/installed  ## build the wheel and the source distribution in dist/
+	$(VENV)/bin/python -m build --no-isolation
 
 format: $(VENV)/installed  ## mend what ruff can mend
 	$(VENV)/bin/ruff check --fix
