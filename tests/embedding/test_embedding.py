@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -127,20 +128,27 @@ def test_an_endless_corpus_is_read_two_windows_ahead_at_most(model, tokenizer):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_threads_is_restored(model, tokenizer, workers):
+def test_only_the_workers_numbers_of_threads_change(model, tokenizer, workers):
+    def numbers():
+        with ThreadPoolExecutor(1) as pool:  # a new thread takes what was set last
+            return torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(4)
     try:
         list(embed_corpus(model, tokenizer, SENTENCES, workers=workers))
-        alive = threading.active_count()
-        assert torch.get_num_threads() == 2
+        assert numbers() == (4, 4)
         half_way = embed_corpus(model, tokenizer, SENTENCES, workers=workers)
-        next(half_way)
-        half_way.close()
-        assert torch.get_num_threads() == 2
+        other = embed_corpus(model, tokenizer, SENTENCES, workers=workers)
+        next(half_way), next(other)
+        assert numbers() == (4, 4)
+        torch.set_num_threads(2)
+        half_way.close(), list(other)
+        assert numbers() == (2, 2)
+        alive = threading.active_count()
         with pytest.raises(RuntimeError):
             list(embed_corpus(model, tokenizer, [["a"], [3]], workers=workers))
-        assert torch.get_num_threads() == 2
+        assert numbers() == (2, 2)
     finally:
         torch.set_num_threads(before)
     assert threading.active_count() == alive
