@@ -16,6 +16,7 @@ from .engine_onednn import (
     PreparedMap,
     add_product,
     dequantize,
+    find_int8_kind,
     find_operators,
     is_int8,
     multiply,
@@ -64,24 +65,19 @@ class CpuLstm:
     def __init__(self, weights: LstmWeights, settings: LstmSettings) -> None:
         self.settings = settings
         self.dtype = weights.input_weight.dtype
-        self.operators = settings.operators or find_operators(self.dtype)
         self.cell_dim = weights.input_weight.shape[0] // 4
-        kinds = [self._kind(weight) for weight in weights]
+        kind = _find_kind(weights, settings)
         candidate = slice(2 * self.cell_dim, 3 * self.cell_dim)
         input_weight, bias, recurrent_weight = (
             _double_rows(dequantize(tensor), candidate) for tensor in weights[:3]
         )
-        self.input_map = prepare_map(kinds[0], input_weight, bias)
-        self.recurrent_map = prepare_map(kinds[2], recurrent_weight)
+        self.input_map = prepare_map(kind, input_weight, bias)
+        self.recurrent_map = prepare_map(kind, recurrent_weight, single_rows=True)
         self.output_map = None
         if weights.output_weight is not None:
             doubled = dequantize(weights.output_weight).detach() * 2
-            self.output_map = prepare_map(kinds[3], doubled, None, settings.projection_clip)
-
-    def _kind(self, weight: torch.Tensor | None) -> Kind:
-        if is_int8(weight) or self.settings.precision == "int8":
-            return "plain int8" if self.operators == "plain" else "int8"
-        return self.operators
+            clip = settings.projection_clip
+            self.output_map = prepare_map(kind, doubled, None, clip, single_rows=True)
 
     @torch.no_grad()
     def run(
@@ -205,6 +201,20 @@ def _read(
         hidden = product.to(hidden.dtype)
         outputs.append(hidden)
     return outputs
+
+
+def _find_kind(weights: LstmWeights, settings: LstmSettings) -> Kind:
+    """
+    The kind of all three products.
+
+    Among 8-bit maps the output map has 8 bits too, although transformers leaves a model's last
+    map as it is: a sum in floating point may differ between batches in its last bit, and that bit
+    in a level of the next word's input.
+    """
+    operators = settings.operators or find_operators(weights.input_weight.dtype)
+    if is_int8(weights.input_weight) or settings.precision == "int8":
+        return "plain int8" if operators == "plain" else find_int8_kind()
+    return operators
 
 
 def _double_rows(tensor: torch.Tensor, rows: slice) -> torch.Tensor:

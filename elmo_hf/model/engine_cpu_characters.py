@@ -14,9 +14,9 @@ from torch import nn
 
 from .engine_copies import KeptCopy
 from .engine_onednn import (
-    Kind,
     PreparedMap,
     dequantize,
+    find_int8_kind,
     find_operators,
     is_int8,
     multiply,
@@ -27,7 +27,6 @@ from .engine_onednn import (
 
 # Sums of one convolution for 16 words stay in the second-level cache.
 WORDS_PER_PART = 16
-PREPARED_DTYPES = (torch.float32, torch.bfloat16)
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
 Vectors = dict[bytes, torch.Tensor]  # by the bytes of the words' rows
@@ -191,7 +190,7 @@ class Snapshot:
     """Linear maps in oneDNN's own layout, and vectors of words, of weights as they were."""
 
     def __init__(self) -> None:
-        self.maps: dict[int, torch.Tensor | PreparedMap] = {}
+        self.maps: dict[int, PreparedMap] = {}
         self.table_weights: dict[int, torch.Tensor] = {}
         self.words: Vectors = {}
         self._coming: dict[bytes, Future[Vectors]] = {}
@@ -211,11 +210,7 @@ class Snapshot:
         key = stored_values(weight).data_ptr()
         if key not in self.maps:
             self.maps[key] = _prepare(weight, bias)
-        prepared = self.maps[key]
-        if isinstance(prepared, torch.Tensor):
-            return torch.ops.mkldnn._linear_pointwise(vectors, prepared, bias, then, [], "")
-        product = multiply(prepared, vectors)
-        return product if then == "none" else getattr(torch, then)(product)
+        return multiply(self.maps[key], vectors, then)
 
     def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
         """
@@ -263,27 +258,13 @@ def can_prepare(parameters: list[nn.Parameter]) -> bool:
         return False
     dtypes = {part.dtype for part in parameters}
     contiguous = all(stored_values(part).is_contiguous() for part in parameters)
-    return len(dtypes) == 1 and contiguous and all(map(_is_fast, dtypes))
+    return len(dtypes) == 1 and contiguous and find_operators(*dtypes) == "onednn"
 
 
-def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | PreparedMap:
-    """A map with floating-point weights in oneDNN's layout, or one with 8-bit weights."""
-    if is_int8(weight):
-        kind: Kind = "int8" if find_operators(torch.float32) == "onednn" else "plain int8"
-        with torch.no_grad():
-            return prepare_map(kind, dequantize(weight), bias)
-    # The layout fits any number of rows; the number given is a hint.
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
-
-
-def _is_fast(dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch have oneDNN's prepared maps for the type."""
-    operators = torch.ops.mkldnn
-    if dtype not in PREPARED_DTYPES or not torch.backends.mkldnn.is_available():
-        return False
-    if not torch.backends.mkldnn.enabled or not hasattr(operators, "_linear_pointwise"):
-        return False
-    return dtype == torch.float32 or bool(operators._is_mkldnn_bf16_supported())
+@torch.no_grad()
+def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> PreparedMap:
+    kind = find_int8_kind() if is_int8(weight) else find_operators(weight.dtype)
+    return prepare_map(kind, dequantize(weight).detach(), bias, rows=256)
 
 
 __all__ = [

@@ -69,9 +69,9 @@ def keep_threads(threads: int) -> None:
         number.set(threads)
         return
     with _process_number:
-        usual = _call_in_new_thread(torch.get_num_threads)
+        usual = call_in_new_thread(torch.get_num_threads)
         torch.set_num_threads(threads)
-        _call_in_new_thread(torch.set_num_threads, usual)
+        call_in_new_thread(torch.set_num_threads, usual)
 
 
 def rest_alone() -> None:
@@ -84,6 +84,12 @@ def rest_alone() -> None:
     """
     _note_team(torch.get_num_threads())
     _helper.dismiss()
+
+
+def call_in_new_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `work` where no mode or setting of the calling thread holds, and wait for its result."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def _in_modes_of_caller(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,14 +172,9 @@ def _find_own_number() -> _OwnNumber | None:
         return torch.get_num_threads() == threads
 
     try:
-        return number if _call_in_new_thread(is_obeyed) else None
+        return number if call_in_new_thread(is_obeyed) else None
     except RuntimeError:  # no new thread can be started
         return None
-
-
-def _call_in_new_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work, *arguments).result()
 
 
 def _note_team(threads: int) -> None:
@@ -204,4 +205,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_as_child)
 
 
-__all__ = ["SMALL_LSTM", "keep_threads", "rest_alone", "run_side_by_side"]
+__all__ = [
+    "SMALL_LSTM",
+    "call_in_new_thread",
+    "keep_threads",
+    "rest_alone",
+    "run_side_by_side",
+]

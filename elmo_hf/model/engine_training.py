@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
+
 State = tuple[torch.Tensor, torch.Tensor]
 
 # Laying weights out for oneDNN beforehand pays from this size on, and for this many products.
@@ -198,12 +200,12 @@ def _read(
     Fills the tables of raw states; leaves in `gates` what `_ClippedLstm` keeps of them.
     """
     dtype, steps, batch = plan.dtype, plan.packing.steps, len(plan.packing.order)
-    recurrent_map = _Map(recurrent_weight.to(dtype), len(steps))
-    output_map = None if output_weight is None else _Map(output_weight.to(dtype), len(steps))
+    recurrent_map = _prepare(recurrent_weight.to(dtype), len(steps))
+    output_map = None if output_weight is None else _prepare(output_weight.to(dtype), len(steps))
     hidden, cell = hiddens[:batch], cells[:batch]
     for words, _, after in steps:
         running = words.stop - words.start
-        z = recurrent_map.add(hidden[:running].to(dtype), gates[words])
+        z = add_product(gates[words], recurrent_map, hidden[:running].to(dtype))
         if dtype == cells.dtype:
             activated = _activate(z, gates[words])
         else:
@@ -213,7 +215,7 @@ def _read(
         raw_cell = torch.mul(i, g, out=cells[after]).addcmul_(f, cell[:running])
         cell = _clamp(raw_cell, plan.cell_clip)
         memory = _tanh(cell).mul_(o)
-        projected = memory if output_map is None else output_map(memory.to(dtype))
+        projected = memory if output_map is None else multiply(output_map, memory)
         hidden = _clamp(hiddens[after].copy_(projected), plan.projection_clip)
 
 
@@ -311,15 +313,17 @@ def _read_back(
     and of the raw H; `d_cell` becomes that of the initial memory. Overwrites the slopes.
     """
     dtype, steps, width = plan.dtype, plan.packing.steps, d_cell.shape[1]
-    recurrent_map = _Map(recurrent_weight.to(dtype).t(), len(steps))
-    output_map = None if output_weight is None else _Map(output_weight.to(dtype).t(), len(steps))
+    recurrent_map = _prepare(recurrent_weight.to(dtype).t(), len(steps))
+    output_map = (
+        None if output_weight is None else _prepare(output_weight.to(dtype).t(), len(steps))
+    )
     inside = None if plan.projection_clip is None else hiddens.abs().le_(plan.projection_clip)
     d_z = slopes.gates.to(dtype)  # the slopes themselves unless products have less precision
     for words, before, after in reversed(steps):
         d_projected = d_hiddens[after]
         if inside is not None:
             d_projected.mul_(inside[after])
-        d_memory = d_projected if output_map is None else output_map(d_projected.to(dtype))
+        d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
         d_memory = d_memory.to(d_cell.dtype)  # (running, cell_dim)
         # What a sentence that ends here has in d_cell is the gradient of its final memory.
         running = d_cell[: len(d_memory)].addcmul_(d_memory, slopes.memory[words])
@@ -328,44 +332,21 @@ def _read_back(
         d_gates[:, 3 * width :].mul_(d_memory)
         if d_z is not slopes.gates:
             d_z[words] = d_gates
-        d_hiddens[before].add_(recurrent_map(d_z[words]))
+        d_hiddens[before].add_(multiply(recurrent_map, d_z[words]))
         running.mul_(slopes.carry[words])
     return d_z
 
 
-class _Map:
-    """`x -> x @ weight.T` for few rows, many times over."""
+def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
+    """
+    Lay out a weight `(out, in)` for so many products of few rows each.
 
-    def __init__(self, weight: torch.Tensor, times: int) -> None:
-        self.weight, self.packed = weight, None
-        if times >= PACKED_PRODUCTS and weight.numel() >= PACKED_WEIGHTS and _has_onednn(weight):
-            # Products of few rows cost the reading of the weights, which MKL does up to three
-            # times as slowly. Those of all words at once gain less than the packing costs.
-            weight = weight.contiguous()
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, 32)  # rows to expect
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.packed is None:
-            return F.linear(x, self.weight)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """`y + x @ weight.T`."""
-        if self.packed is None:
-            return torch.addmm(y, x, self.weight.t())
-        return torch.ops.mkldnn._linear_pointwise.binary(x, y, self.packed, None, "add")
-
-
-def _has_onednn(weight: torch.Tensor) -> bool:
-    """Whether oneDNN multiplies in this precision here; `torch.backends.mkldnn` turns it off."""
-    backend, operators = torch.backends.mkldnn, torch.ops.mkldnn
-    if weight.device.type != "cpu" or not (backend.is_available() and backend.enabled):
-        return False
-    if not hasattr(operators, "_linear_pointwise"):
-        return False
-    if weight.dtype == torch.bfloat16:
-        return operators._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
+    Their time is the reading of the weights, which MKL does up to three times as slowly as oneDNN.
+    Products of all words at once gain less than the new layout costs.
+    """
+    pays = products >= PACKED_PRODUCTS and weight.numel() >= PACKED_WEIGHTS
+    has_onednn = weight.device.type == "cpu" and find_operators(weight.dtype) == "onednn"
+    return prepare_map("onednn" if pays and has_onednn else "plain", weight)
 
 
 def _weight_gradient(d_output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

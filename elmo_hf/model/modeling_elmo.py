@@ -17,6 +17,7 @@ from .configuration_elmo import ElmoConfig
 from .engine_checks import runs_as_written
 from .engine_choice import choose_engine
 from .engine_copies import KeepsCopies
+from .engine_onednn import operators_info
 from .engine_weights import States, Unique
 from .layer_embeddings import ElmoEmbeddings
 from .layer_lstm import ElmoLayer, ElmoLstm, ElmoMixedLayer
@@ -160,13 +161,18 @@ class ElmoModel(ElmoPreTrainedModel):
         setattr(self.embeddings, self._table, value)
 
     def engine_info(self) -> dict[str, str]:
-        """Name the engine that runs the LSTMs with and without gradients, here and now, and why."""
+        """
+        Name the engine that runs the LSTMs with and without gradients, here and now, and why.
+
+        `"operators"` names what multiplies in the engines of the CPU.
+        """
+        info = {"operators": operators_info()}
         if self.config.num_mixed_lstms:
-            return dict.fromkeys(("inference", "training"), "torch: the directions are mixed")
+            mixed = "torch: the directions are mixed"
+            return {"inference": mixed, "training": mixed, **info}
         lstm = next(module for module in self.modules() if isinstance(module, ElmoLstm))
         words = torch.zeros(1, 1, self.config.projection_dim, dtype=self.dtype, device=self.device)
         hidden, cell = self._zero_states(words)
-        info = {}
         for purpose, gradients in (("inference", False), ("training", True)):
             with torch.set_grad_enabled(gradients):
                 try:

@@ -3,7 +3,6 @@
 import copy
 import pickle
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,10 +15,9 @@ from elmo_hf.model.engine_copies import KeptCopy
 from elmo_hf.model.engine_cpu import (
     CpuLstm,
     _cut,
-    _read,
     find_cpu_obstacle,
 )
-from elmo_hf.model.engine_onednn import find_operators, multiply, without_python
+from elmo_hf.model.engine_onednn import find_operators, multiply
 from elmo_hf.model.engine_packing import Packing
 from elmo_hf.model.engine_weights import LstmSettings, LstmWeights
 from elmo_hf.model.layer_lstm import ElmoLstm
@@ -274,35 +272,6 @@ def test_a_text_cut_in_two_with_states_between_gives_what_the_whole_gives():
     first, state = prepared.run(inputs[:, :3], mask[:, :3], hidden, cell)
     second, state = prepared.run(inputs[:, 3:], mask[:, 3:], *state)
     assert_near((torch.cat([first, second], 1), state), whole, 2e-6)
-
-
-def test_operators_that_fail_or_disagree_are_not_used(monkeypatch):
-    from elmo_hf.model import engine_onednn
-
-    def fail(*args):
-        raise RuntimeError("no such operator")
-
-    def disagree(linear, x):
-        return multiply(linear, x) + 1
-
-    for name, fake in (("prepare_map", fail), ("multiply", disagree)):
-        find_operators.cache_clear()
-        monkeypatch.setattr(engine_onednn, name, fake)
-        assert find_operators(torch.float32) == "plain"
-        monkeypatch.undo()
-    find_operators.cache_clear()
-
-
-def test_the_loop_runs_without_python_where_torchscript_can_be_had(monkeypatch):
-    without_python.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert isinstance(without_python(_read), torch.jit.ScriptFunction)
-    without_python.cache_clear()
-    monkeypatch.delattr(torch.jit, "script")
-    assert_like_the_plain_loop(make_lstm(), MASKS["holes"])
-    assert without_python(_read) is _read
-    without_python.cache_clear()
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
