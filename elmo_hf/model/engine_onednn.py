@@ -30,6 +30,9 @@ _Type = torch.dtype | Literal["int8"]
 ROW_WEIGHT_BYTES = 4 << 20
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the trial, for sums near 1
 
+# Replaced by True in TorchScript, which does not compile what follows a return.
+_is_scripting = getattr(torch.jit, "is_scripting", lambda: False)
+
 logger = logging.getLogger(__name__)
 
 
@@ -111,20 +114,20 @@ def multiply(linear: PreparedMap, x: torch.Tensor, then: str = "none") -> torch.
         then: `"relu"`, `"sigmoid"` or `"none"`, applied to the sum.
     """
     row_weight, bias, bound = linear.row_weight, linear.bias, linear.bound
-    if linear.kind == "onednn" and (row_weight is None or x.size(0) != 1):
-        x = x.to(linear.weight.dtype)
-        nothing: list[int | float | complex | None] = []
-        product = torch.ops.mkldnn._linear_pointwise(x, linear.weight, bias, then, nothing, "")
-        return product if bound is None else product.clamp_(-bound, bound)
-    if linear.kind.endswith("int8"):
+    if linear.scales is not None:
         levels, scale = _multiply_levels(linear, x)
         product = levels.mul_(scale)
         if bias is not None:
             product.add_(bias)
-    elif row_weight is not None:
+    elif row_weight is not None and x.size(0) == 1:
         product = torch.mm(x, row_weight)
-    else:
+    elif linear.kind == "plain":
         product = F.linear(x.to(linear.weight.dtype), linear.weight, bias)
+    else:
+        x = x.to(linear.weight.dtype)
+        nothing: list[int | float | complex | None] = []
+        product = torch.ops.mkldnn._linear_pointwise(x, linear.weight, bias, then, nothing, "")
+        then = "none"
     if then == "relu":
         product = torch.relu(product)
     elif then == "sigmoid":
@@ -134,7 +137,7 @@ def multiply(linear: PreparedMap, x: torch.Tensor, then: str = "none") -> torch.
 
 def add_product(gates: torch.Tensor, linear: PreparedMap, x: torch.Tensor) -> torch.Tensor:
     """`gates + x W^T`, `(rows, out)`."""
-    if linear.kind.endswith("int8"):
+    if linear.scales is not None:
         product, scale = _multiply_levels(linear, x)
         return product.mul_(scale).add_(gates)  # addcmul takes three times as long
     row_weight = linear.row_weight
@@ -142,7 +145,10 @@ def add_product(gates: torch.Tensor, linear: PreparedMap, x: torch.Tensor) -> to
         return torch.addmm(gates, x, row_weight)
     if linear.kind == "plain":
         return torch.addmm(gates, x, linear.weight.t())
-    return torch.ops.mkldnn._linear_pointwise(x, gates, linear.weight, None, "add")
+    if _is_scripting():
+        return torch.ops.mkldnn._linear_pointwise(x, gates, linear.weight, None, "add")
+    # TorchScript does not know the overload by its name, which saves Python the search for it.
+    return torch.ops.mkldnn._linear_pointwise.binary(x, gates, linear.weight, None, "add")
 
 
 def _multiply_levels(linear: PreparedMap, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,8 @@
 import numpy as np
 import torch
 
+FRESH = torch.contiguous_format  # memory of its own, which a single sentence would share
+
 
 class Packing:
     """
@@ -16,7 +18,7 @@ class Packing:
     ever shrinks, in both directions and for any mask.
 
     Args:
-        mask: bool `(batch, words)`, False at padding, on the CPU.
+        mask: bool `(batch, words)`, False at padding. What is packed is on its device.
         reverse: read from the last word to the first.
 
     Attributes:
@@ -32,7 +34,8 @@ class Packing:
         self.reverse = reverse
         self.places: torch.Tensor | None = None
         self.order: torch.Tensor | None = None
-        valid = mask.numpy()
+        self.device = mask.device
+        valid = mask.cpu().numpy()
         if valid.all():
             self.lengths = np.full(self.batch, self.words)
             self.sizes = [self.batch] * (self.words if self.batch else 0)
@@ -44,7 +47,7 @@ class Packing:
         lengths = valid.sum(1)
         if self.batch > 1:
             order = np.argsort(-lengths, kind="stable")
-            self.order = torch.from_numpy(order)
+            self.order = torch.from_numpy(order).to(self.device)
             lengths = lengths[order]
         else:
             order = np.zeros(self.batch, np.int64)
@@ -53,7 +56,8 @@ class Packing:
         if self.reverse:
             steps = lengths[rows] - 1 - steps
         by_step = np.argsort(steps, kind="stable")
-        self.places = torch.from_numpy((order[rows] * self.words + columns)[by_step])
+        places = torch.from_numpy((order[rows] * self.words + columns)[by_step])
+        self.places = places.to(self.device)
         return lengths, np.bincount(steps).tolist()
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
@@ -71,7 +75,7 @@ class Packing:
             padded = packed.new_zeros(self.batch * self.words, width)
             return padded.index_copy_(0, self.places, packed).view(self.batch, self.words, width)
         padded = packed.view(self.words, self.batch, width).transpose(0, 1)
-        return padded.flip(1) if self.reverse else padded.contiguous()
+        return padded.flip(1) if self.reverse else padded.clone(memory_format=FRESH)
 
     def sort_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """`(batch, ...)` in packed order, a view where the rows keep theirs."""

@@ -5,10 +5,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
+from .engine_packing import Packing
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,8 +62,9 @@ def clipped_lstm(
     Raises:
         RuntimeError: gradients of the gradients are asked for.
     """
-    plan = _Plan(
-        _pack(mask, reverse),
+    plan = _make_plan(
+        mask,
+        reverse,
         cell_clip,
         projection_clip if output_weight is not None else None,
         recompute,
@@ -73,52 +76,40 @@ def clipped_lstm(
 
 
 @dataclass(frozen=True)
-class _Packing:
-    """
-    The valid words of a batch step by step, each sentence in its reading order.
-
-    The sentences with most words come first, so that those still running are always the first
-    ones. A table of states has the sentences' initial states first, then those after each word.
-    """
-
-    words: torch.Tensor  # (valid,) the place of each in the flattened batch
-    order: torch.Tensor  # (batch,) sentences, most valid words first
-    before: torch.Tensor  # (valid,) row of the table of states that each word starts from
-    last: torch.Tensor  # (batch,) row of the table with each final state, sentences as in `order`
-    steps: tuple[tuple[slice, slice, slice], ...]  # words, their states before, and after
-
-
-@dataclass(frozen=True)
 class _Plan:
-    """What a call is given beside tensors that have gradients."""
+    """
+    All arguments of a call that have no gradients.
 
-    packing: _Packing
+    A table of states `(batch + words, ...)` has the initial states of the sentences, sorted as in
+    `packing`, and then the state after each packed word.
+    """
+
+    packing: Packing
+    before: torch.Tensor  # (words,) row of the table with the state that each word starts from
+    last: torch.Tensor  # (batch,) row of the table with each sorted sentence's final state
     cell_clip: float | None
     projection_clip: float | None
     recompute: bool
     dtype: torch.dtype  # of the products
 
+    def steps(self) -> list[tuple[slice, slice, slice]]:
+        """For each step its packed words, and the rows of the table before and after them."""
+        batch, offsets = self.packing.batch, self.packing.offsets.tolist()
+        starts = [0, *(batch + offset for offset in offsets)]
+        steps = zip(self.packing.sizes, offsets, starts, starts[1:], strict=False)
+        return [(_rows(w, n), _rows(x, n), _rows(y, n)) for n, w, x, y in steps]
 
-def _pack(mask: torch.Tensor, reverse: bool) -> _Packing:
-    device, mask = mask.device, mask.cpu()
-    batch = mask.shape[0]
-    lengths, order = mask.sum(1).sort(descending=True, stable=True)
-    slots = torch.empty_like(order).scatter_(0, order, torch.arange(batch))  # the inverse
-    read = mask.flip(1).cumsum(1).flip(1) if reverse else mask.cumsum(1)  # (batch, words)
-    sentence, word = mask.nonzero(as_tuple=True)  # (valid,) each
-    step, slot = read[sentence, word] - 1, slots[sentence]
 
-    sizes = step.bincount()  # (steps,) sentences still running
-    # Where the states before each step begin in the table, and the final ones.
-    starts = torch.cat([sizes.new_zeros(1), batch + sizes.cumsum(0) - sizes])  # (steps + 1,)
-    packed = starts[step + 1] - batch + slot
-    words = torch.empty_like(packed).scatter_(0, packed, sentence * mask.shape[1] + word)
-    before = torch.empty_like(packed).scatter_(0, packed, starts[step] + slot)
-    last = starts[lengths] + torch.arange(batch)
-    words, order, before, last = (table.to(device) for table in (words, order, before, last))
-    places = zip(starts.tolist(), starts[1:].tolist(), sizes.tolist(), strict=False)
-    steps = tuple((_rows(y - batch, n), _rows(x, n), _rows(y, n)) for x, y, n in places)
-    return _Packing(words, order, before, last, steps)
+def _make_plan(mask: torch.Tensor, reverse: bool, *settings: Any) -> _Plan:
+    packing = Packing(mask, reverse)
+    batch, sizes = packing.batch, packing.sizes
+    # So many rows of the table are between a word and the state that it starts from.
+    distances = np.repeat([batch, *sizes][:-1], np.array(sizes, dtype=np.int64)).astype(np.int64)
+    before = torch.arange(batch, batch + sum(sizes)) - torch.from_numpy(distances)
+    last = torch.arange(batch)
+    places, alive = packing.last_words()
+    last[:alive] = batch + places
+    return _Plan(packing, before.to(mask.device), last.to(mask.device), *settings)
 
 
 def _rows(start: int, size: int) -> slice:
@@ -156,7 +147,7 @@ class _ClippedLstm(torch.autograd.Function):
         packing, dtype = plan.packing, plan.dtype
         input_weight, input_bias, recurrent_weight, output_weight = weights
         with torch.autocast(inputs.device.type, enabled=False):
-            words = inputs.flatten(0, 1)[packing.words].to(dtype)  # (valid, projection_dim)
+            words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
             gates = F.linear(words, input_weight.to(dtype), input_bias.to(dtype))
             hiddens, cells = _table(hidden, packing), _table(cell, packing)
             _read(gates, hiddens, cells, recurrent_weight, output_weight, plan)
@@ -166,10 +157,11 @@ class _ClippedLstm(torch.autograd.Function):
         ctx.plan = plan
 
         hiddens = _clip(hiddens, plan.projection_clip, packing)
+        cells = _clip(cells, plan.cell_clip, packing)
         return (
-            _scatter(hiddens[len(hidden) :], packing, inputs.shape),
-            _unsort(hiddens[packing.last], packing),
-            _unsort(_clip(cells, plan.cell_clip, packing)[packing.last], packing),
+            packing.unpack(hiddens[packing.batch :]),
+            packing.unsort_rows(hiddens[plan.last]),
+            packing.unsort_rows(cells[plan.last]),
         )
 
     @staticmethod
@@ -195,11 +187,11 @@ def _read(
     plan: _Plan,
 ) -> None:
     """
-    Run the recurrence over the input's share of z `(valid, 4 * cell_dim)`.
+    Run the recurrence over the input's share of z `(words, 4 * cell_dim)`.
 
     Fills the tables of raw states; leaves in `gates` what `_ClippedLstm` keeps of them.
     """
-    dtype, steps, batch = plan.dtype, plan.packing.steps, len(plan.packing.order)
+    dtype, steps, batch = plan.dtype, plan.steps(), plan.packing.batch
     recurrent_map = _prepare(recurrent_weight.to(dtype), len(steps))
     output_map = None if output_weight is None else _prepare(output_weight.to(dtype), len(steps))
     hidden, cell = hiddens[:batch], cells[:batch]
@@ -226,9 +218,9 @@ def _gradients(
     inputs, input_weight, input_bias, recurrent_weight, output_weight, *kept = ctx.saved_tensors
     hiddens, cells, gates = kept
     plan: _Plan = ctx.plan
-    packing, dtype, batch = plan.packing, plan.dtype, len(plan.packing.order)
-    words = inputs.flatten(0, 1)[packing.words].to(dtype)  # (valid, projection_dim)
-    before = _clip(hiddens, plan.projection_clip, packing)[packing.before].to(dtype)
+    packing, dtype, batch = plan.packing, plan.dtype, plan.packing.batch
+    words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
+    before = _clip(hiddens, plan.projection_clip, packing)[plan.before].to(dtype)
     if plan.recompute:
         gates = F.linear(words, input_weight.to(dtype), input_bias.to(dtype))
         gates.add_(F.linear(before, recurrent_weight.to(dtype)))
@@ -238,9 +230,9 @@ def _gradients(
     del gates
 
     d_hiddens = cells.new_zeros(hiddens.shape)
-    d_hiddens[batch:] = d_outputs.flatten(0, 1)[packing.words].to(cells.dtype)
-    d_hiddens[packing.last] += d_hidden[packing.order].to(cells.dtype)
-    d_cell = d_cell[packing.order]
+    d_hiddens[batch:] = packing.pack(d_outputs).to(cells.dtype)
+    d_hiddens[plan.last] += packing.sort_rows(d_hidden).to(cells.dtype)
+    d_cell = packing.sort_rows(d_cell).clone()
     d_z = _read_back(slopes, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan)
     del slopes
 
@@ -248,9 +240,9 @@ def _gradients(
     needs, d_projected = ctx.needs_input_grad, d_hiddens[batch:].to(dtype)
     d_words = (d_z @ input_weight.to(dtype)).to(inputs.dtype) if needs[0] else None
     return [
-        None if d_words is None else _scatter(d_words, packing, inputs.shape),
-        _unsort(d_hiddens[:batch], packing).to(hiddens.dtype) if needs[1] else None,
-        _unsort(d_cell, packing) if needs[2] else None,
+        None if d_words is None else packing.unpack(d_words),
+        packing.unsort_rows(d_hiddens[:batch]).to(hiddens.dtype) if needs[1] else None,
+        packing.unsort_rows(d_cell) if needs[2] else None,
         _weight_gradient(d_z, words, input_weight) if needs[4] else None,
         d_z.sum(0, dtype=cells.dtype).to(input_bias.dtype) if needs[5] else None,
         _weight_gradient(d_z, before, recurrent_weight) if needs[6] else None,
@@ -270,17 +262,17 @@ class _Slopes:
         dz_g = dc i (1 - g^2)        dz_o = dm tanh(c') o (1 - o)
     """
 
-    gates: torch.Tensor  # dz / (dc', dc', dc', dm), (valid, 4 * cell_dim)
-    memory: torch.Tensor  # what dm adds to dc', divided by dm, (valid, cell_dim)
-    carry: torch.Tensor  # what the word before gets of dc', divided by dc', (valid, cell_dim)
+    gates: torch.Tensor  # dz / (dc', dc', dc', dm), (words, 4 * cell_dim)
+    memory: torch.Tensor  # what dm adds to dc', divided by dm, (words, cell_dim)
+    carry: torch.Tensor  # what the word before gets of dc', divided by dc', (words, cell_dim)
 
 
 def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slopes, torch.Tensor]:
-    """The slopes, and the outputs m before their projection `(valid, cell_dim)`."""
+    """The slopes, and the outputs m before their projection `(words, cell_dim)`."""
     packing, width = plan.packing, cells.shape[1]
-    i, f, g, o = gates.chunk(4, 1)  # (valid, cell_dim) each
+    i, f, g, o = gates.chunk(4, 1)  # (words, cell_dim) each
     clipped = _clip(cells, plan.cell_clip, packing)
-    c, t = clipped[packing.before], _tanh(clipped[len(packing.order) :])
+    c, t = clipped[plan.before], _tanh(clipped[packing.batch :])
     # The operators that autograd itself uses: grad, result -> grad * derivative.
     by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
     slopes = torch.empty_like(gates)
@@ -291,7 +283,7 @@ def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slo
     by_sigmoid(t, o, grad_input=d_o)
     carry = f
     if plan.cell_clip is not None:
-        inside = cells[len(packing.order) :].abs().le_(plan.cell_clip)  # 1 or 0, as clamp has it
+        inside = cells[packing.batch :].abs().le_(plan.cell_clip)  # 1 or 0, as clamp has it
         slopes[:, : 3 * width].unflatten(1, (3, width)).mul_(inside[:, None])
         carry = inside.mul_(f)
     return _Slopes(slopes, by_tanh(o, t), carry), t.mul_(o)
@@ -307,12 +299,12 @@ def _read_back(
     plan: _Plan,
 ) -> torch.Tensor:
     """
-    Run the recurrence backwards; return the gradients of z `(valid, 4 * cell_dim)`.
+    Run the recurrence backwards; return the gradients of z `(words, 4 * cell_dim)`.
 
     `d_hiddens`, given with what comes from outside, becomes the gradients of the initial outputs
     and of the raw H; `d_cell` becomes that of the initial memory. Overwrites the slopes.
     """
-    dtype, steps, width = plan.dtype, plan.packing.steps, d_cell.shape[1]
+    dtype, steps, width = plan.dtype, plan.steps(), d_cell.shape[1]
     recurrent_map = _prepare(recurrent_weight.to(dtype).t(), len(steps))
     output_map = (
         None if output_weight is None else _prepare(output_weight.to(dtype).t(), len(steps))
@@ -374,31 +366,20 @@ def _clamp(raw: torch.Tensor, bound: float | None) -> torch.Tensor:
     return raw if bound is None else raw.clamp(-bound, bound)
 
 
-def _table(initial: torch.Tensor, packing: _Packing) -> torch.Tensor:
-    """A table of states `(batch + valid, width)` with the initial ones filled in."""
+def _table(initial: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """A table of states with the initial ones filled in."""
     batch, width = initial.shape
-    table = initial.new_empty(batch + len(packing.words), width)
-    table[:batch] = initial[packing.order]
+    table = initial.new_empty(batch + sum(packing.sizes), width)
+    table[:batch] = packing.sort_rows(initial)
     return table
 
 
-def _clip(table: torch.Tensor, bound: float | None, packing: _Packing) -> torch.Tensor:
-    """A table of states, clipped where they come after a word: initial ones are as given."""
+def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.Tensor:
+    """A table of states, clipped but for the initial ones."""
     if bound is None:
         return table
-    batch = len(packing.order)
-    return torch.cat([table[:batch], table[batch:].clamp(-bound, bound)])
-
-
-def _scatter(words: torch.Tensor, packing: _Packing, shape: torch.Size) -> torch.Tensor:
-    """Rows of the valid words back in their places among zeros, `(batch, words, width)`."""
-    table = words.new_zeros(shape).flatten(0, 1)
-    return table.index_copy_(0, packing.words, words).view(shape)
-
-
-def _unsort(states: torch.Tensor, packing: _Packing) -> torch.Tensor:
-    """States of the sorted sentences in the batch's order."""
-    return torch.empty_like(states).index_copy_(0, packing.order, states)
+    initial, after = table.tensor_split([packing.batch])
+    return torch.cat([initial, after.clamp(-bound, bound)])
 
 
 class _OnlyOnce(torch.autograd.Function):
