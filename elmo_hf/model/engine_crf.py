@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over all taggings by products of matrices, with a backward pass of its own."""
+"""The partition function of a CRF by products of matrices, with a backward pass by hand."""
 
 from typing import Any, cast
 
@@ -8,12 +8,13 @@ import torch
 
 from .engine_choice import forced_engine
 
-# Float64 loses a tag at e^-708 of the best; to be missed, it had to win that back by transitions.
+# exp underflows at -708 in float64. While transitions and end scores differ by at most this much,
+# a tag that underflows at its word cannot be part of a likely tagging.
 WIDEST_RANGE = 300.0  # nats
 
 
 def can_sum_products(emissions: torch.Tensor, transitions: torch.Tensor, end: torch.Tensor) -> bool:
-    """Tell whether `log_partition` is exact and faster here: on a CPU, outside of graphs."""
+    """Whether `log_partition` may be used: on a CPU, outside of graphs, if nothing underflows."""
     if emissions.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     if forced_engine() == "reference":

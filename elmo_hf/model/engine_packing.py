@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Padded batches as matrices without padding, in the order in which an LSTM reads."""
+"""Padded batches packed for an LSTM: without padding, step after step, longest sentences first."""
 
 import numpy as np
 import torch
@@ -10,23 +10,23 @@ FRESH = torch.contiguous_format  # memory of its own, which a single sentence wo
 
 class Packing:
     """
-    Where a batch's words stand once padding is taken out.
+    The order of a batch's words when the padding is removed, wherever it stands.
 
-    Row by row the words that are no padding move together, the rows that have most of them come
-    first, and the words are then listed step by step in reading order, last word first if
-    `reverse`. So the rows of step t are the first `sizes[t]` rows of step t - 1: the batch only
-    ever shrinks, in both directions and for any mask.
+    As in `torch.nn.utils.rnn.PackedSequence`, sentences are sorted by their number of words, the
+    longest first, and the first words of all sentences come first, then the second words, and so
+    on; if `reverse`, each sentence's last word counts as its first. So the sentences of step t are
+    the first `sizes[t]` sentences of step t - 1.
 
     Args:
         mask: bool `(batch, words)`, False at padding. What is packed is on its device.
         reverse: read from the last word to the first.
 
     Attributes:
-        sizes: rows still alive at each step, none of them 0.
-        offsets: where each step's rows begin.
-        places: `batch * words` flat places of the packed words; None if nothing is padded.
-        order: `(batch,)`, the batch rows in packed order; None if they keep theirs.
-        lengths: words of each packed row.
+        sizes: the number of sentences at each step, all above 0.
+        offsets: the index of each step's first packed word.
+        places: `(packed words,)` indices into the flattened batch; None if nothing is padded.
+        order: `(batch,)`, the sentences sorted by length; None if their order stays.
+        lengths: the number of words of each sorted sentence.
     """
 
     def __init__(self, mask: torch.Tensor, reverse: bool) -> None:
@@ -78,17 +78,17 @@ class Packing:
         return padded.flip(1) if self.reverse else padded.clone(memory_format=FRESH)
 
     def sort_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """`(batch, ...)` in packed order, a view where the rows keep theirs."""
+        """`(batch, ...)` sorted by length; the same tensor if the order stays."""
         return rows if self.order is None else rows.index_select(0, self.order)
 
     def unsort_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """The way back from `sort_rows`."""
+        """Undo `sort_rows`."""
         if self.order is None:
             return rows
         return torch.empty_like(rows).index_copy_(0, self.order, rows)
 
     def last_words(self) -> tuple[torch.Tensor, int]:
-        """Places among the packed words of each row's last one read, and how many rows have any."""
+        """Index of the last packed word of each sorted sentence that has any, and their number."""
         alive = int(np.count_nonzero(self.lengths))
         places = self.offsets[self.lengths[:alive] - 1] + np.arange(alive)
         return torch.from_numpy(places), alive

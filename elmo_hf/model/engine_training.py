@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The recurrence of ELMo for training: the plain loop's function, with its gradient by hand."""
+"""The LSTM of ELMo for training: `ElmoLstm.run_reference` with a backward pass written by hand."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +53,8 @@ def clipped_lstm(
         cell_clip: bound of the memory; None for none.
         projection_clip: bound of the projected output; None for none.
         reverse: read from the last word to the first.
-        recompute: keep a fifth as much for the backward pass, which then makes the gates again.
+        recompute: compute the gates again in the backward pass; saves about 80 % of the memory
+            that the call keeps for it.
 
     Returns:
         Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
@@ -131,8 +132,8 @@ class _ClippedLstm(torch.autograd.Function):
         C = f c + i g               c' = clip(C)
         m = o tanh(c')              H = Wp m                 h' = clip(H)
 
-    Kept for the backward pass are the raw H and C, which tell where a clip cut, and the gates.
-    Half precision keeps z in their place: a gate near 1 would lose what it leaves open.
+    The backward pass needs H and C before clipping, to know where a clip took effect, and the
+    gates. In half precision z is kept in place of the gates, whose distance to 1 would be lost.
     """
 
     @staticmethod
@@ -187,9 +188,12 @@ def _read(
     plan: _Plan,
 ) -> None:
     """
-    Run the recurrence over the input's share of z `(words, 4 * cell_dim)`.
+    Run the recurrence.
 
-    Fills the tables of raw states; leaves in `gates` what `_ClippedLstm` keeps of them.
+    Args:
+        gates: Wx x + b `(words, 4 * cell_dim)`; overwritten by the gates, or by z in half
+            precision.
+        hiddens, cells: tables of states, filled with H and C before clipping.
     """
     dtype, steps, batch = plan.dtype, plan.steps(), plan.packing.batch
     recurrent_map = _prepare(recurrent_weight.to(dtype), len(steps))
@@ -214,7 +218,7 @@ def _read(
 def _gradients(
     ctx: Any, d_outputs: torch.Tensor, d_hidden: torch.Tensor, d_cell: torch.Tensor
 ) -> list[torch.Tensor | None]:
-    """Of all tensors that `_ClippedLstm.forward` was given."""
+    """The gradients of the arguments of `_ClippedLstm.forward`, without the plan's."""
     inputs, input_weight, input_bias, recurrent_weight, output_weight, *kept = ctx.saved_tensors
     hiddens, cells, gates = kept
     plan: _Plan = ctx.plan
@@ -253,7 +257,7 @@ def _gradients(
 @dataclass(frozen=True)
 class _Slopes:
     """
-    The factors of the gradients that do not depend on later words.
+    The factors of the gradients that can be computed for all words at once.
 
     With dm the gradient of the output m, dc' that of the memory after its clip, dc before it::
 
@@ -268,7 +272,7 @@ class _Slopes:
 
 
 def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slopes, torch.Tensor]:
-    """The slopes, and the outputs m before their projection `(words, cell_dim)`."""
+    """Return the slopes, and the outputs m before their projection `(words, cell_dim)`."""
     packing, width = plan.packing, cells.shape[1]
     i, f, g, o = gates.chunk(4, 1)  # (words, cell_dim) each
     clipped = _clip(cells, plan.cell_clip, packing)
@@ -301,8 +305,9 @@ def _read_back(
     """
     Run the recurrence backwards; return the gradients of z `(words, 4 * cell_dim)`.
 
-    `d_hiddens`, given with what comes from outside, becomes the gradients of the initial outputs
-    and of the raw H; `d_cell` becomes that of the initial memory. Overwrites the slopes.
+    Overwrites its arguments: `d_hiddens` holds the gradients that come from outside, then those of
+    the initial outputs and of H before clipping; `d_cell` those of the final memories, then of the
+    initial ones.
     """
     dtype, steps, width = plan.dtype, plan.steps(), d_cell.shape[1]
     recurrent_map = _prepare(recurrent_weight.to(dtype).t(), len(steps))
@@ -342,12 +347,12 @@ def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
 
 
 def _weight_gradient(d_output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """That of the map that makes the output of x, all words at once."""
+    """The gradient of the weight `(out, in)`, summed over all words."""
     return (d_output.t() @ x).to(weight.dtype)
 
 
 def _activate(z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The gates of z `(rows, 4 * cell_dim)`, in its own place unless given another."""
+    """The gates of z `(rows, 4 * cell_dim)`, written to `out` or over z."""
     out, width = z if out is None else out, z.shape[1] // 4
     torch.sigmoid(z[:, : 2 * width], out=out[:, : 2 * width])
     _tanh(z[:, 2 * width : 3 * width], out=out[:, 2 * width : 3 * width])
@@ -356,7 +361,7 @@ def _activate(z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def _tanh(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The tanh, which costs five sigmoids on a CPU, by a sigmoid in single precision there."""
+    """The tanh; in float32 on a CPU by a sigmoid, which takes a fifth of the time there."""
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return torch.tanh(x, out=out)
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
@@ -383,7 +388,7 @@ def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.T
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """The identity, for a gradient that has none itself."""
+    """The identity for a gradient; its own backward pass raises an error."""
 
     @staticmethod
     def forward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Losses over a large vocabulary: the full softmax piece by piece, and the sampled softmax."""
+"""Cross entropy over a large vocabulary: full softmax in pieces, and sampled softmax."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from .engine_choice import forced_engine
 
-# Scores of so many rows are held at once: with fewer, the weight's gradient is added to too often.
+# Rows whose scores are in memory at once; fewer would add to the weight's gradient too often.
 ROWS_AT_ONCE = 512
 
 
@@ -18,10 +18,10 @@ def full_softmax_loss(
     hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     """
-    Sum the cross entropies of a softmax over all words, holding few of its scores at once.
+    Sum the cross entropies of a full softmax, with the scores of few rows in memory at once.
 
-    Gradients are computed on the way and added up in single precision at least. Under autocast
-    products have its precision.
+    Gradients are computed in the same pass, and accumulated in float32 at least. Under autocast
+    products have autocast's precision.
 
     Args:
         hidden: `(rows, width)`, one row for each word to predict.
@@ -30,10 +30,10 @@ def full_softmax_loss(
         bias: `(words,)`.
 
     Returns:
-        A number, in nats.
+        A scalar, in nats.
 
     Raises:
-        RuntimeError: gradients of the gradients are asked for.
+        RuntimeError: second derivatives are requested.
     """
     return _sum_losses(hidden, weight, bias, targets, None)
 
@@ -108,7 +108,7 @@ def draw_words(count: int, words: int) -> torch.Tensor:
 
 
 def expected_counts(ids: torch.Tensor, tries: int, words: int) -> torch.Tensor:
-    """How probable it is, in float64, that each word is among so many drawn ones."""
+    """The probability, in float64, that `tries` draws contain each word."""
     probability = (1 / (ids.double() + 1)).log1p() / math.log(words + 1)
     return -torch.expm1(tries * torch.log1p(-probability))
 
@@ -124,8 +124,8 @@ def _sum_losses(
     Sum the rows' cross entropies among the words of `weight`.
 
     Args:
-        columns: `(rows,)`, which of the words is each row's target; -1 where none is.
-        true: scores of the targets `(rows,)` that stand for those among the words, if any.
+        columns: `(rows,)`, the index of each row's target among the words, -1 if it is not there.
+        true: scores of the targets `(rows,)`, used in place of those among the words; or None.
     """
     if forced_engine() == "reference":
         return _sum_plainly(hidden, weight, bias, columns, true)
@@ -139,7 +139,7 @@ def _sum_plainly(
     columns: torch.Tensor,
     true: torch.Tensor | None,
 ) -> torch.Tensor:
-    """What `_CrossEntropy` computes, all scores at once."""
+    """What `_CrossEntropy` computes, with all scores in memory."""
     scores = F.linear(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if true is None:
@@ -151,7 +151,7 @@ def _sum_plainly(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Piece after piece of the rows: scores, losses, and at once the gradients of their sum."""
+    """For one piece of the rows after another: scores, losses, and the gradients of their sum."""
 
     @staticmethod
     def forward(
@@ -187,7 +187,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _Sums:
-    """The sum of the losses so far, and its gradients: of hidden, weight, bias and true."""
+    """The losses summed so far, and the gradients for hidden, weight, bias and true."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class _Sums:
         ]
 
     def add(self, rows: slice) -> None:
-        """Take in some rows."""
+        """Add the losses and gradients of some rows."""
         hidden, columns = self.hidden[rows], self.columns[rows, None]
         products = torch.mm(hidden, self.weight.t(), out=self.products[: len(hidden)])
         scores = self.scores[: len(hidden)]
@@ -237,7 +237,7 @@ class _Sums:
             self._add_gradients(rows, scores.div_(total), (own - highest).exp_() / total)
 
     def _add_gradients(self, rows: slice, shares: torch.Tensor, own: torch.Tensor) -> None:
-        """Given what the softmax gives to each word, and to the target `(rows, 1)`."""
+        """Add the gradients, from the probabilities of the words and of the target `(rows, 1)`."""
         d_hidden, d_weight, d_bias, d_true = self.gradients
         if self.true is None:
             shares.scatter_add_(1, self.columns[rows, None], torch.full_like(own, -1))
