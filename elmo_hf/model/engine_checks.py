@@ -50,13 +50,16 @@ def find_interception() -> str | None:
         return "the model is being compiled or exported"
     if _is_tracing():
         return "torch.jit.trace is recording the model"
-    if _is_transformed():
-        return "a transform of torch.func is at work"
-    if getattr(forward_ad, "_current_level", 0) >= 0:
-        return "forward-mode derivatives are being computed"
+    if is_transformed():
+        return "a transform of torch.func or forward-mode differentiation is at work"
     if _count_dispatch_modes():
         return "a TorchDispatchMode is active"
     return None
+
+
+def is_transformed() -> bool:
+    """Whether derivatives are computed that a hand-written backward pass does not serve."""
+    return _has_transforms() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def is_concrete(tensor: torch.Tensor) -> bool:
@@ -93,7 +96,7 @@ def _private(owner: Any, name: str) -> Any:
 
 _has_global_hook = _private(nn_module, "_has_any_global_hook")
 _is_tracing = _private(torch._C, "_is_tracing")
-_is_transformed = _private(torch._C, "_are_functorch_transforms_active")
+_has_transforms = _private(torch._C, "_are_functorch_transforms_active")
 _count_dispatch_modes = _private(torch._C, "_len_torch_dispatch_stack")
 
 
@@ -102,6 +105,7 @@ __all__ = [
     "is_concrete",
     "is_ordinary",
     "is_readable",
+    "is_transformed",
     "readable",
     "runs_as_written",
     "wants_gradients",

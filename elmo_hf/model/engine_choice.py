@@ -27,7 +27,7 @@ from .engine_copies import KeptCopy
 from .engine_cpu import CpuLstm, find_cpu_obstacle
 from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
 from .engine_gpu_triton import find_kernels
-from .engine_onednn import is_int8
+from .engine_onednn import find_operators, is_int8
 from .engine_scan import has_scan, run_scan
 from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
 from .engine_training import clipped_lstm
@@ -235,7 +235,8 @@ def _run_on_cpu(
 ) -> Result:
     weights, settings = lstm.weights(), lstm.settings()
     kept = [weight for weight in weights if weight is not None]
-    prepared = lstm._copies.get(kept, partial(CpuLstm, weights, settings), mask.numel(), settings)
+    key = settings, find_operators(weights.input_weight.dtype)
+    prepared = lstm._copies.get(kept, partial(CpuLstm, weights, settings), mask.numel(), key)
     return prepared.run(inputs, mask, *state, unique=unique)
 
 

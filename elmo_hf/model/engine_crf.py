@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 
+from .engine_checks import is_transformed
 from .engine_choice import forced_engine
 
 # exp underflows at -708 in float64. While transitions and end scores differ by at most this much,
@@ -17,7 +18,7 @@ def can_sum_products(emissions: torch.Tensor, transitions: torch.Tensor, end: to
     """Whether `log_partition` may be used: on a CPU, outside of graphs, if nothing underflows."""
     if emissions.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    if forced_engine() == "reference":
+    if forced_engine() == "reference" or is_transformed():
         return False
     with torch.no_grad():
         ranges = [scores.max() - scores.min() for scores in (transitions, end)]

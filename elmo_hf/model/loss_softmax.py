@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .engine_checks import is_transformed
 from .engine_choice import forced_engine
 
 # Rows whose scores are in memory at once; fewer would add to the weight's gradient too often.
@@ -127,7 +128,7 @@ def _sum_losses(
         columns: `(rows,)`, the index of each row's target among the words, -1 if it is not there.
         true: scores of the targets `(rows,)`, used in place of those among the words; or None.
     """
-    if forced_engine() == "reference":
+    if forced_engine() == "reference" or is_transformed():
         return _sum_plainly(hidden, weight, bias, columns, true)
     return _CrossEntropy.apply(hidden, weight, bias, columns, true)
 

@@ -137,6 +137,17 @@ def test_turning_onednn_off_turns_these_products_off(untried):
     assert find_operators(torch.float64) == "plain"
 
 
+def test_a_model_that_has_run_does_without_onednn_once_it_is_off():
+    model, ids = make_model()
+    with torch.no_grad():
+        expected = model(ids).last_hidden_state
+        with torch.backends.mkldnn.flags(enabled=False):
+            found = model(ids).last_hidden_state
+        copies = [layer.forward_lstm._copies.peek() for layer in model.layers]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    assert all(copy.recurrent_map.kind == "plain" for copy in copies)
+
+
 @pytest.mark.parametrize("then", ["none", "relu", "sigmoid"])
 @pytest.mark.parametrize("kind", FLOATS + LEVELS)
 def test_every_kind_of_map_gives_the_linear_map(kind, then):

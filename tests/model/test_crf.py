@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from elmo_hf.model.engine_choice import use_engine
 from elmo_hf.model.layer_crf import ElmoCrf, make_constraints
@@ -125,6 +126,26 @@ def test_every_gradient_passes_gradcheck():
         torch.autograd.grad(losses(*inputs).sum(), inputs, create_graph=True)
     with use_engine("reference"):
         assert torch.autograd.gradgradcheck(losses, inputs)
+
+
+def test_transforms_of_torch_func_give_the_gradients_of_autograd():
+    crf = make()
+    emissions, labels, mask = example(2)
+
+    def loss(emissions, labels, mask):
+        return crf(emissions[None], labels[None], mask[None]).sum()
+
+    found = torch.func.vmap(torch.func.grad(loss))(emissions, labels, mask)
+    emissions.requires_grad_()
+    (expected,) = torch.autograd.grad(crf(emissions, labels, mask).sum(), emissions)
+    torch.testing.assert_close(found, expected)
+    tangent = torch.ones_like(emissions)
+    whole = lambda e: crf(e, labels, mask).sum()  # noqa: E731
+    _, slope = torch.func.jvp(whole, (emissions.detach(),), (tangent,))
+    torch.testing.assert_close(slope, (expected * tangent).sum())
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(emissions.detach(), tangent)
+        torch.testing.assert_close(forward_ad.unpack_dual(whole(dual)).tangent, slope)
 
 
 @pytest.mark.parametrize("part", ["transitions", "end"])

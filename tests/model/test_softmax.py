@@ -122,6 +122,28 @@ def test_gradients_of_gradients_are_refused_but_the_plain_engine_has_them():
     torch.autograd.gradgradcheck(plain, (hidden, weight, bias))
 
 
+def test_transforms_of_torch_func_give_the_gradients_of_autograd():
+    hidden, targets, weight, bias = tensors()
+    arguments = tuple(tensor.detach() for tensor in (hidden, weight, bias))
+
+    def loss(hidden, weight, bias):
+        return full_softmax_loss(hidden, targets, weight, bias)
+
+    expected = torch.autograd.grad(loss(hidden, weight, bias), (hidden, weight, bias))
+    found = torch.func.grad(loss, argnums=(0, 1, 2))(*arguments)
+    torch.testing.assert_close(found, expected)
+    one = lambda h, t: full_softmax_loss(h[None], t[None], weight, bias)  # noqa: E731
+    per_row = torch.func.vmap(torch.func.grad(one))(arguments[0], targets)
+    torch.testing.assert_close(per_row, expected[0])
+
+    def sampled(hidden):
+        torch.manual_seed(0)
+        return sampled_softmax_loss(hidden, targets, weight, bias, 9)
+
+    (expected,) = torch.autograd.grad(sampled(hidden), hidden)
+    torch.testing.assert_close(torch.func.grad(sampled)(arguments[0]), expected)
+
+
 # --- The sampled softmax ---
 
 
