@@ -1,9 +1,9 @@
-"""Store a trained checkpoint in half its size, as a folder to be shared.
+"""Store a pre-trained checkpoint at half its size, as a folder to be shared.
 
     python examples/pack.py RUN/checkpoint-1000 OUTPUT [--text held-out.txt]
 
-Weights are kept in bfloat16 and computed with in float32, as config.json says, unless one asks for
-another dtype at loading. With --text the perplexity before and after is printed.
+The weights are stored in bfloat16. `from_pretrained` converts them to float32, as config.json says,
+unless another dtype is requested. With --text the perplexity before and after is printed.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from training_script import check_model, one_line_errors
 
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.scoring import perplexity, score_sentences
@@ -20,7 +21,8 @@ from elmo_hf.scoring import perplexity, score_sentences
 def pack(source, output):
     """Write the folder whole or not at all."""
     if output.exists():
-        raise SystemExit(f"error: {output} exists already; name a new folder, or remove it first")
+        raise ValueError(f"{output} exists already; name a new folder, or remove it first")
+    check_model(str(source), "SOURCE")
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     tokenizer = ElmoTokenizer.from_pretrained(source)
@@ -41,11 +43,12 @@ def measure(folder, text):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("source", type=Path, help="checkpoint of examples/pretrain.py")
+    parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--text", type=Path, help="held-out text, a sentence a line")
     given = parser.parse_args(argv)
-    pack(given.source, given.output)
+    with one_line_errors():
+        pack(given.source, given.output)
     size = sum(path.stat().st_size for path in given.output.iterdir())
     print(f"{given.output}: {size / 1e6:.1f} MB")
     if given.text:

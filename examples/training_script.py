@@ -16,6 +16,7 @@ import elmo_hf
 from elmo_hf.extras import require
 
 # isort: split
+import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -82,7 +83,8 @@ class ScriptParser(HfArgumentParser):
         self._optionals.title = "options of Trainer, the most common ones"
         self._action_groups.append(self._action_groups.pop(1))  # behind the script's own
         self.add_argument("--help-all", action="help", help="show all options of Trainer, too")
-        self.set_defaults(**defaults)
+        # Pinned memory without an accelerator only makes torch warn.
+        self.set_defaults(dataloader_pin_memory=torch.accelerator.is_available(), **defaults)
         own_names = own.__dataclass_fields__
         self.short = {"help", "help_all", *own_names, *COMMON, *defaults}
 

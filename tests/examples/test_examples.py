@@ -2,11 +2,15 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
+import pack
 import pytest
+import task_data
 import torch
+import train_classifier
+import train_ner
+import train_qa
+import train_sentence_embeddings
 
 from elmo_hf import (
     ElmoConfig,
@@ -17,7 +21,6 @@ from elmo_hf import (
     ElmoTokenizer,
 )
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
 CONLL = """-DOCSTART- -X- O
 
@@ -40,23 +43,6 @@ CONLLU = """# text = don't go
 
 
 @pytest.fixture
-def example(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-    def load(name):
-        for module in ("task_data", name):
-            sys.modules.pop(module, None)
-        return __import__(name)
-
-    return load
-
-
-@pytest.fixture
-def data(example):
-    return example("task_data")
-
-
-@pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
     still = {"dropout": 0, "mix_dropout": 0, "classifier_dropout": 0}
@@ -74,53 +60,53 @@ def json_lines(path, rows):
     return write(path, "\n".join(map(json.dumps, rows)) + "\n")
 
 
-def run(example, checkpoint, train, tmp_path, *more, epochs=30, rate=0.1):
+def run(script, checkpoint, train, tmp_path, *more, epochs=30, rate=0.1):
     arguments = {"model": checkpoint, "train": train, "dev": train, "output_dir": tmp_path / "out"}
     arguments |= {"num_train_epochs": epochs, "learning_rate": rate, "eval_strategy": "no"}
     arguments |= {"save_strategy": "no"}
     flags = [str(part) for name, value in arguments.items() for part in (f"--{name}", value)]
-    return example.main([*flags, "--use_cpu", "--disable_tqdm", "true", *more])
+    return script.main([*flags, "--use_cpu", "--disable_tqdm", "true", *more])
 
 
-def test_names_are_learnt_from_conll_columns(example, checkpoint, tmp_path):
+def test_names_are_learnt_from_conll_columns(checkpoint, tmp_path):
     pytest.importorskip("seqeval")
     train = write(tmp_path / "train.conll", CONLL)
-    found = run(example("train_ner"), checkpoint, train, tmp_path, "--lstm_dim", "8")
+    found = run(train_ner, checkpoint, train, tmp_path, "--lstm_dim", "8")
     assert found["eval_f1"] == 1
     model = ElmoForTokenClassification.from_pretrained(tmp_path / "out")
     assert model.config.tagging_scheme == "BIOES" and model.config.id2label[1] == "B-LOC"
 
 
-def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(example, checkpoint, tmp_path):
+def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, tmp_path):
     pytest.importorskip("seqeval")
     train = write(tmp_path / "train.conllu", CONLLU)
     options = ["--scheme", "none", "--tags_column", "upos", "--lstm_dim", "0", "--no_crf"]
     options += ["--train_bilm"]
-    found = run(example("train_ner"), checkpoint, train, tmp_path, *options)
+    found = run(train_ner, checkpoint, train, tmp_path, *options)
     assert found["eval_accuracy"] == 1
     tuned = ElmoForTokenClassification.from_pretrained(tmp_path / "out").elmo
     before = ElmoModel.from_pretrained(checkpoint)
     assert not torch.equal(next(tuned.parameters()), next(before.parameters()))
 
 
-def test_classes_are_learnt_from_a_table(example, checkpoint, tmp_path):
+def test_classes_are_learnt_from_a_table(checkpoint, tmp_path):
     train = write(tmp_path / "train.csv", 'text,label\n"rain, rain",bad\nsun,good\nsnow,bad\n')
-    found = run(example("train_classifier"), checkpoint, train, tmp_path)
+    found = run(train_classifier, checkpoint, train, tmp_path)
     assert found["eval_accuracy"] == found["eval_macro_f1"] == 1
     model = ElmoForSequenceClassification.from_pretrained(tmp_path / "out")
     assert model.config.id2label == {0: "bad", 1: "good"}
 
 
-def test_numbers_of_pairs_are_learnt_from_json_lines(example, checkpoint, tmp_path):
+def test_numbers_of_pairs_are_learnt_from_json_lines(checkpoint, tmp_path):
     rows = [("rain", "it rains", 1.0), ("sun", "moon", 0.2), ("a hill", "a car", 0)]
     rows = [dict(zip(("text", "other", "label"), row, strict=True)) for row in rows]
     options = ["--pair_column", "other", "--regression", "--pooling", "ends"]
     train = json_lines(tmp_path / "train.jsonl", rows)
-    found = run(example("train_classifier"), checkpoint, train, tmp_path, *options, epochs=90)
+    found = run(train_classifier, checkpoint, train, tmp_path, *options, epochs=90)
     assert found["eval_pearson"] > 0.9
 
 
-def test_answers_are_learnt_and_so_is_that_there_is_none(example, checkpoint, tmp_path):
+def test_answers_are_learnt_and_so_is_that_there_is_none(checkpoint, tmp_path):
     context = "Ada slept. It rained in London."
     answers = [("Who slept ?", "Ada", 0), ("Where ?", "in London", 21)]
     rows = [
@@ -131,11 +117,11 @@ def test_answers_are_learnt_and_so_is_that_there_is_none(example, checkpoint, tm
     rows[2]["answers"] = {"text": [], "answer_start": []}
     train = json_lines(tmp_path / "train.jsonl", rows)
     options = ["--lstm_dim", "12"]
-    found = run(example("train_qa"), checkpoint, train, tmp_path, *options, epochs=60, rate=0.05)
+    found = run(train_qa, checkpoint, train, tmp_path, *options, epochs=60, rate=0.05)
     assert found["eval_f1"] == 1 and found["eval_exact_match"] == 1
 
 
-def test_sentence_embeddings_are_trained_on_pairs(example, checkpoint, tmp_path):
+def test_sentence_embeddings_are_trained_on_pairs(checkpoint, tmp_path):
     pytest.importorskip("sentence_transformers")
     rows = [("rain fell", "it rained"), ("a hill", "a mountain"), ("no", "never")]
     lines = "\n".join(map(",".join, rows))
@@ -143,20 +129,19 @@ def test_sentence_embeddings_are_trained_on_pairs(example, checkpoint, tmp_path)
     scores = [(a, b, int(a == c)) for a, _ in rows for c, b in rows]
     lines = "\n".join(",".join(map(str, row)) for row in scores)
     dev = write(tmp_path / "dev.csv", f"sentence1,sentence2,score\n{lines}\n")
-    module = example("train_sentence_embeddings")
-    found = run(module, checkpoint, train, tmp_path, "--dev", dev, rate=0.02)
+    found = run(train_sentence_embeddings, checkpoint, train, tmp_path, "--dev", dev, rate=0.02)
     assert found["dev_spearman_cosine"] > 0.7
     assert (tmp_path / "out" / "modules.json").is_file()
 
 
-def test_a_checkpoint_is_packed_in_half_its_size(example, tmp_path, capsys):
+def test_a_checkpoint_is_packed_in_half_its_size(tmp_path, capsys):
     words = ["<S>", "</S>", "<UNK>", "rain", "fell", "."]
     torch.manual_seed(0)
     model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=len(words)))
     model.save_pretrained(tmp_path / "run")
     ElmoTokenizer(lm_vocab=words).save_pretrained(tmp_path / "run")
     text = write(tmp_path / "text.txt", "rain fell .\n\nrain .\n")
-    pack, given = example("pack"), [str(tmp_path / "run"), str(tmp_path / "packed")]
+    given = [str(tmp_path / "run"), str(tmp_path / "packed")]
     pack.main([*given, "--text", text])
     before, after = re.search(
         r"perplexity (\S+) before, (\S+) after", capsys.readouterr().out
@@ -169,9 +154,11 @@ def test_a_checkpoint_is_packed_in_half_its_size(example, tmp_path, capsys):
     assert torch.equal(packed.state_dict()["lm_head.weight"], rounded)
     with pytest.raises(SystemExit, match="exists already"):
         pack.main(given)
+    with pytest.raises(SystemExit, match=r"error: SOURCE .*no such folder; did you mean .*run"):
+        pack.main([str(tmp_path / "rum"), str(tmp_path / "new")])
 
 
-def test_a_data_set_of_the_hub_is_read_with_the_names_of_its_classes(data, tmp_path):
+def test_a_data_set_of_the_hub_is_read_with_the_names_of_its_classes(tmp_path):
     datasets = pytest.importorskip("datasets")
     many = getattr(datasets, "List", datasets.Sequence)
     tags = many(datasets.ClassLabel(names=["O", "B-PER"]))
@@ -181,13 +168,13 @@ def test_a_data_set_of_the_hub_is_read_with_the_names_of_its_classes(data, tmp_p
     made = datasets.Dataset.from_dict(rows, features=features)
     made.to_parquet(tmp_path / "hub" / "train.parquet")
     source = f"{tmp_path / 'hub'}:train[:1]"
-    (sentence,) = data.read_tagged(source, "tokens", "tags")
+    (sentence,) = task_data.read_tagged(source, "tokens", "tags")
     assert sentence["tags"] == ["B-PER", "O"] and sentence["where"][0] == f"{source}, row 0"
-    with pytest.raises(data.DataError, match="no column words; found tokens, tags"):
-        data.read_tagged(source, "words", "tags")
+    with pytest.raises(task_data.DataError, match="no column words; found tokens, tags"):
+        task_data.read_tagged(source, "words", "tags")
 
 
-def test_spans_may_come_in_any_scheme(data):
+def test_spans_may_come_in_any_scheme():
     ways = {
         "IOB1": ["I-X", "I-X", "B-X", "O", "I-Y", "I-X"],
         "BIO": ["B-X", "I-X", "B-X", "O", "B-Y", "B-X"],
@@ -195,16 +182,16 @@ def test_spans_may_come_in_any_scheme(data):
     }
     for tags in ways.values():
         for scheme in ("BIO", "BIOES"):
-            assert data.recode_spans(tags, scheme, tags) == ways[scheme]
+            assert task_data.recode_spans(tags, scheme, tags) == ways[scheme]
 
 
-def test_words_keep_their_lines(data, tmp_path):
+def test_words_keep_their_lines(tmp_path):
     path = write(tmp_path / "a.conll", CONLL)
-    _, second = data.read_tagged(path, "", "")
+    _, second = task_data.read_tagged(path, "", "")
     assert second["words"] == ["in", "London", "Paris"]
     assert second["where"] == [f"{path}:{line}" for line in (8, 9, 10)]
     path = write(tmp_path / "a.conllu", CONLLU)
-    (sentence,) = data.read_tagged(path, "", "upos")
+    (sentence,) = task_data.read_tagged(path, "", "upos")
     assert sentence["words"] == ["do", "n't", "go"]
     assert sentence["tags"] == ["AUX", "PART", "VERB"] and sentence["where"][2] == f"{path}:5"
 
@@ -227,32 +214,32 @@ def test_words_keep_their_lines(data, tmp_path):
         ("a.csv", b"text,label\n\xe9,b\n", "expected UTF-8, which it is not at byte 11"),
     ],
 )
-def test_bad_files_are_named_with_the_line(data, tmp_path, name, content, complaint):
+def test_bad_files_are_named_with_the_line(tmp_path, name, content, complaint):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(data.DataError) as caught:
+    with pytest.raises(task_data.DataError) as caught:
         if "conll" in name:
-            data.read_tagged(str(path), "words", "upos")
+            task_data.read_tagged(str(path), "words", "upos")
         else:
-            data.read_examples(str(path), ["text", "label"])
+            task_data.read_examples(str(path), ["text", "label"])
     assert str(caught.value).startswith(str(path)) and complaint in str(caught.value)
 
 
-def test_bad_labels_are_named_with_the_line(data, example, tmp_path):
-    with pytest.raises(data.DataError, match=r"there is no such file; .* NAME:SPLIT"):
-        data.read_examples("missing.csv", ["text"])
-    with pytest.raises(data.DataError, match="a:3: expected a tag O"):
-        data.recode_spans(["O", "PER"], "BIO", ["a:2", "a:3"])
-    with pytest.raises(data.DataError, match=r"a:3: label 'X' is not one of .* \(O, B\)"):
-        data.label_id("X", data.label_names(["B", "O"]), "a:3")
-    with pytest.raises(data.DataError, match="a:3: expected a number, found 'x'"):
-        data.read_number("x", "a:3")
+def test_bad_labels_are_named_with_the_line(tmp_path):
+    with pytest.raises(task_data.DataError, match=r"there is no such file; .* NAME:SPLIT"):
+        task_data.read_examples("missing.csv", ["text"])
+    with pytest.raises(task_data.DataError, match="a:3: expected a tag O"):
+        task_data.recode_spans(["O", "PER"], "BIO", ["a:2", "a:3"])
+    with pytest.raises(task_data.DataError, match=r"a:3: label 'X' is not one of .* \(O, B\)"):
+        task_data.label_id("X", task_data.label_names(["B", "O"]), "a:3")
+    with pytest.raises(task_data.DataError, match="a:3: expected a number, found 'x'"):
+        task_data.read_number("x", "a:3")
     path = json_lines(tmp_path / "a.jsonl", [{"words": ["a"], "tags": ["O", "O"]}])
-    with pytest.raises(data.DataError, match=r"a.jsonl:1: .* lists of equal length"):
-        data.read_tagged(path, "words", "tags")
+    with pytest.raises(task_data.DataError, match=r"a.jsonl:1: .* lists of equal length"):
+        task_data.read_tagged(path, "words", "tags")
     row = {"question": "Who ?", "context": "Ada slept", "answers": {"text": ["Ada"]}}
-    with pytest.raises(data.DataError, match=r"a.jsonl:1: expected answers like"):
-        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
+    with pytest.raises(task_data.DataError, match=r"a.jsonl:1: expected answers like"):
+        task_data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
     row["answers"]["answer_start"] = [3]
-    with pytest.raises(data.DataError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
-        data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
+    with pytest.raises(task_data.DataError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
+        task_data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
