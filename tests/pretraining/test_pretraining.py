@@ -422,7 +422,7 @@ def run_in_processes(arguments, processes=1, code=None):
     }
     return subprocess.run(
         [sys.executable, *start, *arguments], cwd=ROOT, env=environment, capture_output=True,
-        text=True, timeout=120,
+        text=True, timeout=400,
     )  # fmt: skip
 
 
@@ -506,7 +506,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_it_can_go_on(run_script, folde
     read_corpus([folder / "valid.txt"], ElmoTokenizer(), folder / "cache")
     done = subprocess.run(
         ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash", *script],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
