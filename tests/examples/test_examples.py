@@ -15,7 +15,6 @@ import train_sentence_embeddings
 from elmo_hf import (
     ElmoConfig,
     ElmoForPreTraining,
-    ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
     ElmoTokenizer,
@@ -68,15 +67,6 @@ def run(script, checkpoint, train, tmp_path, *more, epochs=30, rate=0.1):
     return script.main([*flags, "--use_cpu", "--disable_tqdm", "true", *more])
 
 
-def test_names_are_learnt_from_conll_columns(checkpoint, tmp_path):
-    pytest.importorskip("seqeval")
-    train = write(tmp_path / "train.conll", CONLL)
-    found = run(train_ner, checkpoint, train, tmp_path, "--lstm_dim", "8")
-    assert found["eval_f1"] == 1
-    model = ElmoForTokenClassification.from_pretrained(tmp_path / "out")
-    assert model.config.tagging_scheme == "BIOES" and model.config.id2label[1] == "B-LOC"
-
-
 def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, tmp_path):
     pytest.importorskip("seqeval")
     train = write(tmp_path / "train.conllu", CONLLU)
@@ -87,14 +77,6 @@ def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, t
     tuned = ElmoForTokenClassification.from_pretrained(tmp_path / "out").elmo
     before = ElmoModel.from_pretrained(checkpoint)
     assert not torch.equal(next(tuned.parameters()), next(before.parameters()))
-
-
-def test_classes_are_learnt_from_a_table(checkpoint, tmp_path):
-    train = write(tmp_path / "train.csv", 'text,label\n"rain, rain",bad\nsun,good\nsnow,bad\n')
-    found = run(train_classifier, checkpoint, train, tmp_path)
-    assert found["eval_accuracy"] == found["eval_macro_f1"] == 1
-    model = ElmoForSequenceClassification.from_pretrained(tmp_path / "out")
-    assert model.config.id2label == {0: "bad", 1: "good"}
 
 
 def test_numbers_of_pairs_are_learnt_from_json_lines(checkpoint, tmp_path):
@@ -119,6 +101,11 @@ def test_answers_are_learnt_and_so_is_that_there_is_none(checkpoint, tmp_path):
     options = ["--lstm_dim", "12"]
     found = run(train_qa, checkpoint, train, tmp_path, *options, epochs=60, rate=0.05)
     assert found["eval_f1"] == 1 and found["eval_exact_match"] == 1
+    files = ["--model", str(tmp_path / "out"), "--predict", train, "--output_dir", str(tmp_path)]
+    train_qa.main([*files, "--use_cpu", "--disable_tqdm", "true"])
+    lines = (tmp_path / "train.predicted.jsonl").read_text().splitlines()
+    assert [json.loads(line)["predicted"] for line in lines[:2]] == ["Ada", "in London"]
+    assert [json.loads(line)["better_than_none_by"] > 0 for line in lines] == [True, True, False]
 
 
 def test_sentence_embeddings_are_trained_on_pairs(checkpoint, tmp_path):

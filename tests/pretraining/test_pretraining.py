@@ -207,7 +207,7 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("feed", [PackedWindows, RowStreams])
+@pytest.mark.parametrize("feed", [pytest.param(PackedWindows, marks=pytest.mark.slow), RowStreams])
 @pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 9])  # epoch 1, later
 def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_trainer, feed, steps):
     shape = {"feed": feed, "rows": 8, "window": 12, "max_steps": 13}
