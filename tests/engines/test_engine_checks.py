@@ -317,7 +317,7 @@ def test_a_model_can_be_traced_for_sentences_of_one_length(gradients):
 
 def test_a_release_that_lacks_a_private_check_is_answered_for_safety(monkeypatch):
     missing = engine_checks._private(torch._C, "no_such_function")
-    for name in ("_has_global_hook", "is_transformed", "_count_dispatch_modes", "_is_tracing"):
+    for name in ("_has_global_hook", "_has_transforms", "_count_dispatch_modes", "_is_tracing"):
         with monkeypatch.context() as patch, torch.no_grad():
             patch.setattr(engine_checks, name, missing)
             info = make().engine_info()["inference"]
