@@ -235,6 +235,39 @@ def test_a_compiled_head_trains(tmp_path):
     assert math.isfinite(run.train().training_loss)
 
 
+@pytest.mark.slow
+def test_lora_is_trained_saved_merged_and_loaded(tmp_path):
+    peft = pytest.importorskip("peft")
+    model, base = make(), make()
+    base.load_state_dict(model.state_dict())
+    settings = peft.LoraConfig(task_type="SEQ_CLS", target_modules="all-linear", r=4)
+    options = {"max_steps": 100, "learning_rate": 0.1, "per_device_train_batch_size": 8}
+    run = trainer(peft.get_peft_model(model, settings), tmp_path, **options)
+    before = run.evaluate()["eval_loss"]
+    run.train()
+    assert run.evaluate()["eval_loss"] < 0.8 * before
+    run.model.save_pretrained(tmp_path / "lora")
+    inputs = TOKENIZER(SENTENCES, padding=True, return_tensors="pt")
+    merged = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    again = ElmoForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        expected, found = run.model.eval()(**inputs).logits, again(**inputs).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_datasets_map_in_two_processes_tokenizes_as_one_does():
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"text": SENTENCES})
+    settings = {"batched": True, "load_from_cache_file": False}
+    one, two = (
+        rows.map(lambda batch: dict(TOKENIZER(batch["text"])), num_proc=number, **settings)
+        for number in (None, 2)
+    )
+    assert one[:] == two[:]
+
+
 if __name__ == "__main__":  # one of the two processes
     target = Path(sys.argv[1])
     step = gradient("words", target.parent, ddp_backend="gloo")
