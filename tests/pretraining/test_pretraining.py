@@ -450,13 +450,13 @@ def test_two_processes_train_as_one_with_the_summed_batch(run_script, folder, tm
 KILLED = """
 import os, signal, sys
 import torch
-from transformers import Trainer
 save = torch.save
 def killed(value, path, *args, **kwargs):
     if "checkpoint-4" in str(path) and "scheduler" in str(path):
         os.kill(os.getpid(), signal.SIGKILL)
     return save(value, path, *args, **kwargs)
 torch.save = killed
+import pretrain
 pretrain.main()
 """
 
