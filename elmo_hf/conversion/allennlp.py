@@ -30,7 +30,7 @@ from .torch_files import (
 )
 
 FORMAT = "AllenNLP state dict"
-WORD_SPLITTER = "treebank"
+WORD_SPLITTER = "billion-words"  # the text of the published ELMos, which models begin with
 NAMES = Names(
     characters="_token_embedder._char_embedding_weights",
     convolution="_token_embedder.char_conv_{i}",

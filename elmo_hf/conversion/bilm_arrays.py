@@ -43,7 +43,8 @@ def open_arrays(
     Args:
         original: the model's files.
         open_weights: opens the arrays by name; it is called again for the verification.
-        word_splitter: how raw text is split into words, as `ElmoTokenizer` takes it.
+        word_splitter: how raw text is split into words, as `ElmoTokenizer` takes it, unless
+            options.json names another, as `write_original` does.
         inferred_options: the options where there is no options.json.
 
     Raises:
@@ -55,7 +56,9 @@ def open_arrays(
     assert options is not None
     with open_weights() as arrays:
         config, notes = config_from_options(options, arrays)
-        tokenizer, more_notes = _make_tokenizer(config, original.vocab, word_splitter)
+        tokenizer, more_notes = _make_tokenizer(
+            config, original.vocab, options.get("word_splitter", word_splitter)
+        )
         state_dict, load_notes = load_arrays(config, arrays, progress=bar)
         forget_biases = original_forget_biases(config, arrays)
 
@@ -117,7 +120,10 @@ def _make_tokenizer(
         arguments["max_characters_per_token"] = config.max_characters_per_token
     else:
         arguments |= {"use_characters": False, "use_word_ids": True}
-    return ElmoTokenizer(**arguments), notes
+    try:
+        return ElmoTokenizer(**arguments), notes
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"options.json describes no tokenizer: {error}") from error
 
 
 def _check_vocabulary(path: Path, rows: int) -> None:

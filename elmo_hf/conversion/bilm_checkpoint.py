@@ -18,7 +18,7 @@ from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
 
 FORMAT = "bilm-tf TensorFlow checkpoint"
-WORD_SPLITTER = "treebank"
+WORD_SPLITTER = "billion-words"  # the text that bilm-tf was published with
 SCOPE = "lm/"
 # Parts of names in a checkpoint and in the HDF5 format, in the order in which they are replaced;
 # replacing back in reverse order gives the checkpoint's name again.

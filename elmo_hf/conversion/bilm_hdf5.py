@@ -24,7 +24,7 @@ from .sources import HDF5, Files
 from .tables import WeightsError, same_bits
 
 FORMAT = "bilm-tf HDF5"
-WORD_SPLITTER = "treebank"
+WORD_SPLITTER = "billion-words"  # the text that bilm-tf was published with
 LSTM_ROOTS = {"RNN_0", "RNN", "rnn"}
 
 
@@ -50,6 +50,7 @@ def write_original(
     state_dict: Mapping[str, torch.Tensor],
     forget_biases: Mapping[str, torch.Tensor],
     vocab: Path | None,
+    word_splitter: str | None,
 ) -> None:
     """
     Write weights.hdf5 and options.json, and vocab.txt if there is one; read them back and compare.
@@ -60,12 +61,15 @@ def write_original(
         state_dict: the weights, with the names of `ElmoForPreTraining`.
         forget_biases: what `original_forget_biases` found in the file that the model came from.
         vocab: the words of the softmax or of the word table, one a line.
+        word_splitter: the tokenizer's; options.json names it where it is not this format's own.
 
     Raises:
         WeightsError: the format cannot hold the model, or the files written do not give it back.
     """
     h5py = require("h5py", "convert")
     options = options_from_config(config)
+    if word_splitter not in (None, WORD_SPLITTER):
+        options["word_splitter"] = word_splitter  # the original programs ignore it
     write_json(folder / "options.json", options)
     reserve(folder, state_dict.values())
     with h5py.File(folder / "weights.hdf5", "w") as file:

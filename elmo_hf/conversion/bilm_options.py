@@ -45,7 +45,7 @@ def config_from_options(
         WeightsError: a needed option is missing, or options and arrays are of different models.
     """
     lstm = _section(options, "lstm")
-    known = TRAINING_OPTIONS | {"lstm", "char_cnn", "bidirectional", "reverse"}
+    known = TRAINING_OPTIONS | {"lstm", "char_cnn", "bidirectional", "reverse", "word_splitter"}
     notes = _unknown(options, known, "") + _unknown(lstm, LSTM_OPTIONS, "lstm.")
     if "use_skip_connections" not in lstm:
         notes.append("lstm.use_skip_connections is not given: none assumed, as bilm-tf trains")

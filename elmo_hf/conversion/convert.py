@@ -9,7 +9,14 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from .. import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, __version__
+from .. import (
+    ElmoConfig,
+    ElmoForPreTraining,
+    ElmoModel,
+    ElmoPreTrainedModel,
+    ElmoTokenizer,
+    __version__,
+)
 from . import verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import write_allennlp
@@ -73,7 +80,7 @@ def convert(
                 "data": [describe(path) for path in model.data_files],
                 **model.source,
             },
-            "word_splitter": format.WORD_SPLITTER,
+            "word_splitter": model.tokenizer.word_splitter,
             "notes": notes + model.notes + save_alignments(folder, layers, *size),
             **model.extra,
         }
@@ -120,7 +127,10 @@ def convert_back(source: Path, output: Path) -> None:
             forget_biases = safetensors.torch.load_file(biases) if biases.exists() else {}
         except SafetensorError as error:
             raise WeightsError(f"{biases} is damaged: {error}; convert the model again") from error
-        write_original(folder, config, state_dict, forget_biases, vocab if vocab.exists() else None)
+        tokenizer = load_tokenizer(source)
+        splitter = tokenizer.word_splitter if tokenizer else None
+        vocab_file = vocab if vocab.exists() else None
+        write_original(folder, config, state_dict, forget_biases, vocab_file, splitter)
 
 
 def convert_to_allennlp(source: Path, output: Path) -> None:
@@ -166,6 +176,16 @@ def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
         )
     prefix = "" if made is ElmoForPreTraining else "elmo."
     return config, {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def load_tokenizer(source: Path) -> ElmoTokenizer | None:
+    """The tokenizer of a folder, None if it has none; WeightsError if it is damaged."""
+    if not (Path(source) / "tokenizer_config.json").exists():
+        return None
+    try:
+        return ElmoTokenizer.from_pretrained(source)
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise WeightsError(f"the tokenizer of {source} is damaged: {one_line(error)}") from error
 
 
 def model_class(config: ElmoConfig) -> type[ElmoPreTrainedModel]:

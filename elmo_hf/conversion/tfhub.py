@@ -20,7 +20,7 @@ from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
 
 FORMAT = "TensorFlow Hub module"
-WORD_SPLITTER = "treebank"
+WORD_SPLITTER = "billion-words"  # the text of the English modules
 SCOPE = re.compile(r"(?:module/)?bilm/(.+)")
 MIX = re.compile(r"(?:module/)?aggregation/(weights|scaling)")
 CELL = re.compile(

@@ -52,6 +52,7 @@ def test_an_archive_gives_the_same_model_as_the_hdf5_file_it_was_made_from(tmp_p
     assert (ours.config.mix_layer_norm, ours.config.mix_dropout) == ("allennlp", 0.2)
     assert ours.config.cell_clip == 0.3
     assert record["source"]["format"] == "AllenNLP state dict"
+    assert record["word_splitter"] == "billion-words"
     assert record["source"]["prefix"] == PREFIX
     assert [d["name"] for d in record["verification"]["differences"]] == [
         f"layer {k}" for k in range(3)

@@ -86,6 +86,7 @@ def test_a_softmax_tied_to_the_word_table_becomes_a_table_of_its_own(tmp_path):
 def test_the_record_names_all_files_and_what_is_left_out(tmp_path, checkpoint):
     record = convert(checkpoint, tmp_path / "ours")
     assert record["source"]["format"] == "bilm-tf TensorFlow checkpoint"
+    assert record["word_splitter"] == "billion-words"
     assert record["source"]["weights"]["file"] == INDEX
     assert [file["file"] for file in record["source"]["data"]][1] == DATA
     assert record["notes"] == ["33 variables of training (optimizer, counters) are left out"]

@@ -289,3 +289,27 @@ def test_what_the_original_format_cannot_hold_is_refused(tmp_path, capsys):
         folder = tmp_path / complaint
         ElmoModel(ElmoConfig(**{**tiny, **changes})).save_pretrained(folder)
         refuses(tmp_path, folder, "--to-hdf5", complaint=complaint, capsys=capsys)
+
+
+def test_raw_text_is_split_as_the_training_text_of_the_published_weights(tmp_path, original):
+    record = convert(original, tmp_path / "ours")
+    assert record["word_splitter"] == "billion-words"
+    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
+    assert tokenizer.tokenize("A long-term U.S. plan.") == ["A", "long-term", "U.S.", "plan", "."]
+
+
+def test_another_word_splitter_survives_the_way_through_the_original_format(
+    tmp_path, capsys, original
+):
+    convert(original, tmp_path / "ours")
+    tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
+    tokenizer.word_splitter = "whitespace"
+    tokenizer.save_pretrained(tmp_path / "ours")
+    convert_back(tmp_path / "ours", tmp_path / "back")
+    record = convert(tmp_path / "back", tmp_path / "again")
+    assert record["word_splitter"] == "whitespace"
+    assert record["notes"] == []
+    assert ElmoTokenizer.from_pretrained(tmp_path / "again").word_splitter == "whitespace"
+    (original / "options.json").write_text(json.dumps(options() | {"word_splitter": "sentences"}))
+    complaint = "word_splitter is 'sentences'; expected"
+    refuses(tmp_path, original, complaint=complaint, capsys=capsys)

@@ -53,6 +53,7 @@ def test_every_variant_converts_and_its_table_runs_backwards(tmp_path, variant):
     assert len(record["verification"]["differences"]) == layers + 1
     assert record["notes"] == []
     assert record["source"]["format"] == "ELMoForManyLangs"
+    assert record["word_splitter"] == "treebank"
     model = ElmoModel.from_pretrained(tmp_path / "ours")
     weights = {f"elmo.{name}": tensor for name, tensor in model.state_dict().items()}
     back = dump_rows(encoder_table(model.config, NAMES), weights)

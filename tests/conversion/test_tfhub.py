@@ -56,6 +56,7 @@ def test_a_module_gives_the_model_of_the_same_hdf5_file(tmp_path, spelling, padd
     first, second = (ElmoConfig.from_pretrained(tmp_path / name) for name in ("ours", "hdf5"))
     assert first.to_dict() == second.to_dict()
     assert record["source"]["format"] == "TensorFlow Hub module"
+    assert record["word_splitter"] == "billion-words"
     assert any("clips 3, skip connections" in note for note in record["notes"])
     mix = load_scalar_mix(tmp_path / "ours")
     torch.testing.assert_close(mix.weights.data, torch.tensor([0.1, 0.2, 0.3]))
