@@ -10,6 +10,8 @@ by the number of labels in this call.
 import torch
 import torch.nn.functional as F
 
+from .engine_checks import is_concrete
+
 NumItems = int | torch.Tensor | None
 IGNORED = -100
 
@@ -115,9 +117,7 @@ def check_label_ids(labels: torch.Tensor, shape: torch.Size, num_labels: int) ->
     """Raise ValueError unless the labels are ids below `num_labels`, or -100, of this shape."""
     _check_shape(labels, shape, "labels")
     # Reading the values would stall a GPU's queue, break a compiled graph and fail in vmap.
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    if torch._C._are_functorch_transforms_active():
+    if labels.device.type != "cpu" or not is_concrete(labels):
         return
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
     if len(wrong):

@@ -20,6 +20,7 @@ from elmo_hf import (
     ElmoModel,
     ElmoTokenizer,
     embed_corpus,
+    use_engine,
 )
 
 SENTENCES = [[f"w{i * j % 7}" for j in range(1 + i * 5 % 11)] for i in range(30)]
@@ -165,6 +166,26 @@ def test_workers_run_in_the_context_of_the_call(model, tokenizer):
     finally:
         handle.remove()
     assert seen == {"red"}
+
+
+def test_two_corpora_at_once_leave_no_words_behind(model, tokenizer):
+    halves = [SENTENCES[:15], SENTENCES[15:]]
+    expected = [list(embed_corpus(model, tokenizer, half)) for half in halves]
+    corpora = [embed_corpus(model, tokenizer, half, workers=2) for half in halves]
+    for row, pair in enumerate(zip(*corpora, strict=True)):
+        for vectors, half in zip(pair, expected, strict=True):
+            np.testing.assert_allclose(vectors, half[row], atol=1e-6, rtol=0)
+    inputs = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
+    weight = model.embeddings.char_embeddings.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        model(**inputs)
+        weight.data[ord("w") + 1] = 1  # a write that PyTorch does not count
+        found = model(**inputs).last_hidden_state
+        with use_engine("reference"):
+            changed = model(**inputs).last_hidden_state
+        weight.copy_(kept)
+    torch.testing.assert_close(found, changed, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("head", [ElmoForPreTraining, ElmoForTokenClassification])

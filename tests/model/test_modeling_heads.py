@@ -286,6 +286,25 @@ def test_hidden_states_come_out_when_asked_for_only():
     assert logits.shape == (3, 3) and len(hidden_states) == 3
 
 
+@pytest.mark.parametrize("head", [ElmoForSequenceClassification, ElmoForTokenClassification])
+def test_gradients_of_each_example_come_from_one_vmap(head):
+    model, ids = make(head), tokenize(["one two three", "four five six"]).input_ids
+    whole = head is ElmoForTokenClassification
+    labels = torch.randint(3, ids.shape[:2] if whole else (2,))
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def loss(parameters, ids, labels):
+        inputs = {"input_ids": ids[None], "labels": labels[None]}
+        return torch.func.functional_call(model, parameters, kwargs=inputs).loss
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, ids, labels)
+    for row in range(2):
+        model.zero_grad()
+        model(ids[row : row + 1], labels=labels[row : row + 1]).loss.backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found[name][row], parameter.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_models_that_read_words_know_their_boundaries():
     words = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]])
     settings = {"word_vocab_size": 8, "word_embedding_dim": 4, "bos_token_id": 1, "eos_token_id": 2}
