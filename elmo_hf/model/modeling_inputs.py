@@ -79,7 +79,7 @@ def check_states(config: ElmoConfig, states: States, vectors: torch.Tensor) -> S
     Raises:
         ValueError: shape, type or device do not fit the model and the batch.
     """
-    batch = len(vectors)
+    batch = vectors.shape[0]  # len() would fix the size in an exported graph
     sizes = (config.hidden_size, config.num_directions * config.cell_dim)
     expected = [(config.num_hidden_layers, batch, size) for size in sizes]
     found = [tuple(part.shape) for part in states]
