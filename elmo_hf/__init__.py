@@ -4,7 +4,7 @@
 ELMo (Peters et al. 2018), deep contextualized word vectors, as a Hugging Face model.
 
 Importing this package registers ELMo with transformers: `AutoModel`, `AutoTokenizer` and the other
-auto classes then open ELMo folders, and `pipeline("token-classification", model=folder)` tags
+auto classes then load ELMo folders, and `pipeline("token-classification", model=folder)` tags
 words.
 
 - Model: `ElmoConfig`, `ElmoModel`, `ElmoForPreTraining` (the language model), `ElmoTokenizer`.
@@ -12,7 +12,7 @@ words.
   `ElmoForQuestionAnswering`, `ElmoForMultipleChoice`, on an `ElmoScalarMix` of the layers.
 - Vectors of many sentences: `embed_corpus`.
 - Probabilities of words and sentences: `score_sentences`, `score_text`, `perplexity`.
-- `use_engine` chooses how the model is computed, for tests and comparisons.
+- `use_engine` forces one implementation of the LSTMs, for tests and comparisons.
 """
 
 from . import quiet_imports  # noqa: F401  (before transformers)
@@ -59,9 +59,9 @@ AutoModelForSequenceClassification.register(
 AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification, exist_ok=True)
 AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
 AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice, exist_ok=True)
-# For models of other kinds this class makes the stock pipeline.
+# For all other models this class returns the stock pipeline.
 PIPELINE_REGISTRY.supported_tasks["token-classification"]["impl"] = ElmoTokenClassificationPipeline
-ElmoTokenizer.register_for_auto_class()  # saved tokenizers bring their code
+ElmoTokenizer.register_for_auto_class()  # saved folders then include the tokenizer's code
 
 __all__ = [
     "ElmoConfig",

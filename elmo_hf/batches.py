@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Work on many sentences: batches of similar lengths on worker threads, results in order."""
+"""Processes many sentences in batches of similar length on threads; keeps the results in order."""
 
 import contextvars
 import math
@@ -19,7 +19,7 @@ Numbered = tuple[int, Sentence]
 Progress = Callable[[int], object]
 Result = TypeVar("Result")
 
-# So many batches per worker are made of few sentences, so that all workers finish together.
+# A short window is cut into so many batches per worker, so that all workers finish together.
 BATCHES_PER_WORKER = 2
 
 
@@ -28,9 +28,10 @@ class Limits(NamedTuple):
     Sizes of batches.
 
     Args:
-        window: sentences that are sorted by length together.
-        batch_size: the most sentences in a batch.
-        batch_words: the most words in a batch, padding included; one sentence is always allowed.
+        window: number of sentences that are sorted by length together.
+        batch_size: maximum number of sentences in a batch.
+        batch_words: maximum number of words in a batch, padding included; a longer sentence is a
+            batch of its own.
     """
 
     window: int
@@ -40,11 +41,11 @@ class Limits(NamedTuple):
 
 class WorkerPool(ThreadPoolExecutor):
     """
-    Threads that share the calling thread's number of torch threads and run in its context.
+    Class that runs worker threads, which divide the caller's torch threads and run in its context.
 
     Args:
-        model: the model to work with; it decides the default.
-        workers: number of threads; None: torch's number of threads on a CPU, else 1.
+        model: the model that the threads use; its device decides the default of `workers`.
+        workers: number of threads; default: torch's number of threads on a CPU, else 1.
     """
 
     def __init__(self, model: torch.nn.Module, workers: int | None = None) -> None:
@@ -56,16 +57,16 @@ class WorkerPool(ThreadPoolExecutor):
         super().__init__(workers, "elmo", keep_threads, (max(1, threads // workers),))
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start `work`; a context serves one thread at a time, so each call has a copy."""
+        """Start `work` in a copy of the context, which only one thread can use at a time."""
         return super().submit(self._context.copy().run, work, *args, **kwargs)
 
 
 def check_arguments(model: torch.nn.Module, sentences: object, **sizes: int | None) -> None:
-    """Raise ValueError for a model in training mode, one text, or a size below 1."""
+    """Raise ValueError for a model in training mode, a single text, or a size below 1."""
     if model.training:
-        raise ValueError("the model is in training mode, with dropout; call model.eval()")
+        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     if isinstance(sentences, str):
-        raise ValueError("sentences is one text; expected several: pass a list of texts or words")
+        raise ValueError("sentences is one string; expected an iterable of sentences: pass [text]")
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}; expected at least 1")
@@ -79,21 +80,21 @@ def map_sentences(
     progress: Progress | None = None,
 ) -> Iterator[Result]:
     """
-    Yield what `work` returns for each sentence, in the order of the sentences.
+    Yield the result of `work` for each sentence, in the order of the sentences.
 
-    Results of up to two windows are held: the pool works on one while the caller uses the other.
+    Memory holds up to two windows: the pool works on one while the caller uses the other's results.
 
     Args:
-        work: takes the sentences of a batch and returns one result for each.
-        sentences: texts or lists of words; there may be any number.
-        pool: runs the batches, and is shut down when the iterator ends or is closed.
+        work: takes the sentences of a batch and returns one result per sentence.
+        sentences: texts or lists of words, any number.
+        pool: runs the batches; it is shut down when the iterator ends or is closed.
         limits: sizes of the batches.
         progress: called with the number of sentences of each finished batch.
 
     Raises:
         RuntimeError: `work` failed; the message names the sentence.
     """
-    is_finalizing = sys.is_finalizing  # a module's names may be gone when the interpreter ends
+    is_finalizing = sys.is_finalizing  # `sys` may be gone when the interpreter ends
     numbered = enumerate(sentences)
     running: list[Future[list[tuple[int, Result]]]] = []
     try:
@@ -106,12 +107,12 @@ def map_sentences(
                 return
             running = following
     finally:
-        if not is_finalizing():  # then the interpreter has joined the threads itself
+        if not is_finalizing():  # an ending interpreter has joined the threads already
             pool.shutdown(cancel_futures=True)
 
 
 def make_batches(window: Iterable[Numbered], limits: Limits, workers: int) -> list[list[Numbered]]:
-    """Batches of similar lengths; the longest come first, so that the last ones are short."""
+    """Make batches of similar lengths, longest first, so that workers end with short batches."""
     ordered = sorted(window, key=lambda numbered: -_length(numbered[1]))
     parts = 1 if workers == 1 else workers * BATCHES_PER_WORKER
     batch_size = min(limits.batch_size, math.ceil(len(ordered) / parts))
@@ -127,10 +128,10 @@ def make_batches(window: Iterable[Numbered], limits: Limits, workers: int) -> li
 
 
 def _length(sentence: Sentence) -> int:
-    """Words and boundaries; an estimate for a text."""
+    """Number of words and boundaries; estimated for a text."""
     try:
         return 2 + (sentence.count(" ") if isinstance(sentence, str) else len(sentence))
-    except TypeError:  # neither text nor words: the tokenizer will refuse it
+    except TypeError:  # neither text nor words: the tokenizer raises the error
         return 2
 
 
@@ -147,7 +148,7 @@ def _run(
 def _explain(
     work: Callable[[list[Sentence]], object], batch: list[Numbered], error: Exception
 ) -> RuntimeError:
-    """Find the sentence that fails alone, too; if none does, name the batch."""
+    """Make the error: it names the first sentence that also fails alone, else the batch."""
     for number, sentence in sorted(batch, key=lambda numbered: numbered[0]):
         try:
             work([sentence])
@@ -157,8 +158,8 @@ def _explain(
             return RuntimeError(f"sentence {number}, {text}: {alone}")
     numbers = sorted(number for number, _ in batch)
     return RuntimeError(
-        f"sentences {numbers[:5]}.., {len(numbers)} together, failed, but none alone; all must be "
-        f"texts or all lists of words, and if memory is short, take smaller batches: {error}"
+        f"the batch of {len(numbers)} sentences {numbers[:5]}.. failed, but each alone works; pass "
+        f"only texts or only lists of words, and if memory is short, smaller batches: {error}"
     )
 
 
@@ -167,10 +168,10 @@ def _in_order(
 ) -> Iterator[Result]:
     results: dict[int, Result] = {}
     for task in tasks:
-        found = task.result()
-        results.update(found)
+        batch = task.result()
+        results.update(batch)
         if progress is not None:
-            progress(len(found))
+            progress(len(batch))
     for number in sorted(results):
         yield results.pop(number)
 

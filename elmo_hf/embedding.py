@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors of a whole corpus, computed by several workers."""
+"""Computes the vectors of a whole corpus with several worker threads."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,24 +31,25 @@ def embed_corpus(
     """
     Yield the vectors of each sentence, in the order of the sentences.
 
-    Sentences are read window by window, so the corpus may be endless. Within a window they are
-    sorted by length, because a batch takes as long as its longest sentence. Each worker is a
-    thread with an equal share of torch's threads; a share of one thread is fastest, because the
-    small matrix products of an LSTM do not speed up with more. The batch and window sizes change
-    the vectors by rounding only. torch's numbers of threads stay as they are.
+    The sentences are read in windows, so the corpus may be endless. Each window is sorted by
+    length, because a batch takes as long as its longest sentence. Each worker is a thread with an
+    equal share of torch's threads; one thread per worker is fastest, because the small matrix
+    products of an LSTM gain nothing from more. Batch and window sizes change the vectors by
+    rounding only. torch's thread settings are not changed.
 
     Args:
-        model: an `ElmoModel`, or a model that has one in `model.elmo`; in evaluation mode.
-        tokenizer: the one saved beside the model.
+        model: an `ElmoModel`, or a model with one in `model.elmo`; in evaluation mode.
+        tokenizer: the tokenizer saved with the model.
         sentences: all texts, or all lists of words.
-        layers: index of one layer, or indices of several; None: all.
+        layers: index of one layer, or indices of several; default: all.
         boundaries: keep the vectors of `<S>` and `</S>`.
-        workers: default: torch's number of threads on a CPU, else 1.
-        batch_size: the most sentences in a batch.
-        batch_words: the most words in a batch, padding included; one sentence is always allowed.
-        window: sentences that are sorted together. Vectors of up to two windows are held.
-        known_words: words whose context-free vectors are kept meanwhile, on a CPU, so that each
-            word goes through the character encoder once and not in every batch.
+        workers: number of threads; default: torch's number of threads on a CPU, else 1.
+        batch_size: maximum number of sentences in a batch.
+        batch_words: maximum number of words in a batch, padding included; a longer sentence is a
+            batch of its own.
+        window: sentences that are sorted together. Memory holds the vectors of up to two windows.
+        known_words: on a CPU, context-free vectors of so many words are cached during the call, so
+            that a word need not go through the character encoder in every batch.
         progress: called with the number of sentences of each finished batch, such as
             `tqdm.update`.
 
@@ -57,8 +58,8 @@ def embed_corpus(
         words, hidden_size)`.
 
     Raises:
-        ValueError: an argument does not fit; at once.
-        RuntimeError: a sentence cannot be embedded; while iterating. The message names it.
+        ValueError: an argument is invalid; raised at the call.
+        RuntimeError: a sentence cannot be embedded; raised while iterating, names the sentence.
     """
     elmo: Any = getattr(model, "elmo", model)
     sizes = {"batch_size": batch_size, "batch_words": batch_words, "window": window}
@@ -70,7 +71,7 @@ def embed_corpus(
     vectors = map_sentences(
         encoder.embed, sentences, WorkerPool(elmo, workers), Limits(**sizes), progress
     )
-    # A generator of its own, so that the checks above run at the call.
+    # In a generator here, the checks above would run only at the first `next`.
     return _with_word_cache(elmo, known_words, vectors)
 
 
@@ -83,7 +84,7 @@ def _with_word_cache(
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Embeds batches for several threads: its calls change nothing."""
+    """Class that embeds batches; it is not changed by calls, so threads may share it."""
 
     model: ElmoModel
     tokenizer: ElmoTokenizer
@@ -95,8 +96,8 @@ class _Encoder:
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
         if layers is not None and not all(-count <= layer < count for layer in layers):
             raise ValueError(
-                f"layers is {self.layers}; expected one or more of 0 to {count - 1}, layer 0 being "
-                "the context-free vector"
+                f"layers is {self.layers}; expected one or more of 0 to {count - 1} (layer 0: the "
+                "context-free vector)"
             )
 
     def embed(self, sentences: list[Sentence]) -> list[np.ndarray]:
@@ -107,9 +108,9 @@ class _Encoder:
         mask = inputs["attention_mask"].bool().numpy()
         inputs["attention_mask"] = self.read_mask(inputs["attention_mask"])
         layers = True if self.layers is None else self.layers
-        wanted = layers if isinstance(layers, (bool, int)) else list(layers)
+        requested = layers if isinstance(layers, (bool, int)) else list(layers)
         with torch.inference_mode():
-            output = self.model(**inputs.to(self.model.device), output_hidden_states=wanted)
+            output = self.model(**inputs.to(self.model.device), output_hidden_states=requested)
             hidden = output.hidden_states
             chosen = range(len(hidden)) if self.layers is None else layers
             picked = [hidden[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
@@ -117,16 +118,16 @@ class _Encoder:
         return [self.cut(arrays, i, np.flatnonzero(row)) for i, row in enumerate(mask)]
 
     def read_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Let each direction skip the boundary it reads last, if its vector is not returned."""
+        """Mask, per direction, the boundary read last, to save a step if its vector is unused."""
         config = self.model.config
         if self.boundaries or config.num_mixed_lstms:
             return mask
-        place = mask.cumsum(1) * mask  # 1 at the first word, the number of words at the last
-        spared = [place == place.amax(1, keepdim=True), place == 1]
-        return torch.stack([mask & ~one for one in spared[: config.num_directions]], -1)
+        number = mask.cumsum(1) * mask  # 1 at the first word, the sentence's length at the last
+        read_last = [number == number.amax(1, keepdim=True), number == 1]
+        return torch.stack([mask & ~last for last in read_last[: config.num_directions]], -1)
 
     def cut(self, layers: list[np.ndarray], row: int, words: np.ndarray) -> np.ndarray:
-        """Copy one sentence's vectors, so that nothing keeps its batch in memory."""
+        """Copy the vectors of one sentence, so that its batch can be freed."""
         kept = words if self.boundaries else words[1:-1]
         if isinstance(self.layers, int):
             return layers[0][row, kept]

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Optional packages: import one, or say in one line how to install it."""
+"""Imports optional packages; the error for a missing package is one line with the command."""
 
 import importlib
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class MissingExtraError(ImportError):
-    """A package of one of elmo_hf's extras is not installed."""
+    """Error: a package that belongs to an extra of elmo_hf is not installed."""
 
 
 def require(package: str, extra: str) -> ModuleType:
@@ -28,7 +28,7 @@ def require(package: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        # A package that is installed but lacks a dependency of its own raises its own error.
+        # The package is installed, but one of its own dependencies is missing: keep that error.
         if error.name is None or not f"{package}.".startswith(f"{error.name}."):
             raise
         name = package.partition(".")[0]
@@ -39,7 +39,7 @@ def require(package: str, extra: str) -> ModuleType:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra, in a clone or beside an installed wheel."""
+    """Return the command that installs an extra, for a clone or for an installed wheel."""
     if (ROOT / "pyproject.toml").is_file():
         return f"pip install -e '.[{extra}]'"
     return f"pip install 'elmo-hf[{extra}]'"

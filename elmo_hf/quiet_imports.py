@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Hides four lines that an installed torchao logs whenever transformers is imported.
+"""Hides four harmless log lines of torchao, if installed, when transformers is imported.
 
 torchao looks for CUDA kernels, which a machine without a GPU cannot load, and registers two enums
 with torch in a deprecated way. Import this module before transformers.
@@ -18,7 +18,7 @@ HARMLESS = {
 
 
 class _HideMatching(logging.Filter):
-    """Drops log records that match a pattern."""
+    """Class that drops log records that match a pattern."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         super().__init__()

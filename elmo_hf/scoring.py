@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Word log-probabilities and perplexity of a language model, in both directions."""
+"""Computes word log-probabilities and perplexity of a language model, in both directions."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from .model.engine_weights import States
 from .model.modeling_elmo_pretraining import ElmoForPreTraining
 from .model.tokenization_elmo import ElmoTokenizer
 
-WINDOW = 512  # sentences that are sorted by length together, or tokenized together
-BLOCK_WORDS = 256  # words of a stream of running text that are read in one call
-SCORES = 1 << 22  # values of the softmax that a worker holds at a time
+WINDOW = 512  # sentences that are sorted by length, or tokenized, together
+BLOCK_WORDS = 256  # words of each stream that the model reads in one call
+MAX_LOGITS = 1 << 22  # logits that a worker holds in memory at once
 
 
 @dataclass(frozen=True)
 class SentenceScores:
     """
-    Log-probabilities of one sentence's words, in nats.
+    Log-probabilities of the words of one sentence, natural logarithm.
 
     Args:
-        forward: `(words + 1,)`, of each word given the words before it; the last is of `</S>`.
-        backward: `(words + 1,)`, of each word given the words after it; the first is of `<S>`.
-            None without a backward stack.
-        unknown: `(words,)`, True for words that the vocabulary lacks. Their log-probability is
-            that of the class of all unknown words.
+        forward: `(words + 1,)`, for each word given the words before it; the last is for `</S>`.
+        backward: `(words + 1,)`, for each word given the words after it; the first is for `<S>`.
+            None if the model has no backward LSTMs.
+        unknown: `(words,)`, True for words not in the vocabulary. Their log-probability is that of
+            the unknown token.
     """
 
     forward: np.ndarray
@@ -42,15 +42,15 @@ class SentenceScores:
 @dataclass(frozen=True)
 class Perplexity:
     """
-    Perplexity of a text: every word and, in each sentence, one boundary are predicted (bilm-tf).
+    Perplexity of a text, over all words and one boundary per sentence, as in bilm-tf.
 
     Args:
-        forward: exp of the mean negative log-probability.
-        backward: the same; None without a backward stack.
-        mean: exp of the mean of the directions' losses.
-        unknown_rate: share of the words that the vocabulary lacks. As one class they are easy to
-            predict: compare models of one vocabulary.
-        words: number of words, boundaries not counted.
+        forward: exp of the mean negative log-probability in forward direction.
+        backward: the same in backward direction; None if the model has no backward LSTMs.
+        mean: exp of the mean of both directions' losses.
+        unknown_rate: share of words not in the vocabulary. All unknown words count as one token,
+            which is easy to predict: compare only models with the same vocabulary.
+        words: number of words, without boundaries.
         sentences: number of sentences.
     """
 
@@ -72,23 +72,24 @@ def score_sentences(
     progress: Progress | None = None,
 ) -> Iterator[SentenceScores]:
     """
-    Yield the scores of each sentence on its own, in the order of the sentences.
+    Yield the scores of each sentence without context, in the order of the sentences.
 
-    Sentences are batched by length. The batches change the scores by rounding only.
+    Sentences of similar length share a batch. The batches change the scores by rounding only.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: the one saved beside the model, with its vocabulary.
-        sentences: all texts, or all lists of words; there may be any number.
-        batch_words: the most words in a batch, padding included; one sentence is always allowed.
-        workers: threads, each with an equal share of torch's threads. Default: torch's number of
-            threads on a CPU, else 1.
+        model: the language model, in evaluation mode.
+        tokenizer: the tokenizer saved with the model, with its vocabulary.
+        sentences: all texts, or all lists of words; any number.
+        batch_words: maximum number of words in a batch, padding included; a longer sentence is a
+            batch of its own.
+        workers: number of threads, each with an equal share of torch's threads; default: torch's
+            number of threads on a CPU, else 1.
         progress: called with the number of sentences of each finished batch, such as
             `tqdm.update`.
 
     Raises:
-        ValueError: an argument does not fit; at once.
-        RuntimeError: a sentence cannot be scored; while iterating. The message names it.
+        ValueError: an argument is invalid; raised at the call.
+        RuntimeError: a sentence cannot be scored; raised while iterating, names the sentence.
     """
     scorer = _Scorer(model, tokenizer)
     scorer.check(sentences, batch_words=batch_words, workers=workers)
@@ -107,20 +108,21 @@ def score_text(
     workers: int | None = None,
 ) -> list[SentenceScores]:
     """
-    Score running text: the LSTM memory is carried from sentence to sentence, as in bilm-tf.
+    Score running text: the LSTM states carry over from sentence to sentence, as in bilm-tf.
 
-    The forward stack reads from the first sentence to the last and skips each `</S>`; the
-    backward stack reads from the last to the first and skips each `<S>`.
+    The forward LSTMs read from the first sentence to the last and skip each `</S>`; the backward
+    LSTMs read from the last sentence to the first and skip each `<S>`.
 
     Args:
         model, tokenizer: as for `score_sentences`.
-        sentences: consecutive ones, all texts or all lists of words. They are held in memory.
-        streams: parts of the text that are read in parallel, each from a memory of zeros. One
-            stream is exact, more are faster.
-        workers: threads, as for `score_sentences`; each reads some streams in one direction.
+        sentences: the consecutive sentences, all texts or all lists of words; kept in memory.
+        streams: number of parts of the text that are read in parallel, each from zero states. One
+            stream is exact, more streams are faster.
+        workers: number of threads, as for `score_sentences`; a task is some streams in one
+            direction.
 
     Raises:
-        ValueError: an argument does not fit.
+        ValueError: an argument is invalid.
     """
     scorer = _Scorer(model, tokenizer)
     scorer.check(sentences, streams=streams, workers=workers)
@@ -140,10 +142,10 @@ def score_text(
 
 
 def perplexity(scores: Iterable[SentenceScores]) -> Perplexity:
-    """Sum up the scores of a text; raise ValueError if there are none."""
+    """Compute the perplexity of a text from its scores; raise ValueError if there are none."""
     scores = list(scores)
     if not scores:
-        raise ValueError("there are no sentences, so there is no perplexity")
+        raise ValueError("scores is empty; pass the scores of at least one sentence")
     words = sum(len(score.unknown) for score in scores)
     losses = [
         -sum(float(part.sum(dtype=np.float64)) for part in parts) / (words + len(scores))
@@ -168,7 +170,7 @@ def _directions(scores: list[SentenceScores]) -> Iterator[list[np.ndarray]]:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A tokenized sentence: tensors `(words + 2, ...)`, boundaries included."""
+    """A tokenized sentence: tensors `(words + 2, ...)`, with boundaries."""
 
     number: int
     inputs: dict[str, torch.Tensor]
@@ -181,14 +183,14 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Scores sentences for several threads: its methods change nothing."""
+    """Class that scores sentences; its methods do not change it, so threads may share it."""
 
     model: ElmoForPreTraining
     tokenizer: ElmoTokenizer
 
     @cached_property
     def unknown(self) -> int:
-        """Vocabulary id of the words that the vocabulary lacks."""
+        """Vocabulary id of unknown words."""
         return int(self.tokenize([[self.tokenizer.word_unk_token]])["labels"][0, 1])
 
     @property
@@ -200,21 +202,21 @@ class _Scorer:
         known, needed = self.tokenizer.lm_vocab_size, self.model.config.lm_vocab_size
         if known != needed:
             raise ValueError(
-                f"the tokenizer's vocabulary has {known} words, the model's softmax {needed}; use "
-                'the tokenizer saved beside the model, or give it lm_vocab_file="vocab.txt"'
+                f"the tokenizer's vocabulary has {known} words, the model's softmax {needed}; load "
+                'the tokenizer saved with the model, or pass it lm_vocab_file="vocab.txt"'
             )
 
     def encode(self, sentences: Iterable[Sentence]) -> list[_Encoded]:
-        """Tokenize sentences, and number them from 0."""
+        """Tokenize sentences and number them from 0."""
         encoded: list[_Encoded] = []
         rest = iter(sentences)
         while window := list(islice(rest, WINDOW)):
             inputs = self.tokenize(window)
             masks, labels = inputs.pop("attention_mask").bool(), inputs.pop("labels")
             for i, mask in enumerate(masks):
-                given = {name: rows[i, mask] for name, rows in inputs.items()}
+                words = {name: rows[i, mask] for name, rows in inputs.items()}
                 is_unknown = labels[i, mask][1:-1] == self.unknown
-                encoded.append(_Encoded(len(encoded), given, labels[i, mask], is_unknown.numpy()))
+                encoded.append(_Encoded(len(encoded), words, labels[i, mask], is_unknown.numpy()))
         return encoded
 
     def tokenize(self, sentences: list[Sentence]) -> dict[str, torch.Tensor]:
@@ -230,7 +232,7 @@ class _Scorer:
         )
 
     def score_apart(self, sentences: list[Sentence]) -> list[SentenceScores]:
-        """Scores of sentences that are not in each other's context."""
+        """Score each sentence without the others as context."""
         encoded = self.encode(sentences)
         scores, _ = self.score([[sentence] for sentence in encoded], self.directions)
         forward = scores[0]
@@ -241,7 +243,7 @@ class _Scorer:
         ]
 
     def read(self, task: tuple[list[list[_Encoded]], int]) -> dict[int, np.ndarray]:
-        """Read streams in one direction; return log-probabilities by the sentences' numbers."""
+        """Score streams in one direction; return log-probabilities by sentence number."""
         streams, direction = task
         blocks = [_blocks(stream)[:: -1 if direction else 1] for stream in streams]
         found: dict[int, np.ndarray] = {}
@@ -260,9 +262,9 @@ class _Scorer:
         states: States | None = None,
     ) -> tuple[list[list[np.ndarray]], States | None]:
         """
-        Return, for each direction, the log-probabilities of each sentence, and the states.
+        Return the log-probabilities of each sentence, by direction, and the final LSTM states.
 
-        The sentences of a row are read as one sequence, which starts from the row's `states`.
+        The sentences of a row are one sequence, which starts from the row's `states`.
         """
         device = self.model.device
         inputs, labels, reads = _join(rows, len(self.directions))
@@ -285,20 +287,20 @@ class _Scorer:
         return scores, output.states
 
     def log_probabilities(self, top: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """`(words,)` from `(words, projection_dim)` and LM vocabulary ids `(words,)`."""
-        step = max(1, SCORES // self.model.config.lm_vocab_size)
+        """Log-probability of each target, `(words,)`; `top` is `(words, projection_dim)`."""
+        step = max(1, MAX_LOGITS // self.model.config.lm_vocab_size)
         found = []
-        for rows, wanted in zip(top.split(step), targets.split(step), strict=True):
-            # One pass over the scores, as logsumexp is not: they are most of the time.
+        for rows, ids in zip(top.split(step), targets.split(step), strict=True):
+            # The logits take most of the time, and log_softmax reads them once, unlike logsumexp.
             scores = self.model._score(rows).float().log_softmax(-1)
-            found.append(scores.gather(1, wanted[:, None])[:, 0])
+            found.append(scores.gather(1, ids[:, None])[:, 0])
         return torch.cat(found)
 
 
 def _join(
     rows: Sequence[list[_Encoded]], directions: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Inputs and labels `(rows, words, ...)`, and the mask of reads `(rows, words, directions)`."""
+    """Pad inputs and labels to `(rows, words, ...)`, masks to `(rows, words, directions)`."""
     some = next(sentence for row in rows for sentence in row)
 
     def pad(parts: list[list[torch.Tensor]], nothing: torch.Tensor) -> torch.Tensor:
@@ -316,14 +318,14 @@ def _join(
 
 
 def _read(length: int) -> torch.Tensor:
-    """Bool `(words, 2)`: forward, all words but `</S>` predict another; backward, all but `<S>`."""
+    """Mask `(words, 2)` of the words to read: forward all but `</S>`, backward all but `<S>`."""
     read = torch.ones(length, 2, dtype=torch.bool)
     read[-1, 0] = read[0, 1] = False
     return read
 
 
 def _divide(text: list[_Encoded], count: int) -> list[list[_Encoded]]:
-    """At most `count` consecutive parts with nearly equal numbers of words."""
+    """Divide a text into at most `count` consecutive parts of nearly equal length."""
     ends = np.cumsum([len(sentence) for sentence in text])
     parts: list[list[_Encoded]] = [[] for _ in range(count)]
     for sentence, end in zip(text, ends, strict=True):
@@ -332,7 +334,7 @@ def _divide(text: list[_Encoded], count: int) -> list[list[_Encoded]]:
 
 
 def _blocks(stream: list[_Encoded]) -> list[list[_Encoded]]:
-    """Consecutive sentences of a stream in blocks of at most `BLOCK_WORDS` words, or of one."""
+    """Group consecutive sentences into blocks of at most `BLOCK_WORDS` words, at least one each."""
     blocks: list[list[_Encoded]] = []
     room = 0
     for sentence in stream:

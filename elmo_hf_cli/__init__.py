@@ -3,9 +3,9 @@
 """
 The console command `elmo-hf`.
 
-It stands beside the package elmo_hf and not inside it, because importing elmo_hf imports torch and
-transformers, which takes seconds: `elmo-hf --help`, shell completion and wrong options must answer
-at once. Each command imports elmo_hf inside its function, after its arguments are checked.
+This package is outside of elmo_hf, because importing elmo_hf imports torch and transformers, which
+takes seconds: `elmo-hf --help`, shell completion and wrong options must answer at once. Each
+command imports elmo_hf inside its function, after its arguments are checked.
 """
 
 import os
@@ -32,7 +32,7 @@ for command in (convert, fetch, publish):
 
 
 def print_version(wanted: bool) -> None:
-    """Print the versions that a bug report needs, and end."""
+    """Print the versions that a bug report needs, and exit."""
     if wanted:
         import torch
         import transformers
@@ -52,7 +52,7 @@ def elmo_hf_command(
             "--version",
             callback=print_version,
             is_eager=True,
-            help="Show the versions of elmo-hf, torch and transformers.",
+            help="Show the versions of elmo-hf, torch and transformers, and exit.",
         ),
     ] = False,
 ) -> None:
@@ -60,9 +60,9 @@ def elmo_hf_command(
 
     \b
     Examples:
-      elmo-hf fetch allennlp-small elmo-small    download published weights and convert them
-      elmo-hf convert original elmo-small        convert weights that you have
-      elmo-hf convert --help                     every option of a command
+      elmo-hf fetch allennlp-small elmo-small    download and convert published weights
+      elmo-hf convert original elmo-small        convert the weights in folder `original`
+      elmo-hf convert --help                     show all options of a command
     """
 
 
@@ -73,13 +73,13 @@ def main(
     Run the command line.
 
     Args:
-        arguments: what stands behind the program's name; None: those of this process.
-        command: run this sub-command, whose name is then not part of `arguments`.
-        program: the name that the help shows.
+        arguments: the arguments after the program's name; default: those of this process.
+        command: run this sub-command; its name is then not part of `arguments`.
+        program: the program name that the help shows.
 
     Returns:
-        The exit status: 0, 1 where the command failed, 2 where its arguments are wrong, 130 where
-        it was interrupted. Errors are one line on stderr.
+        The exit status: 0 for success, 1 if the command failed, 2 for wrong arguments, 130 if it
+        was interrupted. Each error is one line on stderr.
     """
     click_command = typer.main.get_command(app)
     if command is not None:
@@ -97,14 +97,14 @@ def main(
         return _fail(str(error), error.status)
     except typer.Abort:  # Control-C; newer releases of typer return its status
         status = 130
-    except BrokenPipeError:  # the reader of our output, for instance `head`, has seen enough
+    except BrokenPipeError:  # the reader of our output, for instance `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return _fail("interrupted", 130) if status == 130 else status or 0
 
 
 def run() -> None:
-    """Run `elmo-hf` and end the process."""
+    """Run `elmo-hf` and exit with its status."""
     sys.exit(main())
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for original weights: convert them, fetch published ones, publish a conversion."""
+"""The commands convert, fetch and publish, for original weights and their conversions."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,52 +17,52 @@ def convert(
         File,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, .zip or .tar.gz with original files in any supported format, "
-            "recognised by their content; left out with --options and --weights.",
+            help="A folder, .zip or .tar.gz with original files; their format is detected from "
+            "their content. Omit it if you pass --options and --weights.",
         ),
     ] = None,
     output: Annotated[
-        File, typer.Argument(metavar="OUTPUT", help="The folder to write; it must be new.")
+        File, typer.Argument(metavar="OUTPUT", help="The new folder to write.")
     ] = None,
-    options: Annotated[File, typer.Option(metavar="FILE", help="The options.json.")] = None,
+    options: Annotated[File, typer.Option(metavar="FILE", help="The model's options.json.")] = None,
     weights: Annotated[
         File,
-        typer.Option(metavar="FILE", help="The HDF5 file, a checkpoint's .index, or a state dict."),
+        typer.Option(metavar="FILE", help="An HDF5 file, TensorFlow .index or state dict."),
     ] = None,
     vocab: Annotated[
         File,
-        typer.Option(metavar="FILE", help="The words of the softmax or word table, one a line."),
+        typer.Option(metavar="FILE", help="Words of the softmax or word table, one per line."),
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which ELMo of an AllenNLP model that has several."),
+        typer.Option(metavar="NAME", help="Prefix of one ELMo, if an AllenNLP model has several."),
     ] = None,
     alignment: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER=FILE",
-            help="A matrix of a cross-lingual alignment, kept in the folder; may be repeated.",
+            help="A matrix of a cross-lingual alignment to store in the folder; may be repeated.",
         ),
     ] = None,
     to_hdf5: Annotated[
         bool,
         typer.Option(
-            "--to-hdf5", help="The way back: write weights.hdf5 and options.json of folder SOURCE."
+            "--to-hdf5", help="Convert back: write weights.hdf5 and options.json of folder SOURCE."
         ),
     ] = False,
     to_allennlp: Annotated[
         bool,
         typer.Option(
-            "--to-allennlp", help="The way back: write folder SOURCE as AllenNLP's state dict."
+            "--to-allennlp", help="Convert back: write an AllenNLP state dict of folder SOURCE."
         ),
     ] = False,
 ) -> None:
-    """Convert original weights to a verified folder, or back.
+    """Convert original weights to a verified Hugging Face folder, or back.
 
-    The folder opens with AutoModel.from_pretrained and can be published on the Hub.
-    The formats are bilm-tf's HDF5 files and TensorFlow checkpoints, AllenNLP's archives and state
-    dicts, ELMoForManyLangs' folders and TensorFlow Hub modules. A conversion ends by comparing
-    every layer with a float64 computation from the original arrays.
+    AutoModel.from_pretrained loads the folder, and it can be published on the Hub.
+    Supported formats: HDF5 files and TensorFlow checkpoints of bilm-tf, archives and state dicts of
+    AllenNLP, folders of ELMoForManyLangs, and TensorFlow Hub modules. To verify the folder, every
+    layer is compared with a float64 computation from the original arrays.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def convert(
     if output is None and options and weights:
         source, output = None, source
     if output is None:
-        usage = "name SOURCE and OUTPUT, or --options FILE, --weights FILE and OUTPUT"
+        usage = "pass SOURCE and OUTPUT, or --options FILE, --weights FILE and OUTPUT"
         raise CommandError(f"{usage}; see elmo-hf convert --help", 2)
     if to_hdf5 or to_allennlp:
         _convert_back(source, output, to_hdf5, to_allennlp)
@@ -87,22 +87,20 @@ def convert(
 
 def fetch(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A checkpoint's name, see --list.")
+        str, typer.Argument(metavar="NAME", help="Name of a checkpoint; see --list.")
     ] = "",
     output: Annotated[
         File,
-        typer.Argument(
-            metavar="OUTPUT", help="The folder to write; it must be new. By default NAME."
-        ),
+        typer.Argument(metavar="OUTPUT", help="The new folder to write; default: NAME."),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", "-k", help="Keep the original files in OUTPUT-original.")
+        bool, typer.Option("--keep", "-k", help="Keep the original files, in OUTPUT-original.")
     ] = False,
     list_all: Annotated[
-        bool, typer.Option("--list", "-l", help="List the checkpoints and where they come from.")
+        bool, typer.Option("--list", "-l", help="List the checkpoints, their formats and sizes.")
     ] = False,
 ) -> None:
-    """Download published weights by name and convert them.
+    """Download and convert a published checkpoint.
 
     \b
     Examples:
@@ -113,7 +111,7 @@ def fetch(
     if list_all:
         return _print_list()
     if not name:
-        raise CommandError("name a checkpoint; elmo-hf fetch --list shows their names", 2)
+        raise CommandError("NAME is missing; elmo-hf fetch --list shows all names", 2)
     from elmo_hf.conversion import registry
     from elmo_hf.conversion.fetch import fetch as fetch_checkpoint
     from elmo_hf.conversion.tables import WeightsError
@@ -126,7 +124,7 @@ def fetch(
         try:
             record = fetch_checkpoint(checkpoint, folder, keep)
         except KeyboardInterrupt:
-            message = "interrupted; files that arrived whole are kept for the next call"
+            message = "interrupted; complete files are kept for the next call"
             raise CommandError(message, 130) from None
     for note in record["notes"]:
         print(f"note: {note}")
@@ -135,30 +133,30 @@ def fetch(
 
 def publish(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder that convert or fetch wrote.")
+        Path, typer.Argument(metavar="FOLDER", help="A folder written by convert or fetch.")
     ],
     repo_id: Annotated[
-        str, typer.Argument(metavar="REPO_ID", help="The name on the Hub: NAMESPACE/NAME.")
+        str, typer.Argument(metavar="REPO_ID", help="The repository on the Hub: NAMESPACE/NAME.")
     ],
     private: Annotated[
-        bool, typer.Option("--private", help="Make a repository that only its owners see.")
+        bool, typer.Option("--private", help="Create a private repository.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Show what would be uploaded; change nothing.")
+        bool, typer.Option("--dry-run", "-n", help="Show what would be uploaded, then stop.")
     ] = False,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The published checkpoint whose facts the card states."),
+        typer.Option(metavar="NAME", help="The checkpoint that the model card describes."),
     ] = None,
     facts: Annotated[
         File,
-        typer.Option(metavar="FILE", help="Facts of a checkpoint that elmo-hf does not know."),
+        typer.Option(metavar="FILE", help="TOML file describing a checkpoint unknown to elmo-hf."),
     ] = None,
 ) -> None:
     """Upload a verified conversion to the Hugging Face Hub.
 
-    The files, the code that opens them and a model card go up. A model that you trained needs no
-    such command: call its push_to_hub.
+    Uploads the files, the code that loads them, and a model card. For a model that you trained,
+    call model.push_to_hub instead.
 
     \b
     Examples:
@@ -173,27 +171,27 @@ def publish(
     with one_line_errors(WeightsError):
         plan = publishing.prepare(folder, repo_id, private, checkpoint, facts or REGISTRY)
         if dry_run:
-            print(f"a dry run: nothing is written or sent\n{plan}")
+            print(f"dry run: nothing is written or uploaded\n{plan}")
             return
         for note in plan.notes:
             print(f"note: {note}")
         try:
             print(f"published {publishing.upload(plan)}")
         except publishing.NETWORK_ERRORS as error:
-            message = f"{publishing.explain(error)}; run the same command again to go on"
+            message = f"{publishing.explain(error)}; run the same command again to continue"
             raise CommandError(message) from error
 
 
-def _convert(source: File, output: Path, *given: Any) -> None:
+def _convert(source: File, output: Path, *arguments: Any) -> None:
     from transformers.utils import logging
 
     from elmo_hf.conversion import convert as converting
     from elmo_hf.conversion.tables import WeightsError
     from elmo_hf.conversion.verification import Difference
 
-    logging.disable_progress_bar()  # of loading the folder again; ours shows the original's
+    logging.disable_progress_bar()  # transformers' bar for reloading the folder; ours stays
     with one_line_errors(WeightsError):
-        record = converting.convert(source, output, *given)
+        record = converting.convert(source, output, *arguments)
     for note in record["notes"]:
         print(f"note: {note}")
     for difference in record["verification"]["differences"]:
@@ -203,20 +201,20 @@ def _convert(source: File, output: Path, *given: Any) -> None:
 
 def _convert_back(source: File, output: Path, to_hdf5: bool, to_allennlp: bool) -> None:
     if source is None or (to_hdf5 and to_allennlp):
-        raise CommandError("give one of --to-hdf5 and --to-allennlp, with SOURCE and OUTPUT", 2)
+        raise CommandError("pass either --to-hdf5 or --to-allennlp, with SOURCE and OUTPUT", 2)
     check_model(source)
     from elmo_hf.conversion import convert as converting
     from elmo_hf.conversion.tables import WeightsError
 
     with one_line_errors(WeightsError):
         (converting.convert_back if to_hdf5 else converting.convert_to_allennlp)(source, output)
-    print(f"wrote {output}, which converts back bit for bit")
+    print(f"wrote {output}; converting it again gives the same bits")
 
 
 def _layer_and_file(text: str) -> tuple[int, Path]:
     layer, _, path = text.partition("=")
     if not layer.isdigit() or not Path(path).is_file():
-        raise CommandError(f"--alignment {text!r} is not LAYER=FILE with a file that exists", 2)
+        raise CommandError(f"--alignment is {text!r}; expected LAYER=FILE, an existing file", 2)
     return int(layer), Path(path)
 
 

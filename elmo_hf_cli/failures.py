@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What commands print on stderr: errors that a user can mend as one line, and nothing else."""
+"""Errors of the commands: those that a user can fix are printed as one line on stderr."""
 
 import difflib
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class CommandError(Exception):
-    """A command failed; `status` is the exit status."""
+    """Error: a command failed; `status` is its exit status."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(one_line(message))
@@ -20,7 +20,7 @@ class CommandError(Exception):
 
 @contextmanager
 def one_line_errors(*kinds: type[BaseException]) -> Iterator[None]:
-    """Turn errors of these kinds, missing extras and errors of files into a CommandError."""
+    """Turn errors of these kinds, missing extras and file errors into a CommandError."""
     from elmo_hf.extras import MissingExtraError
 
     expected: tuple[type[BaseException], ...] = (MissingExtraError, *kinds)
@@ -38,7 +38,7 @@ def one_line_errors(*kinds: type[BaseException]) -> Iterator[None]:
 
 
 def check_exists(*paths: Path | None) -> None:
-    """Raise CommandError unless all files and folders that are named are there."""
+    """Raise CommandError unless all these paths, None excepted, exist."""
     for path in paths:
         if path is not None and not path.exists():
             raise CommandError(f"{path} does not exist{_nearest(path)}")
@@ -46,27 +46,27 @@ def check_exists(*paths: Path | None) -> None:
 
 def check_model(name: Path) -> None:
     """
-    Raise CommandError unless this may be a model: a folder, or NAMESPACE/NAME on the Hub.
+    Raise CommandError unless `name` is a folder, or NAMESPACE/NAME of a Hub repository.
 
-    `from_pretrained` takes a folder that is missing for a repository, and looks for it on the Hub.
+    Without this check, `from_pretrained` would search the Hub for a misspelled folder.
     """
     if name.is_dir():
         return
     if name.exists():
-        raise CommandError(f"{name} is a file; name the folder that holds the model")
+        raise CommandError(f"{name} is a file; pass the folder that holds the model")
     repository = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not name.parent.is_dir()
     if not repository or str(name).startswith("."):
         raise CommandError(f"there is no folder {name}{_nearest(name)}")
 
 
 def hide_logs() -> None:
-    """Hide what torchao and torch log while transformers imports them; it concerns no user."""
+    """Hide harmless warnings that torchao and torch log when transformers imports them."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def one_line(message: str) -> str:
-    """A message of several lines as one."""
+    """Return a message without line breaks."""
     return " ".join(message.split())
 
 

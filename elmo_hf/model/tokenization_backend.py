@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""A fast tokenizer whose tokens are whole words, each with a row of features instead of one id."""
+"""A fast tokenizer whose tokens are whole words with features, such as character ids."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .tokenization_checks import (
 )
 
 IGNORED_LABEL = -100
-# These need more of Rust's encodings than their words and lengths.
+# Options that need Rust's encodings, not only their words and lengths.
 NEEDS_ENCODINGS = {
     "return_token_type_ids",
     "return_offsets_mapping",
@@ -52,12 +52,13 @@ class Request:
 
 class WholeWordsBackend(TokenizersBackend):
     """
-    A TokenizersBackend in whose outputs `_features(words)` stands in the place of token ids.
+    Class that outputs `_features(words)` instead of the token ids of TokenizersBackend.
 
-    Three ways lead to the same values. The first lets the base class encode and replaces
-    `input_ids`. Where only ids and masks are wanted, texts go through Rust without padding, which
-    halves the work in a batch of mixed lengths, and lists of words do not go through Rust at all;
-    their encodings are made when they are first read.
+    Three methods compute the same values. `_encode_with_base_class` supports every option: the base
+    class encodes, then `input_ids` are replaced. The two others are faster, for calls that need
+    only ids and masks. `_encode_texts` lets Rust encode texts without padding, which halves the
+    time for mixed lengths. `_encode_word_lists` does not use Rust; if a caller reads the batch's
+    encodings, Rust makes them then.
 
     Threads may share a tokenizer: no call changes it.
     """
@@ -68,21 +69,20 @@ class WholeWordsBackend(TokenizersBackend):
         self, words: Sequence[str], indices: np.ndarray | None = None, labels: bool = False
     ) -> dict[str, np.ndarray]:
         """
-        Return `input_ids` and the other model inputs, one entry for each word.
+        Return `input_ids` and the other model inputs, with one entry per word.
 
         Args:
-            indices: an index into `words` for each entry, -1 for padding; by default every word
-                once.
-            labels: whether to add the words' ids in the vocabulary.
+            indices: the index in `words` of each entry, -1 for padding; None: every word once.
+            labels: whether to add `labels`, the words' vocabulary ids.
         """
         raise NotImplementedError
 
     def _is_row(self, ids: Any) -> bool:
-        """Whether these are the character ids of one word."""
+        """Whether `ids` are the character ids of one word."""
         raise NotImplementedError
 
     def _check_labels(self) -> None:
-        """Raise ValueError unless there can be labels."""
+        """Raise ValueError if the tokenizer cannot make labels."""
 
     def _encode_plus(
         self,
@@ -121,7 +121,7 @@ class WholeWordsBackend(TokenizersBackend):
         return self._encode_word_lists(request) or self._encode_with_base_class(request)
 
     def _check_room(self, request: Request) -> None:
-        """Raise ValueError where truncation would have to cut the boundaries."""
+        """Raise ValueError if `max_length` has no room for the boundaries."""
         options = request.options
         if not is_truncated(options) or options.get("add_special_tokens") is False:
             return
@@ -132,11 +132,11 @@ class WholeWordsBackend(TokenizersBackend):
         boundaries = self.num_special_tokens_to_add(paired)
         if options["max_length"] < boundaries:
             raise ValueError(
-                f"max_length is {options['max_length']}, but the boundaries alone are {boundaries} "
-                f"words; expected {boundaries + 1} or more, or pass add_special_tokens=False"
+                f"max_length is {options['max_length']}, but the {boundaries} boundaries alone "
+                f"exceed it; pass {boundaries + 1} or more, or add_special_tokens=False"
             )
 
-    # --- The three ways ---
+    # --- The three methods ---
 
     def _encode_with_base_class(self, request: Request) -> BatchEncoding:
         encoded, words = self._run_rust(request)
@@ -176,10 +176,10 @@ class WholeWordsBackend(TokenizersBackend):
 
         late = LateEncodings(len(encodings), encodings[0].n_sequences, pad)
         special = list(chain.from_iterable(encoded["special_tokens_mask"]))
-        return self._lay_out(request, words, special, lengths, padded, late)
+        return self._make_batch(request, words, special, lengths, padded, late)
 
     def _encode_word_lists(self, request: Request) -> BatchEncoding | None:
-        """Encode without Rust; return None where Rust does more than adding boundaries."""
+        """Encode without Rust; return None if Rust would do more than add boundaries."""
         if not self._only_adds_boundaries(request):
             return None
         # The caller may change the lists before the encodings are read.
@@ -201,7 +201,7 @@ class WholeWordsBackend(TokenizersBackend):
         if limit is None and padded.max() > self.model_max_length:
             return None  # the base class warns about the length
         late = LateEncodings(len(sentences), 1, lambda: self._run_rust(request)[0].encodings)
-        return self._lay_out(request, words, special, lengths, padded, late)
+        return self._make_batch(request, words, special, lengths, padded, late)
 
     def _only_adds_boundaries(self, request: Request) -> bool:
         strategy = request.options.get("truncation_strategy")
@@ -214,13 +214,13 @@ class WholeWordsBackend(TokenizersBackend):
         )
 
     def _boundaries(self) -> tuple[list[str], list[str]]:
-        """Return the words that are put before and after each sentence."""
+        """Return the words that are added before and after each sentence."""
         rust = self._for_one_call({"is_split_into_words": True})._tokenizer
         encoding = rust.encode(["x"], is_pretokenized=True)
-        place = encoding.special_tokens_mask.index(0)
-        return encoding.tokens[:place], encoding.tokens[place + 1 :]
+        word = encoding.special_tokens_mask.index(0)
+        return encoding.tokens[:word], encoding.tokens[word + 1 :]
 
-    def _lay_out(
+    def _make_batch(
         self,
         request: Request,
         words: list[str],
@@ -244,7 +244,7 @@ class WholeWordsBackend(TokenizersBackend):
     # --- Rust ---
 
     def _run_rust(self, request: Request, **changed: Any) -> tuple[BatchEncoding, list[str]]:
-        """Return the base class's output, and the words of all its encodings in one list."""
+        """Return the output of the base class, and the words of all its encodings in one list."""
         options = {**request.options, **changed, "is_split_into_words": request.is_split}
         tokenizer = self._for_one_call(options)
         if tokenizer is self or request.is_split:
@@ -260,13 +260,13 @@ class WholeWordsBackend(TokenizersBackend):
 
     def _for_one_call(self, options: Mapping[str, Any]) -> "WholeWordsBackend":
         """
-        Return this tokenizer, or a copy for one call where the Rust tokenizer has to differ.
+        Return this tokenizer, or a copy for one call that needs other settings in Rust.
 
         The base class sets padding, truncation and the handling of special tokens on the Rust
-        tokenizer, which threads share. So such calls get a Rust tokenizer of their own; it shares
-        the model and its cache, and takes microseconds to make. For given words it has no
-        pre-tokenizer and no added tokens, so that each word stays whole. In texts it finds the
-        added tokens, but not the names of padding and boundaries: "a<S>b" in a text is one word.
+        tokenizer, which threads share. Calls with such options therefore get their own Rust
+        tokenizer. It shares the model and its cache, and takes microseconds to make. For lists of
+        words it has no pre-tokenizer and no added tokens, so that each word stays whole. In texts
+        it finds added tokens, but not the names of padding and boundaries: "a<S>b" is one word.
         """
         is_split = options["is_split_into_words"]
         names = {self.pad_token, self.bos_token, self.eos_token}
@@ -303,9 +303,9 @@ class WholeWordsBackend(TokenizersBackend):
         verbose: bool = True,
     ) -> BatchEncoding:
         """
-        Pad one example or a batch: `input_ids` with rows of zeros, `labels` with -100.
+        Pad one example or a batch: `input_ids` with zeros, `labels` with -100.
 
-        Lists of symbol ids without rows are padded with `pad_token_id`, as by other tokenizers.
+        Flat lists of symbol ids are padded with `pad_token_id`, as by other tokenizers.
         """
         options = {
             "padding": padding,
@@ -335,7 +335,7 @@ class WholeWordsBackend(TokenizersBackend):
         return BatchEncoding(data, tensor_type=kind)
 
     def _pad_columns(self, columns: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        # The base class pads positions in the place of rows; the values then follow them.
+        # The base class pads lists of positions; `follow` then arranges the values like them.
         padding = self.pad_token_id or 0
         positions = [list(range(padding + 1, padding + 1 + len(s))) for s in columns["input_ids"]]
         padded = super().pad({**columns, "input_ids": positions}, **options)
@@ -356,7 +356,7 @@ class WholeWordsBackend(TokenizersBackend):
 
 
 class LateEncodings(Sequence[Encoding]):
-    """The encodings of a batch, made when the first of them is read."""
+    """Class that makes the encodings of a batch when the first is read."""
 
     def __init__(self, count: int, n_sequences: int, make: Callable[[], list[Encoding]]) -> None:
         self.n_sequences = n_sequences
@@ -367,7 +367,7 @@ class LateEncodings(Sequence[Encoding]):
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        if self._made is None:  # two threads may both make them: the results are equal
+        if self._made is None:  # two threads may both make the encodings: the results are equal
             self._made = self._make()
         return self._made[index]
 
@@ -386,7 +386,7 @@ def is_truncated(options: Mapping[str, Any]) -> bool:
 
 
 def padded_lengths(lengths: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
-    """Return the length of each sentence after padding as the options say; none gets shorter."""
+    """Return the length of each sentence after padding with these options."""
     if not is_padded(options):
         return lengths
     fixed = options.get("max_length")
@@ -399,14 +399,13 @@ def padded_lengths(lengths: np.ndarray, options: Mapping[str, Any]) -> np.ndarra
 
 def word_indices(lengths: np.ndarray, padded: np.ndarray, padding_side: str) -> np.ndarray:
     """
-    Lay sentences out one after another with padding, and return which word stands where.
+    Return the index of the word at each position of all padded sentences, -1 for padding.
 
     Args:
-        lengths, padded: words in each sentence, and positions with padding, `(sentences,)`.
+        lengths, padded: each sentence's length without and with padding, `(sentences,)`.
 
     Returns:
-        Index of the word, counted through all sentences, at each position, -1 for padding;
-        `(sum of padded,)`.
+        `(sum of padded,)`; words are numbered consecutively through all sentences.
     """
     indices = np.full(padded.sum(), -1)
     starts = np.cumsum(padded) - (padded if padding_side == "right" else lengths)
@@ -418,7 +417,7 @@ def word_indices(lengths: np.ndarray, padded: np.ndarray, padding_side: str) -> 
 def split_by_length(
     columns: Mapping[str, np.ndarray], lengths: Sequence[int], return_tensors: Any
 ) -> dict[str, Any]:
-    """Split flat columns into sentences: one tensor a key if all are equally long, else lists."""
+    """Split flat columns into sentences: one tensor per key if all have one length, else lists."""
     if return_tensors is not None and len(set(lengths)) == 1:
         shape = len(lengths), lengths[0]
         return {
@@ -436,7 +435,7 @@ def split_by_length(
 def as_batch(
     data: Mapping[str, Any], encodings: Sequence[Encoding], return_tensors: Any, single: bool
 ) -> BatchEncoding:
-    """Return the batch, or its only example without the batch dimension: `single`, in lists."""
+    """Return a BatchEncoding; a `single` example in lists loses its batch dimension."""
     if single and return_tensors is None:
         data = {k: v[0] if v and isinstance(v[0], list) else v for k, v in data.items()}
     n_sequences = getattr(encodings, "n_sequences", None)
@@ -444,7 +443,7 @@ def as_batch(
 
 
 def as_tensor(array: np.ndarray, kind: Any) -> Any:
-    """Return a tensor for "pt", else the array; BatchEncoding makes tensors of lists slowly."""
+    """Return a tensor for "pt", else the array: BatchEncoding is slow to convert lists."""
     if str(getattr(kind, "value", kind)) != "pt":
         return array
     import torch
@@ -453,9 +452,9 @@ def as_tensor(array: np.ndarray, kind: Any) -> Any:
 
 
 def follow(positions: Sequence[int], values: Any, fill: Any, padding: int) -> Any:
-    """Return the values in the order of positions padding + 1, .., and `fill` where `padding` is.
+    """Return `fill` at each position that equals `padding`, and values[p - padding - 1] at others.
 
-    What is not a list with one entry for each position is returned as it is.
+    Anything but a list with one entry per position that is not padding is returned unchanged.
     """
     count = sum(position != padding for position in positions)
     if not isinstance(values, list) or len(values) != count:
@@ -464,7 +463,7 @@ def follow(positions: Sequence[int], values: Any, fill: Any, padding: int) -> An
 
 
 def as_array(rows: Any) -> np.ndarray | None:
-    """Return nested lists as an array; None where they are ragged."""
+    """Return nested lists as an array; None if they are ragged."""
     try:
         return np.array(rows, np.int64)
     except ValueError:
@@ -472,7 +471,7 @@ def as_array(rows: Any) -> np.ndarray | None:
 
 
 def tensor_kind(value: Any) -> str | None:
-    """Return "pt" for tensors and "np" for arrays, also in lists; else None."""
+    """Return "pt" for tensors and "np" for arrays, also inside lists; else None."""
     while is_list(value) and value:
         value = value[0]
     if is_torch_tensor(value):

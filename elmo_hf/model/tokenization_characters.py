@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Character symbols, their names in tokenizer.json, and words as rows of their ids."""
+"""Character symbols, their names in tokenizer.json, and words encoded as character ids."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +25,16 @@ def byte_symbols(pad: str, bos: str | None, eos: str | None) -> list[str]:
 
 
 def character_symbols(characters: Mapping[str, int], pad: str, bos: str, eos: str) -> list[str]:
-    """Return the symbols of a table of unicode characters, in the order of their ids.
+    """Return the symbols of a table of Unicode characters, in the order of their ids.
 
     Args:
-        characters: id of each character and, under the names `bos`, `eos`, <BOW>, <EOW>, <PADC>
-            and <OOV>, of each marker. 0 is word padding and taken; ids left out stay unused.
+        characters: the id of each character and of each marker; markers are named `bos`, `eos`,
+            <BOW>, <EOW>, <PADC> and <OOV>. Ids begin at 1, because 0 is word padding, and may
+            have gaps.
 
     Raises:
         ValueError: a marker is missing, an entry is neither a character nor a marker, or an id
-            is below 1 or given twice.
+            is below 1 or occurs twice.
     """
     markers = {BEGIN_OF_WORD, END_OF_WORD, PADDING_CHARACTER, UNKNOWN_CHARACTER, bos, eos}
     check_characters(characters, markers)
@@ -46,26 +47,26 @@ def character_symbols(characters: Mapping[str, int], pad: str, bos: str, eos: st
 def check_characters(characters: Mapping[str, int], markers: set[str]) -> None:
     if missing := sorted(markers - characters.keys()):
         raise ValueError(
-            f"the character table lacks the markers {missing}; give each an id under exactly that "
-            "name, which says its role (ELMoForManyLangs begins a word with its <eow>: name it "
-            "<BOW> here)"
+            f"the character table lacks the markers {missing}; add each under exactly this name "
+            "with its id (ELMoForManyLangs begins a word with <eow> and ends it with <bow>: its "
+            "<eow> is <BOW> here, its <bow> is <EOW>)"
         )
     if strange := [e for e in characters if len(e) != 1 and e not in markers]:
         raise ValueError(
-            f"the character table has entries that are neither one character nor one of the "
-            f"markers {sorted(markers)}: {strange[:5]}; leave them out, their ids stay unused"
+            f"the character table has the entries {strange[:5]}; expected single characters and "
+            f"the markers {sorted(markers)}: remove other entries, their ids stay unused"
         )
     ids = list(characters.values())
     if min(ids) < 1 or len(set(ids)) < len(ids):
         raise ValueError(
-            f"character ids must be distinct and 1 or more, as 0 is word padding; found the "
-            f"smallest {min(ids)} and {len(ids) - len(set(ids))} given twice: add 1 to each "
-            "original id"
+            f"the smallest character id is {min(ids)}, and {len(ids) - len(set(ids))} ids are "
+            "repeated; expected distinct ids from 1, because 0 is word padding: pass each original "
+            "id + 1"
         )
 
 
 def word_symbols(ids: Mapping[str, int]) -> list[str]:
-    """Return placeholders, in the order of their ids, that give these words these ids."""
+    """Return a list with each word at the index of its id, and placeholders elsewhere."""
     names = [f"<word_{i}>" for i in range(max(ids.values()) + 1)]
     for word, symbol in ids.items():
         names[symbol] = word
@@ -82,12 +83,12 @@ def character_symbol(character: str) -> str:
 
 def unigram(names: list[str], unknown: str) -> Tokenizer:
     """
-    Return a Rust tokenizer with these symbols that leaves every word whole.
+    Return a Rust tokenizer with these symbols that never splits a word.
 
-    All symbols have a score of 1000. A character that is no symbol scores 10 less, the penalty of
-    the tokenizers library, and neighbouring unknown characters become one token. So a symbol of
-    two or more characters inside a word scores less than its characters, the best segmentation is
-    the whole word as one unknown token, and the token's text is the word.
+    All symbols score 1000. The tokenizers library scores an unknown character 10 below the worst
+    symbol, and fuses neighbouring unknown characters to one token. All symbols are longer than one
+    character. So the unknown characters of a word score more together than any symbol in it: the
+    best segmentation is the whole word as one unknown token, whose text is the word.
 
     Raises:
         ValueError: two symbols have the same name, or a name is a single character.
@@ -106,7 +107,7 @@ def check_names(names: list[str]) -> None:
 
 
 def rename_symbols(backend: Tokenizer, new_names: Mapping[str, str]) -> Tokenizer:
-    """Return the tokenizer with other names, old to new, for some symbols; their ids stay."""
+    """Return a copy of the tokenizer with symbols renamed, old to new; their ids stay."""
 
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -128,7 +129,7 @@ def name_symbols(backend: Tokenizer, pad: str, bos: str | None, eos: str | None)
     Return a tokenizer in which padding and boundaries have these names.
 
     Raises:
-        ValueError: a boundary of a character table is not called so; its id is unknown.
+        ValueError: a character table has no boundary with this name, so its id is unknown.
     """
     names: dict[int, str | None] = {0: pad}
     if backend.token_to_id(byte_symbol(0)) is not None:
@@ -139,9 +140,9 @@ def name_symbols(backend: Tokenizer, pad: str, bos: str | None, eos: str | None)
     ids = {token: backend.token_to_id(token) for token in (pad, bos, eos) if token is not None}
     if None in ids.values() or ids[pad] != 0:
         raise ValueError(
-            f"pad_token, bos_token and eos_token have the symbol ids {ids}; expected 0 for the "
-            "first and a number for the others: name them as tokenizer.json does, or make the "
-            "tokenizer anew instead of loading it"
+            f"pad_token, bos_token and eos_token have the symbol ids {ids}; expected 0 for "
+            "pad_token and an id for the others: use the names in tokenizer.json, or make a new "
+            "tokenizer instead of loading this one"
         )
     return backend
 
@@ -150,7 +151,7 @@ def name_symbols(backend: Tokenizer, pad: str, bos: str | None, eos: str | None)
 
 
 class Spelling:
-    """Words as rows of symbol ids, and back; `make_spelling` chooses the kind."""
+    """Class that encodes words as character ids, and decodes them; see `make_spelling`."""
 
     def __init__(self, symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> None:
         self.begin = symbols[BEGIN_OF_WORD]
@@ -160,7 +161,7 @@ class Spelling:
         self.dtype = np.int16 if max(symbols.values()) < 2**15 else np.int32
 
     def rows(self, words: Sequence[str], width: int) -> np.ndarray:
-        """Return the ids, `(len(words), width)`: begin, characters, end, padding characters."""
+        """Return ids `(len(words), width)`: begin of word, characters, end of word, padding."""
         ids, lengths = self.character_ids(words, width - 2)
         rows = np.full((len(words), width), self.padding, dtype=self.dtype)
         column = np.arange(width)
@@ -174,13 +175,13 @@ class Spelling:
         return rows
 
     def is_row(self, ids: Any) -> bool:
-        """Whether these are the ids of a word or of padding: they begin a word, or all are 0."""
+        """Whether these are the ids of a word, which begin with <BOW>, or of padding, all 0."""
         if not isinstance(ids, (list, tuple)) or len(ids) < 3 or isinstance(ids[0], (list, tuple)):
             return False
         return ids[0] == self.begin or not any(ids)
 
     def word(self, row: Sequence[int]) -> str | None:
-        """Return the word of one row; None for a row of zeros, which is padding."""
+        """Return the word with these ids; None for padding, which is all zeros."""
         if not any(row):
             return None
         for token, symbol in self.boundaries.items():
@@ -189,20 +190,20 @@ class Spelling:
         return self.text(list(row[1 : row.index(self.end)] if self.end in row else row[1:]))
 
     def shortened(self, word: str, width: int) -> str:
-        """Return the word as it is looked up in a vocabulary."""
+        """Return the word in the form that the vocabulary holds."""
         return word
 
     def character_ids(self, words: Sequence[str], room: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all words' characters, joined, and how many each word has."""
+        """Return the joined ids of all words' characters, and the number of ids of each word."""
         raise NotImplementedError
 
     def text(self, ids: list[int]) -> str:
-        """Return the characters with these ids as text."""
+        """Return the text of these character ids."""
         raise NotImplementedError
 
 
 class ByteSpelling(Spelling):
-    """Spells words in UTF-8 bytes (AllenNLP, bilm-tf)."""
+    """Class that encodes words as UTF-8 bytes (AllenNLP, bilm-tf)."""
 
     def __init__(self, symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> None:
         super().__init__(symbols, boundaries)
@@ -220,14 +221,14 @@ class ByteSpelling(Spelling):
 
 
 class CharacterSpelling(Spelling):
-    """Spells words in the characters of a table (ELMoForManyLangs); others are <OOV>."""
+    """Class that encodes words by a table of characters (ELMoForManyLangs); others are <OOV>."""
 
     def __init__(self, symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> None:
         super().__init__(symbols, boundaries)
         self.unknown = symbols[UNKNOWN_CHARACTER]
         points = {int(s[3:-1], 16): i for s, i in symbols.items() if s.startswith("<U+")}
         self.points = np.array(sorted(points), np.uint32)
-        # The last entry is for characters behind all those of the table.
+        # `searchsorted` returns this last index for code points above all those in the table.
         ids = [points[point] for point in sorted(points)]
         self.symbol_of = np.array([*ids, self.unknown], self.dtype)
         self.character_of = {i: chr(point) for point, i in points.items()}
@@ -248,7 +249,7 @@ class CharacterSpelling(Spelling):
 
 
 def make_spelling(symbols: Mapping[str, int], boundaries: Iterable[str | None]) -> Spelling:
-    """Return the spelling for these symbols, ids by name: by bytes or by characters."""
+    """Return the spelling for symbols (name to id): by bytes if <0x00> is one, else by a table."""
     kind = ByteSpelling if byte_symbol(0) in symbols else CharacterSpelling
     return kind(symbols, boundaries)
 
@@ -256,8 +257,8 @@ def make_spelling(symbols: Mapping[str, int], boundaries: Iterable[str | None]) 
 def check_width(max_characters_per_token: int) -> None:
     if max_characters_per_token < 3:
         raise ValueError(
-            f"max_characters_per_token is {max_characters_per_token}; expected 3 or more, room for "
-            "begin of word, one character and end of word (published models have 50)"
+            f"max_characters_per_token is {max_characters_per_token}; expected 3 or more: begin of "
+            "word, one character and end of word (published models have 50)"
         )
 
 

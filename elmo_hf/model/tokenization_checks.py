@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Validates tokenizer input, and replaces strings that Rust cannot hold."""
+"""Checks the tokenizer's input, and replaces strings that Rust cannot hold."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,16 +9,16 @@ from typing import Any
 from tokenizers import Encoding
 from transformers.tokenization_utils_base import BatchEncoding
 
-# Linear A is undeciphered, so texts hardly contain it; no word splitter cuts between its letters
-# and others.
+# Letters of Linear A: texts hardly contain this undeciphered script, and no word splitter cuts
+# between its letters and others.
 STAND_INS = [chr(point) for point in range(0x10600, 0x10737)]
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def to_lists(value: Any) -> Any:
-    """Return arrays and columns of NumPy, pandas, pyarrow or polars, also those in lists, as lists.
+    """Convert arrays and columns of NumPy, pandas, pyarrow or polars, also in lists, to lists.
 
-    A list that begins with a string is returned as it is.
+    A list that begins with a string is returned unchanged.
     """
     if isinstance(value, str):
         return value
@@ -35,19 +35,19 @@ def to_lists(value: Any) -> Any:
 
 
 def check_texts(text: Any, is_split_into_words: bool) -> None:
-    """Raise ValueError if `text` has a shape that would fail later or be misunderstood."""
+    """Raise ValueError unless `text` is a text, words, or a batch of texts, pairs or words."""
     if isinstance(text, str) and is_split_into_words:
         raise ValueError(
-            f"is_split_into_words=True was given with the text {shown(text)}; expected a list of "
+            f"text is the string {shown(text)}, but is_split_into_words=True expects a list of "
             "words or a list of such lists: pass text.split(), or leave out is_split_into_words"
         )
     if not isinstance(text, (str, list, tuple)):
         raise ValueError(
             f"text is {shown(text)}, a {type(text).__name__}; expected a string, a list of "
-            "strings, or lists of words with is_split_into_words=True (arrays are fine, too)"
+            "strings, or lists of words with is_split_into_words=True (arrays work, too)"
         )
     if not text and text != "" and not is_split_into_words:
-        raise ValueError("text is an empty batch; pass one string or more, the empty one is fine")
+        raise ValueError("text is an empty batch; pass at least one string, which may be empty")
     if is_split_into_words and any(map(is_list, text)) and not all(map(is_list, text)):
         raise ValueError(
             "with is_split_into_words=True some entries are lists of words and some are not; "
@@ -66,13 +66,13 @@ def check_pairs(batch: Any) -> None:
     )
     if not pairs or one_word_each:
         raise ValueError(
-            f"text is a batch of lists, the first of them {shown(batch[0])}; lists of words need "
-            "is_split_into_words=True, and pairs of texts go in as tuples or as text_pair"
+            f"text is a batch of lists, the first is {shown(batch[0])}; for lists of words add "
+            "is_split_into_words=True, for pairs of texts pass tuples or text_pair"
         )
 
 
 def is_single(text: Any, is_split_into_words: bool) -> bool:
-    """Whether the input is one example, not a batch, by transformers' rule."""
+    """Whether the input is one example and not a batch, by the rule of transformers."""
     return isinstance(text, str) or (is_split_into_words and not (text and is_list(text[0])))
 
 
@@ -83,14 +83,14 @@ def encode_any_string(
     is_split_into_words: bool,
 ) -> tuple[BatchEncoding, str]:
     """
-    Encode also empty given words and lone surrogates, which Rust cannot hold.
+    Encode strings, also empty words in lists and lone surrogates, which Rust cannot hold.
 
     Returns:
-        The batch, and the character that stands in for each of them, so that no offset moves; it
-        occurs nowhere else, and is "" where none was needed.
+        The batch, and the character that replaced each empty word and lone surrogate. It occurs
+        nowhere else in the input and leaves all offsets right; "" if nothing was replaced.
 
     Raises:
-        ValueError: something is no string.
+        ValueError: an entry is not a string.
     """
     failure: Exception | None = None
     try:
@@ -118,12 +118,12 @@ def encode_any_string(
 
 class RepairedEncoding:
     """
-    An encoding with other tokens than Rust's.
+    Class that wraps an encoding of Rust and corrects its tokens.
 
     Args:
-        stand_in: a character to leave out.
-        names: tokens by id: an added token is its name, without the spaces around it that
-            `lstrip` and `rstrip` take in, and not in normalized form.
+        stand_in: character to remove from tokens.
+        names: added tokens by id: they get their exact name back, not normalized and without the
+            spaces that `lstrip` and `rstrip` include.
     """
 
     def __init__(self, encoding: Encoding, stand_in: str, names: Mapping[int, str]) -> None:
@@ -140,7 +140,7 @@ class RepairedEncoding:
         return len(self._encoding)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_encoding":  # not there yet, while it is unpickled
+        if name == "_encoding":  # missing while the object is unpickled
             raise AttributeError(name)
         return getattr(self._encoding, name)
 
@@ -153,7 +153,7 @@ def has_empty_word(samples: Iterable[Any]) -> bool:
 
 
 def strings_of(value: Any) -> Iterator[str]:
-    """Yield all strings in nested lists; raise ValueError at anything else."""
+    """Yield all strings in nested lists; raise ValueError for anything else."""
     if is_list(value):
         for part in value:
             yield from strings_of(part)
@@ -162,12 +162,12 @@ def strings_of(value: Any) -> Iterator[str]:
 
 
 def check_string(value: Any) -> str:
-    """Return the string; raise ValueError if it is none."""
+    """Return `value`; raise ValueError if it is not a string."""
     if isinstance(value, str):
         return value
     raise ValueError(
-        f"found {shown(value)}, a {type(value).__name__}, in the place of a text or word; expected "
-        "a string: pass str(value), or leave it out"
+        f"a text or word is {shown(value)}, a {type(value).__name__}; expected a string: pass "
+        "str(value), or leave it out"
     )
 
 
@@ -176,7 +176,7 @@ def is_list(value: Any) -> bool:
 
 
 def is_word(value: Any) -> bool:
-    """Whether this is ASCII text without a space; some other scripts write no spaces at all."""
+    """Whether this is ASCII text without spaces; whole texts of some other scripts have none."""
     return isinstance(value, str) and value.isascii() and " " not in value
 
 

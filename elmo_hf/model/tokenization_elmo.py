@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Text into words, and words into the rows of character ids that ELMo reads."""
+"""The tokenizer: splits text into words, and words into the character ids that ELMo reads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,47 +29,47 @@ from .tokenization_splitter import find_splitter
 from .tokenization_splitter import word_splitter as make_word_splitter
 from .tokenization_vocabulary import NO_WORD, WordTable, check_vocabulary, load_vocabulary
 
-RUST_CACHE_SIZE = 100_000  # words; the default of 10,000 costs a third of the speed on English text
+RUST_CACHE_SIZE = 100_000  # words; the default of 10,000 loses a third of the speed on English text
 
 
 class ElmoTokenizer(WholeWordsBackend):
     """
-    Turns text, or lists of words, into words of character ids, as AllenNLP and bilm-tf do.
+    Class that encodes text, or lists of words, as character ids, as AllenNLP and bilm-tf do.
 
-    Words are what other tokenizers call tokens: `<S>` and `</S>` are added, sentences padded, cut,
-    paired and mapped back to the text as usual, and a row of `max_characters_per_token` ids stands
-    where others have one id. `tokenizer(sentences, padding=True, return_tensors="pt")` gives
-    `input_ids` `(batch, words, max_characters_per_token)`, int64, and `attention_mask`
-    `(batch, words)`. With `is_split_into_words=True` every given word stays one word, whatever is
-    in it. Two options are ours: `use_word_ids` adds `word_input_ids` `(batch, words)`; calling
-    with `return_lm_labels=True` adds `labels` `(batch, words)`, the vocabulary ids of the words
-    themselves, boundaries included, -100 at padding.
+    Its tokens are whole words. Padding, truncation, pairs, offsets and the boundaries `<S>` and
+    `</S>` work as in other tokenizers, but each word has `max_characters_per_token` ids instead of
+    one. `tokenizer(sentences, padding=True, return_tensors="pt")` returns `input_ids`
+    `(batch, words, max_characters_per_token)`, int64, and `attention_mask` `(batch, words)`. With
+    `is_split_into_words=True` the words of your lists are never split. Two options are specific to
+    this tokenizer: `use_word_ids` adds `word_input_ids` `(batch, words)`, and a call with
+    `return_lm_labels=True` adds `labels` `(batch, words)`: each word's own vocabulary id,
+    boundaries included, and -100 at padding.
 
-    Every word can be spelled, so the tokenizer has no unknown token, and an added token gets no
-    new id: `add_tokens` and `add_special_tokens` (cls_token, markers such as "[E1]") keep the
-    token whole in raw text, and it is spelled in its characters like any other word. The names of
-    padding and boundaries can be changed; their ids stay. Threads may share a tokenizer.
+    Any word can be encoded as characters, so there is no unknown token, and an added token gets no
+    new id: `add_tokens` and `add_special_tokens` (cls_token, markers such as "[E1]") only keep the
+    token whole in raw text; its characters are encoded like those of any other word. The names of
+    padding and boundaries can be changed, their ids cannot. Threads may share a tokenizer.
 
     Args:
-        pad_token, bos_token, eos_token: names of the padding, first and last word; two characters
-            or more. A given word that equals `bos_token` or `eos_token` is spelled as that
-            boundary, as in bilm-tf; inside a raw text these names are text.
-        max_characters_per_token: ids in a row: begin of word, UTF-8 bytes, end of word, padding
+        pad_token, bos_token, eos_token: names of the padding, the first and the last word; two
+            characters or more. With `is_split_into_words=True`, a word that equals `bos_token` or
+            `eos_token` is encoded as that boundary, as in bilm-tf; in raw text it is ordinary text.
+        max_characters_per_token: ids per word: begin of word, UTF-8 bytes, end of word, padding
             characters. Longer words are cut, even inside a character.
-        word_splitter: how raw text is split into words: "treebank", "billion-words" or
-            "whitespace" (see `tokenization_splitter`). By default the one in tokenizer.json, and
+        word_splitter: rules that split raw text into words: "treebank", "billion-words" or
+            "whitespace" (see `tokenization_splitter`). Default: those in tokenizer.json, and
             "treebank" for a new tokenizer. Any other pre-tokenizer can be set as
             `backend_tokenizer.pre_tokenizer`.
         use_characters: False for a biLM that reads words: `input_ids` `(batch, words)` are then
             vocabulary ids + 1, and 0 is padding.
         use_word_ids: add `word_input_ids`, vocabulary ids + 1, for a biLM that reads both.
-        lm_vocab_file, lm_vocab: the vocabulary, as a file of one word a line (vocab.txt) or as a
-            list; the later of two equal words counts. It must hold the boundaries and
+        lm_vocab_file, lm_vocab: the vocabulary, as a file with one word per line (vocab.txt) or as
+            a list; a repeated word has its last id. It must hold the boundaries and
             `word_unk_token`.
-        word_unk_token: vocabulary word whose id the unknown words get.
+        word_unk_token: vocabulary word whose id replaces that of unknown words.
 
     Raises:
-        ValueError: for arguments that contradict each other, and for input that is not text.
+        ValueError: the arguments contradict each other, or the input is not text.
 
     Example:
 
@@ -97,7 +97,7 @@ class ElmoTokenizer(WholeWordsBackend):
         word_unk_token: str = "<UNK>",
         **kwargs: Any,
     ) -> None:
-        # transformers loads every argument called `.._token` as a special token of the model.
+        # transformers loads every argument named `.._token` as a special token of the model.
         for name in ("model_specific_special_tokens", "extra_special_tokens"):
             if isinstance(named := kwargs.get(name), dict) and "word_unk_token" in named:
                 word_unk_token = named["word_unk_token"]
@@ -119,7 +119,7 @@ class ElmoTokenizer(WholeWordsBackend):
         if backend.post_processor is None or kwargs.keys() & {"add_bos_token", "add_eos_token"}:
             kwargs.setdefault("add_bos_token", bos_token is not None)
             kwargs.setdefault("add_eos_token", eos_token is not None)
-        # These are the names in tokenizer.json, from before a renaming.
+        # Entries below `size` have the names in tokenizer.json, from before a renaming.
         added = kwargs.get("added_tokens_decoder") or {}
         size = backend.get_vocab_size(with_added_tokens=False)
         kwargs["added_tokens_decoder"] = {i: t for i, t in added.items() if i >= size}
@@ -135,20 +135,20 @@ class ElmoTokenizer(WholeWordsBackend):
     @classmethod
     def from_characters(cls, characters: Mapping[str, int], **kwargs: Any) -> "ElmoTokenizer":
         """
-        Return a tokenizer that spells words in these unicode characters (ELMoForManyLangs).
+        Make a tokenizer that encodes words as these Unicode characters (ELMoForManyLangs).
 
-        A word longer than `max_characters_per_token` - 2 characters is cut, also for its
-        vocabulary id; a character that is not in the table is <OOV>.
+        Words are cut after `max_characters_per_token` - 2 characters, also before they are looked
+        up in the vocabulary. Characters that are not in the table become <OOV>.
 
         Args:
             characters: the id of each character and of each marker, named by its role: <BOW> and
-                <EOW> begin and end a word, <S> and </S> (or the `bos_token` and `eos_token` given)
-                are the boundaries, <PADC> fills a row, <OOV> is unknown. Ids count from 1, as 0 is
-                word padding: original id + 1.
+                <EOW> begin and end a word, <S> and </S> (or your `bos_token` and `eos_token`) are
+                the boundaries, <PADC> is the padding after a word's end, <OOV> an unknown
+                character. Ids are the original ids + 1, because 0 is word padding.
             kwargs: arguments of the tokenizer.
 
         Raises:
-            ValueError: the table lacks a marker or holds something else, as the message says.
+            ValueError: the table lacks a marker, or holds anything but characters and markers.
         """
         pad, bos, eos = (
             str(kwargs.get(f"{name}_token", default))
@@ -165,8 +165,8 @@ class ElmoTokenizer(WholeWordsBackend):
         if self._vocabulary is None:
             if self.use_word_ids or not self.use_characters:
                 raise ValueError(
-                    "word ids need a vocabulary and none was given or found in the folder; pass "
-                    'lm_vocab_file="vocab.txt", a file of one word a line'
+                    "word ids need a vocabulary, but none was passed and the folder has no "
+                    'vocab.txt; pass lm_vocab_file="vocab.txt", a file with one word per line'
                 )
             return
         needed = (bos_token, eos_token, self.word_unk_token)
@@ -219,14 +219,14 @@ class ElmoTokenizer(WholeWordsBackend):
         self._set_up_rust()
 
     def _set_up_rust(self) -> None:
-        """Set what tokenizer.json does not hold."""
+        """Set the options that tokenizer.json does not store."""
         self._tokenizer.encode_special_tokens = True
         if resize := getattr(self._tokenizer.model, "_resize_cache", None):
             resize(RUST_CACHE_SIZE)
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> Any:
-        """Load tokenizer.json as a whole, also in a class that was imported as remote code."""
+        """Load all of tokenizer.json, also if the class was imported as remote code."""
         return super().convert_to_native_format(trust_remote_code=True, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class ElmoTokenizer(WholeWordsBackend):
 
     @property
     def word_splitter(self) -> str | None:
-        """Name of the splitter of raw text; None for a pre-tokenizer that has no name here."""
+        """Name of the rules that split raw text; None for any other pre-tokenizer."""
         return find_splitter(self._tokenizer.pre_tokenizer)
 
     @word_splitter.setter
@@ -253,7 +253,7 @@ class ElmoTokenizer(WholeWordsBackend):
         super().__setattr__(key, value)
 
     def _rename(self, old: str | None, new: str) -> None:
-        """Give the symbol called `old` another name, unless there is a symbol of that name."""
+        """Rename the symbol `old` to `new`, unless a symbol `new` exists."""
         if old is None or self._tokenizer.token_to_id(new) is not None:
             return
         if self._vocabulary is not None:
@@ -262,7 +262,7 @@ class ElmoTokenizer(WholeWordsBackend):
         self._set_up_rust()
 
     def __getattr__(self, key: str) -> Any:
-        # The base class converts the names to ids, which would give rows of characters.
+        # The base class would call `convert_tokens_to_ids`, which returns character ids.
         name = key.removesuffix("s").removesuffix("_id")
         if self.__dict__.get("use_characters") and key.endswith(("_token_id", "_tokens_ids")):
             tokens = super().__getattr__(name)
@@ -281,18 +281,18 @@ class ElmoTokenizer(WholeWordsBackend):
 
     @property
     def lm_vocab(self) -> list[str] | None:
-        """The words of the vocabulary in the order of their ids, a new list; None without one."""
+        """A new list of the vocabulary's words, ordered by id; None without a vocabulary."""
         return None if self._vocabulary is None else self._vocabulary.words()
 
     @property
     def lm_vocab_size(self) -> int:
-        """Number of words in the vocabulary, 0 without one."""
+        """Number of words in the vocabulary; 0 without a vocabulary."""
         return 0 if self._vocabulary is None else len(self._vocabulary)
 
     @property
     def _words(self) -> WordTable:
-        """The cache of words and their ids; a new one after its settings were changed."""
-        # A forked process makes its own: another thread may have held the lock at the fork.
+        """The cache of words and their ids; a changed setting starts a new cache."""
+        # A forked process needs its own cache: another thread may have held the lock at the fork.
         made_for = (self.max_characters_per_token, self.bos_token, self.eos_token, os.getpid())
         table = self._table
         if table is None or table[0] != made_for:
@@ -313,44 +313,43 @@ class ElmoTokenizer(WholeWordsBackend):
 
     def words_to_ids(self, words: Sequence[str]) -> np.ndarray:
         """
-        Return the rows of these words alone, `(len(words), max_characters_per_token)`, int64.
+        Return the character ids of words, `(len(words), max_characters_per_token)`, int64.
 
-        No boundaries, no masks, no offsets: a few million words a second. `(len(words),)` where
-        `use_characters` is off.
+        With `use_characters=False`: vocabulary ids + 1, `(len(words),)`. Adds no boundaries, masks
+        or offsets, so it encodes a few million words per second.
         """
         return self._features(words)["input_ids"]
 
     def _check_labels(self) -> None:
         if self._vocabulary is None:
             raise ValueError(
-                "return_lm_labels=True needs a vocabulary and this tokenizer has none; pass "
-                'lm_vocab_file="vocab.txt" when making or loading it'
+                "return_lm_labels=True needs a vocabulary, but this tokenizer has none; pass "
+                'lm_vocab_file="vocab.txt" when you make or load it'
             )
 
     def _features(
         self, words: Sequence[str], indices: np.ndarray | None = None, labels: bool = False
     ) -> dict[str, np.ndarray]:
-        places, rows, ids = self._words.look_up(words)
+        numbers, rows, ids = self._words.look_up(words)
         if indices is not None:
-            places = np.append(places, 0)[indices]
+            numbers = np.append(numbers, 0)[indices]  # index -1 takes the last: 0, padding
         features = {}
         if self.use_characters:
-            features["input_ids"] = np.take(rows, places, axis=0).astype(np.int64)
+            features["input_ids"] = np.take(rows, numbers, axis=0).astype(np.int64)
         if self.use_word_ids or not self.use_characters:
             name = "word_input_ids" if self.use_characters else "input_ids"
-            features[name] = ids[places] + 1
+            features[name] = ids[numbers] + 1
         if labels:
-            word_ids = ids[places]
+            word_ids = ids[numbers]
             features["labels"] = np.where(word_ids == NO_WORD, IGNORED_LABEL, word_ids)
         return features
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """
-        Return the ids of one word, or a list of them for a list of words.
+        Return the `max_characters_per_token` ids of a word, or a list of these for several words.
 
-        A word's ids are a row of `max_characters_per_token` (one id where `use_characters` is
-        off), for `pad_token` the row of padding: `convert_tokens_to_ids(tokenize(text))` gives
-        the rows that calling the tokenizer gives, without boundaries.
+        With `use_characters=False` each word has one id. `pad_token` returns the ids of padding.
+        `convert_tokens_to_ids(tokenize(text))` equals `input_ids` without the boundaries.
         """
         words = [tokens] if isinstance(tokens, str) else list(tokens)
         indices = [-1 if word == self.pad_token else i for i, word in enumerate(words)]
@@ -361,10 +360,10 @@ class ElmoTokenizer(WholeWordsBackend):
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any) -> Any:
         """
-        Return the words of one sentence `(words, max_characters_per_token)` with spaces between
-        them, or a list of such strings for a batch.
+        Return the words of a sentence `(words, max_characters_per_token)` joined by spaces.
 
-        A word that was cut stays cut. Of a list of symbol ids, the symbols' names are returned.
+        A batch returns a list of such strings. Words that were cut stay cut. A flat list of symbol
+        ids returns the names of the symbols.
         """
         ids = to_py_obj(token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids)
         if self._is_batch(ids):
@@ -378,13 +377,13 @@ class ElmoTokenizer(WholeWordsBackend):
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """
-        Return words for rows of ids, the inverse of `convert_tokens_to_ids`.
+        Return the words with these character ids, the inverse of `convert_tokens_to_ids`.
 
         Args:
-            ids: rows in lists, an array or a tensor: one row, a sentence
-                `(words, max_characters_per_token)`, or a batch of sentences. Rows of padding and
-                boundaries give `pad_token`, `bos_token` and `eos_token`. A number, or a list of
-                numbers that is no row, is taken for symbols, and their names are returned.
+            ids: lists, an array or a tensor with the ids of one word, a sentence
+                `(words, max_characters_per_token)`, or a batch of sentences. Padding and boundaries
+                return `pad_token`, `bos_token` and `eos_token`. Ids that are not those of a word
+                are read as symbols, and the symbols' names are returned.
         """
         ids = to_py_obj(ids)
         if self._is_batch(ids):
@@ -406,7 +405,7 @@ class ElmoTokenizer(WholeWordsBackend):
         return spelling is not None and spelling.is_row(ids)
 
     def _is_batch(self, ids: Any) -> bool:
-        """Whether these are sentences, not the words of one."""
+        """Whether `ids` are several sentences, not the words of one."""
         if not is_list(ids) or not any(map(is_list, ids)):
             return False
         if not self.use_characters:
@@ -414,7 +413,7 @@ class ElmoTokenizer(WholeWordsBackend):
         return any(is_list(row) for sentence in ids if is_list(sentence) for row in sentence[:1])
 
     def _word_of(self, ids: Any) -> str | None:
-        """Return the word of one row, or of one word id."""
+        """Return the word with these character ids, or with this word id."""
         padding = self.pad_token or self._tokenizer.id_to_token(0)
         if (spelling := self._spelling) is not None:
             word = spelling.word(ids)
@@ -429,7 +428,7 @@ class ElmoTokenizer(WholeWordsBackend):
         token_ids_1: Any = None,
         already_has_special_tokens: bool = False,
     ) -> list[int]:
-        """Return 1 for each padding or boundary word of one formatted sentence, else 0."""
+        """Return 1 for padding and boundaries of an encoded sentence, 0 for other words."""
         ids = to_py_obj(token_ids_0)
         if already_has_special_tokens and token_ids_1 is None and ids and is_list(ids[0]):
             special = {self.pad_token_id, self.bos_token_id, self.eos_token_id}
@@ -441,7 +440,7 @@ class ElmoTokenizer(WholeWordsBackend):
     def save_vocabulary(
         self, save_directory: str, filename_prefix: str | None = None
     ) -> tuple[str, ...]:
-        """Write vocab.txt, one word a line, where there is a vocabulary; return the paths."""
+        """Write the vocabulary, if any, to vocab.txt, one word per line; return the paths."""
         if self._vocabulary is None:
             return ()
         name = self.vocab_files_names["lm_vocab_file"]
@@ -450,8 +449,8 @@ class ElmoTokenizer(WholeWordsBackend):
         return (str(path),)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        """Save tokenizer.json, tokenizer_config.json and vocab.txt, as every tokenizer does."""
-        # transformers would write the whole vocabulary into tokenizer_config.json.
+        """Save tokenizer.json, tokenizer_config.json and, with a vocabulary, vocab.txt."""
+        # Otherwise transformers would write the whole vocabulary into tokenizer_config.json.
         settings = {key: value for key, value in self.init_kwargs.items() if key != "lm_vocab"}
         return super(ElmoTokenizer, self._copy_with(init_kwargs=settings)).save_pretrained(
             *args, **kwargs
@@ -464,7 +463,7 @@ class ElmoTokenizer(WholeWordsBackend):
     def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> Any:
         """Raise NotImplementedError: there is nothing to train."""
         raise NotImplementedError(
-            "ELMo spells words in characters, so its tokenizer has nothing to train and fits any "
+            "ELMo encodes words as characters, so its tokenizer needs no training and fits any "
             "corpus; for a vocabulary of frequent words pass lm_vocab_file to ElmoTokenizer"
         )
 

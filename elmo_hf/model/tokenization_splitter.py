@@ -1,30 +1,30 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Splits raw text into words, as a model's training text was split: tokenizer.json keeps the rules.
+"""Word splitters: rules that split raw text into words, as a model's training text was split.
 
-"treebank": words of the Penn Treebank ("do n't", "she 's", punctuation apart), with two habits of
-UD English EWT, the treebank that benchmarks/word_boundaries.py measures against: a hyphen or slash
-between words is a word ("long - term"; prefixes stay on, "non-profit"), and so is the last period
-of a text even behind an abbreviation ("until 5 p.m ."). The checkpoints of this project were
-trained on words split so.
+"treebank": words of the Penn Treebank ("do n't", "she 's", punctuation apart), with two conventions
+of UD English EWT, the treebank that benchmarks/word_boundaries.py measures against: a hyphen or
+slash between words is a word ("long - term", but prefixes stay attached: "non-profit"), and so is
+the last period of a text, even after an abbreviation ("until 5 p.m ."). The training text of this
+project's own checkpoints was split by these rules.
 
-"billion-words": words of the 1 Billion Word Benchmark (Chelba et al. 2013), on which the published
-English ELMo was trained, by the rules of the benchmark's scripts/tokenizer.perl: "long-term" is one
-word, an apostrophe between letters begins a word ("Don 't", "she 's", "O 'Brien"), each sign is a
-word ("5 : 30", "AT & T"), and a period stays on abbreviations ("in the U.S.") and before a
-lowercase word. The benchmark's text was also normalized, which no splitter does: its quotation
-marks, apostrophes and dashes are the ASCII ones.
+"billion-words": words of the 1 Billion Word Benchmark (Chelba et al. 2013), the training text of
+the published English ELMo, by the rules of the benchmark's scripts/tokenizer.perl: "long-term" is
+one word, an apostrophe between letters begins a word ("Don 't", "she 's", "O 'Brien"), each sign is
+a word ("5 : 30", "AT & T"), and a period stays on abbreviations ("in the U.S.") and before a
+lowercase word. The benchmark also replaced quotation marks, apostrophes and dashes by the ASCII
+ones, which no splitter does.
 
-"whitespace": what stands between white space.
+"whitespace": words are separated by white space.
 
-None loses anything but white space: the words of a text, put together, are the text without it.
-Quotation marks and brackets are left as typed.
+A splitter removes white space only: the joined words of a text are the text without white space.
+Quotation marks and brackets stay as typed.
 
-Each splitter is one regular expression whose matches are the words; in a sequence of pre-tokenizers
-each step would copy every word again, which costs more than the rules. The first rule takes most
-words; the other rules are chosen by a word's first character and by the sign behind it. So that no
-text takes more than linear time, a rule consumes what it reads or reads a bounded number of
-characters.
+Each splitter is one regular expression, stored in tokenizer.json, whose matches are the words. A
+sequence of pre-tokenizers would copy every word in each step, which costs more than the rules. The
+first rule matches most words; the other rules are chosen by a word's first character and the sign
+after it. Every rule consumes what it reads or reads a bounded number of characters, so that the
+time is linear in the length of the text.
 """
 
 import functools
@@ -36,21 +36,21 @@ def word_splitter(name: str) -> pre_tokenizers.PreTokenizer:
     """Return the pre-tokenizer called `name`: "treebank", "billion-words" or "whitespace".
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: the name is unknown.
     """
     if name == "whitespace":
         return pre_tokenizers.WhitespaceSplit()
     if name not in WORDS:
         raise ValueError(
-            f"word_splitter is {name!r}; expected 'treebank', 'billion-words' or 'whitespace'. For "
-            "words of your own pass lists of words and is_split_into_words=True"
+            f"word_splitter is {name!r}; expected 'treebank', 'billion-words' or 'whitespace'. If "
+            "your text is split already, pass lists of words and is_split_into_words=True"
         )
-    # Inverted: what lies between two matches is removed, and that is white space only.
+    # Inverted: the text between two matches is removed, which is only white space.
     return pre_tokenizers.Split(Regex(WORDS[name]), behavior="removed", invert=True)
 
 
 def find_splitter(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> str | None:
-    """Return the name under which `word_splitter` gives an equal pre-tokenizer, if it does."""
+    """Return the name of this pre-tokenizer, None if `word_splitter` cannot make it."""
     if pre_tokenizer is None:
         return None
     state = pre_tokenizer.__getstate__()
@@ -71,7 +71,7 @@ def any_case(pattern: str) -> str:
 
 
 def listed(*lines: str) -> str:
-    """The words of `lines`, those of one first letter together: a word tries one group, not all."""
+    """Match any word of `lines`; words are grouped by first letter, so that one group is tried."""
     groups: dict[str, list[str]] = {}
     for word in " ".join(lines).split():
         groups.setdefault(word[0], []).append(word[1:])
@@ -82,13 +82,13 @@ def before(pattern: str) -> str:
     return f"(?={pattern})"
 
 
-# `{2,}+` is no possessive quantifier in Oniguruma; an atomic group is what it looks like.
+# In Oniguruma `{2,}+` is not a possessive quantifier; an atomic group has that meaning.
 def run_of(pattern: str, least: int = 2) -> str:
     return f"(?>{pattern}{{{least},}})"
 
 
 APOSTROPHE = "['’]"
-# Zero-width (non-)joiner and soft hyphen: no letters, but inside words.
+# Soft hyphen and zero-width (non-)joiner: not letters, but part of words.
 INVISIBLE = r"\u00ad\u200c\u200d"
 LETTERS = r"\p{L}[\p{L}\p{M}\d]*+"
 RUN = rf"\w[\w{INVISIBLE}]*+"
@@ -113,20 +113,20 @@ FUSED_WORD_HEAD = any_case(
         rf"(?:did|does|is|was|are|were|have|has|had|could|would|should)(?=nt{WORD_END})",
     )
 )
-# "dont", "cant" and "wont" are words as well, in English or French, but not behind a subject.
+# "dont", "cant" and "wont" are also words of English or French, but not after a subject.
 FUSED_BEHIND_SUBJECT = r"(?<=\b[Ii] |\b[Ww]e |\b[Yy]ou |\b[Tt]hey |\b[Hh]e |\b[Ii]t )" + any_case(
     rf"(?:do|ca|wo)(?=nt{WORD_END})"
 )
-# Room for an article typed onto it: "I'ma", "isn'ta".
+# An article may be attached: "I'ma", "isn'ta".
 CONTRACTION_END = r"(?=[aA]?(?!\w))"
 NOT_CLITIC = rf"[nN]{APOSTROPHE}[tT]{CONTRACTION_END}"
 CLITIC_LETTERS = one_of(
     any_case("(?:[sd]|re|ve|ll)") + WORD_END,
     f"[mM]{CONTRACTION_END}",
 )
-# Accents stand in for an apostrophe in typed text; they are believed before an s alone.
+# Typed text also has accents for apostrophes; they count as such only before a single s.
 CLITIC = one_of(APOSTROPHE + CLITIC_LETTERS, rf"[`´][sS]{WORD_END}")
-# In front of a quotation 's is no clitic: that stands behind a word, or alone in split text.
+# A clitic follows a word, or is separate in split text; otherwise 's begins a quotation.
 ATTACHED_CLITIC = rf"(?:(?<=[\w.])|(?<!\S)(?=\S{{2,3}}(?!\S))){CLITIC}"
 SHORT_FORM = (
     rf"(?<!\w){APOSTROPHE}"
@@ -138,11 +138,11 @@ WORD_BEFORE_CLITIC = rf"\w++(?<!\d)(?={CLITIC})"
 
 # --- Words ------------------------------------------------------------------------------------
 
-# The class is asked first because it is the cheaper question.
+# The character class is checked first because it is faster.
 NOT_FUSED = f"(?:(?<![tTaAeE])|(?<!{FUSED_ENDING}))"
-# No other rule can apply: no ending of a fused word, no sign behind it that might belong to it.
+# No other rule can apply: no fused ending, and no sign after the word that could be part of it.
 PLAIN_WORD = rf"{LETTERS}{NOT_FUSED}(?![.'’`´*/$_{INVISIBLE}]|[-@&:+~%#][\w/#+])"
-# Longer than any abbreviation, last in the text, or in front of an ellipsis.
+# The period is not part of the word: end of text, a word too long to abbreviate, or an ellipsis.
 WORD_BEFORE_PERIOD = rf"{LETTERS}{NOT_FUSED}(?=\.\z|\.\s(?<=\p{{L}}{{8}}\.\s)|\.\.\.++(?![\w@]))"
 WORD_BEFORE_STOP = rf"{LETTERS}{NOT_FUSED}(?=\.[^\w@.])"
 WORD_BEFORE_QUOTE = rf"\w++(?={APOSTROPHE}(?!\w))"
@@ -152,7 +152,7 @@ WORD = (
     + rf"(?:(?:{APOSTROPHE}(?!{CLITIC_LETTERS}|\d)|(?<=\p{{L}})\*++(?=\p{{L}})){RUN})*+"
     + rf"(?:(?<=\d)(?:{APOSTROPHE}[sS]{WORD_END}|(?:\.\d++)++))?"
 )
-# Text without italics sets words off by underscores.
+# Plain text marks emphasis by underscores.
 UNDERLINED_WORD = r"_(?=\p{L})|[^\W_]++(?=_++(?!\w))"
 PREFIX = any_case(
     listed(
@@ -178,7 +178,7 @@ ABBREVIATED = listed(
     "Vs vs Etc etc al Cf cf Approx approx Est est Figs? figs? Vols? vols? Esp esp Ext ext Eg eg",
     "Ie ie Attn attn Arrv arrv pp ca lbs? oz yrs mins hrs Conf Sec Ph\\.D Ph",
 )
-# The period of an ellipsis or of the text's end is not theirs.
+# The period of an ellipsis or at the end of the text is not part of the abbreviation.
 ABBREVIATION_PERIOD = rf"\.(?!\.\.|{TEXT_END})"
 ABBREVIATION = one_of(ABBREVIATED + ABBREVIATION_PERIOD, r"[Nn]os?\.(?=\s?\d)")
 INITIALS = rf"\p{{L}}(?:\.\p{{L}}{WORD_END})++(?:{ABBREVIATION_PERIOD})?"
@@ -186,7 +186,7 @@ INITIAL = r"(?!I)\p{Lu}\.(?=\s?\p{Lu}|,)"
 
 # --- Addresses and names of files -------------------------------------------------------------
 
-# 63 and 64 are the limits of the mail and domain name standards; they bound reading in vain.
+# 63 and 64 are the limits of the mail and domain name standards; they bound backtracking.
 LABEL = r"(?>[\w-]{1,63})"
 FILE_LABEL = r"(?>[\w#%~-]{1,63})"
 PATH = r"/(?:\S*[\w/#=&~+-])?"
@@ -223,7 +223,7 @@ DOLLARS = r"(?:US|HK|AU|NZ|CA|[ACSU])\$"
 
 # --- Signs ------------------------------------------------------------------------------------
 
-# No emoticon and no repetition can begin here.
+# Signs that begin no emoticon and no repetition.
 SINGLE_SIGN = r"[,.](?=\s|\z)|[\"“”(),\[\]/$%?!-](?=[\s\p{L}]|\z)"
 FACE = one_of(
     r">?[:;=]['’]?-?[()](?![()])",
@@ -246,7 +246,7 @@ PICTURE = rf"\p{{Extended_Pictographic}}{SKIN_OR_STYLE}"
 EMOJI = one_of(rf"{PICTURE}(?:\u200d{PICTURE})*+", r"[\x{1f1e6}-\x{1f1ff}]{2}")
 ANY_SIGN = r"\S\p{M}*+"
 
-# --- All together, by the first character and the sign behind the word -------------------------
+# --- All together, by the first character and the sign after the word --------------------------
 
 FROM_LETTER = one_of(
     WORD_BEFORE_PERIOD,
@@ -303,7 +303,7 @@ WITH_PERIOD = one_of(
     rf"{NUMBERED}\.(?=\s\d)",
 )
 BEFORE_LOWERCASE = r"(?:\.(?=\s\p{Lower}))?"
-# After one letter a second apostrophe begins no word: I 'd've, rock 'n'roll.
+# A second apostrophe, one letter later, does not begin a word: I 'd've, rock 'n'roll.
 CLITIC_BODY = (
     rf"(?:(?<=\p{{Alpha}}){ANY_APOSTROPHE}(?=\p{{Alpha}})|(?<=\p{{N}}){ANY_APOSTROPHE}(?=s))"
     rf"(?:\p{{Alpha}}{ANY_APOSTROPHE}(?=\p{{Alpha}}))?{BODY}{BEFORE_LOWERCASE}"

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies of a language model, and the words a tokenizer has met."""
+"""The language model's vocabulary, and a cache of encoded words."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ NO_WORD = -1
 
 
 class LmVocabulary:
-    """Words by id and ids by word; a million words take 30 MB, not the 140 of a list and a dict.
+    """Class that maps words to ids and back; a million words take 30 MB, a list and dict 140 MB.
 
     Args:
         text: the words in UTF-8, each followed by a newline; a word's id is its line, from 0.
@@ -33,19 +33,19 @@ class LmVocabulary:
 
     @classmethod
     def from_words(cls, words: Iterable[str]) -> "LmVocabulary":
-        """Return the vocabulary of these words; raise ValueError if one does not fit a line."""
+        """Return the vocabulary of words; raise ValueError if a word cannot be a line."""
         words = list(words)
         for i, word in enumerate(words):
             if not isinstance(word, str) or "\n" in word or not is_utf8(word):
                 raise ValueError(
                     f"vocabulary entry {i} is {word!r}; expected a string without newlines and "
-                    "lone surrogates, as the vocabulary is saved as one word a line in UTF-8"
+                    "lone surrogates, because vocab.txt holds one word per line in UTF-8"
                 )
         return cls("".join(f"{word}\n" for word in words).encode())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "LmVocabulary":
-        """Read one word a line; nothing but the newline is taken off, so U+3000 can be a word."""
+        """Read one word per line; only the newline is removed, so that U+3000 can be a word."""
         text = Path(path).read_bytes()
         try:
             text.decode()
@@ -54,7 +54,7 @@ class LmVocabulary:
         return cls(text if text.endswith(b"\n") or not text else text + b"\n")
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the file that `read` reads, whole or not at all."""
+        """Write a file for `read`; on failure the old file stays."""
         part = Path(f"{path}.part")
         part.write_bytes(self._text)
         part.replace(path)
@@ -73,18 +73,18 @@ class LmVocabulary:
         return self  # it never changes
 
     def words(self) -> list[str]:
-        """Return all words, made anew."""
+        """Return a new list of all words."""
         return self._text.decode().split("\n")[:-1]
 
     def ids(self, words: Sequence[str]) -> np.ndarray:
-        """Return the ids `(len(words),)`, -1 for an unknown word, the last of several."""
+        """Return ids `(len(words),)`: -1 for an unknown word, the last of a repeated one."""
         hashes = np.fromiter(map(hash, words), np.int64, count=len(words))
         last = np.searchsorted(self._hashes, hashes, side="right") - 1
         found = map(self._find, words, hashes, last.tolist())
         return np.fromiter(found, np.int64, count=len(words))
 
-    def _find(self, word: str, wanted: int, at: int) -> int:
-        while at >= 0 and self._hashes[at] == wanted:
+    def _find(self, word: str, word_hash: int, at: int) -> int:
+        while at >= 0 and self._hashes[at] == word_hash:
             if self[self._ids[at]] == word:
                 return int(self._ids[at])
             at -= 1
@@ -92,29 +92,29 @@ class LmVocabulary:
 
 
 def load_vocabulary(file: str | None, words: Sequence[str] | None) -> LmVocabulary | None:
-    """Return the vocabulary of these words, else of this file, else none."""
+    """Return the vocabulary of `words`, else of `file`, else None."""
     if words is not None:
         return LmVocabulary.from_words(words)
     return None if file is None else LmVocabulary.read(file)
 
 
 def check_vocabulary(vocabulary: LmVocabulary, needed: list[str]) -> None:
-    """Raise ValueError unless the vocabulary holds these words."""
+    """Raise ValueError unless the vocabulary holds the `needed` words."""
     ids = vocabulary.ids(needed)
     if missing := [word for word, i in zip(needed, ids, strict=True) if i == NO_WORD]:
         first = [vocabulary[i] for i in range(min(5, len(vocabulary)))]
         raise ValueError(
             f"the vocabulary of {len(vocabulary)} words (first: {first}) lacks {missing}, so "
-            "boundaries or unknown words would silently get wrong ids; add a line for each, or "
-            "name the ones it has with bos_token, eos_token and word_unk_token"
+            "boundaries or unknown words would get wrong ids; add a line for each, or set "
+            "bos_token, eos_token and word_unk_token to the names that it uses"
         )
 
 
-# --- Words met ---
+# --- Cache of encoded words ---
 
 
 class Numbering(dict[str, int]):
-    """Numbers 1, 2, .. for words as they are first asked for; 0 stays for padding."""
+    """Class that numbers new words 1, 2, .. when they are looked up; 0 is padding."""
 
     def __init__(self) -> None:
         self.unfilled: list[str] = []
@@ -127,16 +127,16 @@ class Numbering(dict[str, int]):
 
 
 class WordTable:
-    """The rows and vocabulary ids of the words met lately, so that each is worked out once.
+    """Class that caches the character ids and vocabulary ids of recent words.
 
-    Threads may share it. What UTF-8 cannot hold, a lone surrogate, is dropped from a word, as
-    AllenNLP does.
+    Threads may share a table. Lone surrogates, which UTF-8 cannot hold, are dropped from words, as
+    in AllenNLP.
 
     Args:
-        spelling: None where a model reads no characters.
-        width: symbols in a row.
-        vocabulary, unknown: None where there is none, and the id of a word that it lacks.
-        limit: words kept; above it, the next call starts anew.
+        spelling: encodes words as characters; None if the model reads no characters.
+        width: character ids per word.
+        vocabulary, unknown: the vocabulary or None, and the id of words that it lacks.
+        limit: number of cached words; once exceeded, the next call clears the cache.
     """
 
     def __init__(
@@ -154,10 +154,11 @@ class WordTable:
 
     def look_up(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        Return `numbers`, `rows` and `ids`: word i has `rows[numbers[i]]` and `ids[numbers[i]]`.
+        Return `numbers`, `rows` and `ids` of words.
 
-        Number 0 is padding. Later calls, of other threads too, write behind these numbers or into
-        new arrays, so that what was returned stays right.
+        Word i has the character ids `rows[numbers[i]]` and the vocabulary id `ids[numbers[i]]`.
+        Number 0 is padding. The returned values stay valid: later calls, also of other threads,
+        only append entries or make new arrays.
         """
         with self._lock:
             if len(self._numbering) > self.limit:
@@ -165,7 +166,7 @@ class WordTable:
             number_of = self._numbering.__getitem__
             try:
                 numbers = np.fromiter(map(number_of, words), np.int64, count=len(words))
-            except TypeError:  # a word that cannot be a key of a dictionary
+            except TypeError:  # an unhashable value instead of a word
                 deque(map(check_string, words))
                 raise
             if self._numbering.unfilled:

@@ -68,11 +68,11 @@ def test_every_help_explains_all_options_and_has_examples_that_parse(run, comman
     [
         ("nonsense", "No such command 'nonsense'; see elmo-hf --help"),
         ("convert --wrong", "No such option: --wrong; see elmo-hf convert --help"),
-        ("convert original", "name SOURCE and OUTPUT"),
-        ("convert --options options.json ours", "name SOURCE and OUTPUT"),
-        ("convert --to-hdf5 --to-allennlp ours back", "give one of --to-hdf5 and --to-allennlp"),
-        ("convert --alignment one=file original ours", "is not LAYER=FILE"),
-        ("fetch", "elmo-hf fetch --list shows their names"),
+        ("convert original", "pass SOURCE and OUTPUT"),
+        ("convert --options options.json ours", "pass SOURCE and OUTPUT"),
+        ("convert --to-hdf5 --to-allennlp ours back", "pass either --to-hdf5 or --to-allennlp"),
+        ("convert --alignment one=file original ours", "expected LAYER=FILE"),
+        ("fetch", "elmo-hf fetch --list shows all names"),
         ("publish elmo-small", "Missing argument 'REPO_ID'; see elmo-hf publish --help"),
     ],
 )
@@ -90,7 +90,7 @@ def test_wrong_arguments_are_one_line_with_status_2(run, tmp_path, monkeypatch, 
         ("convert orignal ours", "orignal does not exist; did you mean original?"),
         ("convert --to-hdf5 elmo-smal back", "no folder elmo-smal; did you mean elmo-small?"),
         ("convert --to-hdf5 models/elmo-small back", "no folder models/elmo-small"),
-        ("convert --to-allennlp notes.txt back.th", "notes.txt is a file; name the folder"),
+        ("convert --to-allennlp notes.txt back.th", "notes.txt is a file; pass the folder"),
         ("publish elmo-smal me/elmo", "elmo-smal does not exist; did you mean elmo-small?"),
         ("convert original ours --vocab words", "words does not exist"),
         ("fetch allennlp-smal", "did you mean allennlp-small"),
@@ -117,7 +117,7 @@ def test_a_conversion_prints_only_what_concerns_it(run, tmp_path, monkeypatch):
     status, _, errors = run("convert original ours")
     assert status == 1 and "ours exists already" in errors
     status, printed, _ = run("convert --to-hdf5 ours back")
-    assert status == 0 and "converts back bit for bit" in printed
+    assert status == 0 and "gives the same bits" in printed
 
 
 def test_missing_extras_and_errors_of_files_are_one_line():

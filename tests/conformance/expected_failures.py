@@ -1,7 +1,7 @@
 """The common tests of transformers that cannot pass, one by one, each with the reason."""
 
 ROWS = "expects one id for a word, where ELMo has a row of character ids"
-NO_TRAINING = "trains a tokenizer, and ELMo's has nothing to train: it spells words in characters"
+NO_TRAINING = "trains a tokenizer, and ELMo's has nothing to train: it encodes words as characters"
 CHARACTER_SYMBOLS = (
     "sets config.vocab_size to change the input table, which has config.word_vocab_size rows in a "
     "model with token input"

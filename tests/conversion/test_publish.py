@@ -351,5 +351,5 @@ def test_without_a_network_the_folder_stays_ready(folder, capsys):
     # The tests' own processes are offline.
     assert main([str(folder), "me/elmo", "--checkpoint", "german"]) == 1
     error = capsys.readouterr().err
-    assert re.match(r"error: .*offline.*; run the same command again to go on\n$", error)
+    assert re.match(r"error: .*offline.*; run the same command again to continue\n$", error)
     assert prepare(folder, "me/elmo", checkpoint="german")

@@ -265,7 +265,7 @@ def test_wrong_arguments_are_refused_at_the_call(model, tokenizer):
     for kwargs in ({"workers": 0}, {"batch_size": 0}, {"window": -1}, {"layers": 3}):
         with pytest.raises(ValueError, match=next(iter(kwargs))):
             embed_corpus(model, tokenizer, SENTENCES, **kwargs)
-    with pytest.raises(ValueError, match="one text"):
+    with pytest.raises(ValueError, match="sentences is one string"):
         embed_corpus(model, tokenizer, "a text")
     model.train()
     with pytest.raises(ValueError, match="training mode"):

@@ -80,7 +80,7 @@ def test_batches_and_workers_do_not_change_the_scores(
 ):
     expected = list(score_sentences(model, tokenizer, TEXT))
     monkeypatch.setattr(scoring, "WINDOW", 4)
-    monkeypatch.setattr(scoring, "SCORES", 25)  # two words at a time
+    monkeypatch.setattr(scoring, "MAX_LOGITS", 25)  # two words at a time
     finished, threads = [], torch.get_num_threads()
     found = score_sentences(
         model,
@@ -203,7 +203,7 @@ def test_a_softmax_that_knows_nothing_has_the_vocabularys_perplexity(tokenizer):
 def test_what_does_not_fit_is_refused_at_once(model, tokenizer):
     with pytest.raises(ValueError, match="training mode"):
         score_sentences(make_model().train(), tokenizer, TEXT)
-    with pytest.raises(ValueError, match="sentences is one text"):
+    with pytest.raises(ValueError, match="sentences is one string"):
         score_text(model, tokenizer, "the river rose .")
     with pytest.raises(ValueError, match="has 0 words, the model's softmax 10"):
         score_sentences(model, ElmoTokenizer(), TEXT)
@@ -211,6 +211,6 @@ def test_what_does_not_fit_is_refused_at_once(model, tokenizer):
         score_text(model, tokenizer, TEXT, streams=0)
     with pytest.raises(ValueError, match="batch_words is 0"):
         score_sentences(model, tokenizer, TEXT, batch_words=0)
-    with pytest.raises(ValueError, match="there are no sentences"):
+    with pytest.raises(ValueError, match="scores is empty"):
         perplexity(score_sentences(model, tokenizer, []))
     assert score_text(model, tokenizer, []) == []

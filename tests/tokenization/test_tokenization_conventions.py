@@ -120,7 +120,7 @@ def test_a_new_name_must_be_a_word_of_the_vocabulary(with_vocabulary):
 
 def test_boundaries_of_a_saved_character_table_keep_their_names(tmp_path):
     ElmoTokenizer.from_characters(CHARACTERS).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="name them as tokenizer"):
+    with pytest.raises(ValueError, match="use the names in tokenizer"):
         ElmoTokenizer.from_pretrained(tmp_path, bos_token="[CLS]")
     loaded = ElmoTokenizer.from_pretrained(tmp_path, pad_token="[PAD]")
     loaded.bos_token = "[CLS]"
@@ -161,10 +161,10 @@ def test_arrays_of_words_and_texts_are_read_as_lists(tokenizer, form):
     assert pair == tokenizer(words, words, **WORDS)["input_ids"]
     for option in ({}, {"return_length": True}):
         with pytest.raises(
-            ValueError, match=r"(?s)found .*, a \w+, in the place of a text or word"
+            ValueError, match=r"(?s)a text or word is .*, a \w+; expected"
         ):
             tokenizer(["a", form(words)], **WORDS, **option)
-    with pytest.raises(ValueError, match="found 1, a int"):
+    with pytest.raises(ValueError, match="a text or word is 1, a int"):
         tokenizer([form([1, 2])], **WORDS)
 
 
@@ -182,11 +182,11 @@ def test_tokens_are_shown_without_stand_ins(tokenizer):
 def test_a_limit_without_room_for_the_boundaries_is_refused(tokenizer, given):
     text, how = given
     for limit in (0, 1):
-        with pytest.raises(ValueError, match=f"max_length is {limit}, but .* expected 3 or more"):
+        with pytest.raises(ValueError, match=f"max_length is {limit}, but .* pass 3 or more"):
             tokenizer(text, truncation=True, max_length=limit, **how)
         bare = tokenizer(text, truncation=True, max_length=limit, add_special_tokens=False, **how)
         assert bare["input_ids"] == rows(["a"])[:limit]
-    with pytest.raises(ValueError, match="boundaries alone are 4"):
+    with pytest.raises(ValueError, match="the 4 boundaries alone"):
         tokenizer([text], [text], truncation=True, max_length=3, **how)
     one = tokenizer(("a", "b"), **WORDS, truncation=True, max_length=3)
     assert one["input_ids"] == rows(["<S>", "a", "</S>"])

@@ -153,9 +153,9 @@ def test_boundaries_of_a_character_table_can_have_other_names():
     ("change", "message"),
     [
         ({"<OOV>": None}, r"lacks the markers \['<OOV>'\]"),
-        ({"<eow>": 20}, "neither one character"),
-        ({"a": 0}, "add 1 to each"),
-        ({"a": 2}, "given twice"),
+        ({"<eow>": 20}, "expected single characters"),
+        ({"a": 0}, "expected distinct ids from 1"),
+        ({"a": 2}, "are repeated"),
     ],
 )
 def test_a_character_table_that_cannot_be_meant_is_refused(change, message):
