@@ -182,7 +182,7 @@ def test_a_failure_while_spelling_leaves_no_wrong_rows(monkeypatch):
         ([["a", "b"], ["c", "d"]], {}, "for lists of words add is_split_into_words=True"),
         (["a", None], {}, "a text or word is None, a NoneType"),
         ([["a", 3]], {"is_split_into_words": True}, "a text or word is 3, a int"),
-        ([["a", None]], {"is_split_into_words": True, "return_length": True}, "a text or word is None"),
+        ([["a", None]], {"is_split_into_words": True, "return_length": True}, "or word is None"),
         ([None, "a"], {"is_split_into_words": True}, "a text or word is None"),
         ([["a"], "b"], {"is_split_into_words": True}, "some entries are lists of words"),
         (7, {}, "text is 7, a int"),
