@@ -32,62 +32,62 @@ AUTO_MAP = {
 @strict
 class ElmoConfig(PreTrainedConfig):
     r"""
-    Describes an ELMo biLM: a character encoder under stacks of projected LSTMs, one per direction.
+    Configuration of an ELMo model: a character encoder and a stack of LSTMs per direction.
 
-    The defaults describe the published original model of 93.6 million parameters (Peters et al.
-    2018, section 3.2). These fields describe every variant that bilm-tf, AllenNLP and
+    The defaults are those of the published original model of 93.6 million parameters (Peters et
+    al. 2018, section 3.2). The fields cover every variant that bilm-tf, AllenNLP and
     ELMoForManyLangs can build.
 
     Args:
-        vocab_size: character symbols, 0 being padding: 256 bytes, five markers and padding.
+        vocab_size: character symbols: padding (0), 256 bytes and five markers.
         max_characters_per_token: symbols per word, begin-of-word and end-of-word included.
         char_embedding_dim: width of a character vector.
-        filters: `[width, count]` of each convolution over characters; empty: no characters at all.
+        filters: `[width, count]` of each convolution over characters; empty: no character encoder.
         activation: `"relu"` or `"tanh"`, after the convolutions. Highways always use relu.
         num_highway_layers: highway layers after the convolutions.
-        word_vocab_size: rows of a word table, 0 being padding; 0: no table. Together with
-            `filters` words have both vectors (ELMoForManyLangs), without them it stands alone
-            (bilm-tf's token input).
-        word_embedding_dim: width of a word table's vector.
-        embedding_projection: map the word vector to `projection_dim`. `None`: where the widths
-            differ (bilm-tf).
+        word_vocab_size: rows of the word table, row 0 for padding; 0: no word table. With
+            `filters`, both vectors are concatenated (ELMoForManyLangs); without, the word table is
+            the only input (bilm-tf's token input).
+        word_embedding_dim: width of the word table's vectors.
+        embedding_projection: project the word vector to `projection_dim`. `None`: only if the
+            widths differ (bilm-tf).
         projection_dim: width of a word vector and of one direction's LSTM output.
-        cell_dim: width of one direction's LSTM memory.
-        lstm_projection: map the LSTM output from `cell_dim` to `projection_dim`. `None`: where
-            they differ (bilm-tf).
+        cell_dim: width of one direction's cell state.
+        lstm_projection: project the LSTM output from `cell_dim` to `projection_dim`. `None`: only
+            if they differ (bilm-tf).
         num_hidden_layers: LSTM layers of each direction.
         num_mixed_lstms: depth of a standard biLSTM encoder that replaces the biLM; its output is
             layer 1 (ELMoForManyLangs' encoder `lstm`). 0: a biLM.
-        cell_clip: bound on the magnitude of the LSTM memory; `None`: unbounded.
-        projection_clip: bound on the magnitude of the projected output; `None`: unbounded.
-            Without an LSTM projection nothing is clipped (TensorFlow's `LSTMCell`).
+        cell_clip: bound on the magnitude of the cell state; `None`: unbounded.
+        projection_clip: bound on the magnitude of the projected output; `None`: unbounded. Without
+            an LSTM projection the output is not clipped (TensorFlow's `LSTMCell`).
         use_skip_connections: add a layer's input to its output, from the second layer on.
-        bidirectional: whether there is a backward stack beside the forward one.
-        dropout: probability of zeroing an LSTM layer's input while training, and of the top
-            layer's output before the softmax (bilm-tf).
-        lm_vocab_size: words of the language model's softmax; 0: none.
+        bidirectional: whether there is a backward stack in addition to the forward one.
+        dropout: dropout probability for the input of each LSTM layer, and for the top layer's
+            output before the softmax (bilm-tf).
+        lm_vocab_size: vocabulary size of the language model's softmax; 0: no softmax.
         num_sampled_words: negative samples of the sampled softmax in training (bilm-tf's
             `n_negative_samples_batch`), drawn by frequency rank; 0: full softmax. Evaluation
-            always takes the full softmax.
-        tie_word_embeddings: use the word table as the softmax's weight, for a token-input model
+            always uses the full softmax.
+        tie_word_embeddings: use the word table as the softmax's weight, in a token-input model
             (bilm-tf's `share_embedding_softmax`).
-        mix_layers: layers that a task head's scalar mix takes; `None`: all.
-        mix_layer_norm: normalize the mixed layers first, over the whole batch, with boundary
-            words (`"allennlp"`) or without (`"bilm-tf"`); `None`: do not.
-        mix_dropout: probability of zeroing an entry of the mix while training.
-        classifier_lstm_dim: width of each direction of a task's own biLSTM between the mix and
-            the output layer; 0: none.
-        classifier_dropout: probability of zeroing an entry of that biLSTM's output while training.
-        classifier_pooling: how the words' vectors become one: `"mean"`, `"max"`, both side by
-            side, or `"ends"`, the last word read of each direction.
-        pool_boundaries: whether `<S>` and `</S>` are pooled too.
-        use_crf: tag whole sentences with a conditional random field, in token classification.
-        tagging_scheme: scheme of the labels' names, `"BIO"` or `"BIOES"`. The CRF then decodes
-            valid spans only; `None`: any sequence of labels.
-        pad_token_id, bos_token_id, eos_token_id: symbols of padding, `<S>` and `</S>`. In a
-            token-input model they are rows of the word table.
+        mix_layers: indices of the layers in a task head's scalar mix; `None`: all layers.
+        mix_layer_norm: normalize the layers over the whole batch before mixing them, with boundary
+            words (`"allennlp"`) or without (`"bilm-tf"`); `None`: no normalization.
+        mix_dropout: dropout probability for the output of the scalar mix.
+        classifier_lstm_dim: hidden size per direction of a task biLSTM between the scalar mix and
+            the output layer; 0: no task biLSTM.
+        classifier_dropout: dropout probability for the output of the task biLSTM.
+        classifier_pooling: how to pool the word vectors of a sentence: `"mean"`, `"max"`,
+            `"mean+max"` (concatenated), or `"ends"`: the last vector that each direction computes.
+        pool_boundaries: whether to pool `<S>` and `</S>` too.
+        use_crf: add a conditional random field to token classification.
+        tagging_scheme: scheme of the label names, `"BIO"` or `"BIOES"`: the CRF decodes valid
+            spans only. `None`: the CRF decodes any sequence of labels.
+        pad_token_id, bos_token_id, eos_token_id: character symbols of padding, `<S>` and `</S>`;
+            in a token-input model, rows of the word table.
 
-    `hidden_size`, the width of a layer, is read-only: `projection_dim` once per direction.
+    `hidden_size`, the width of a layer, is read-only: `projection_dim` times directions.
 
     Raises:
         StrictDataclassError: a field has the wrong type, or the fields contradict each other.
@@ -144,10 +144,10 @@ class ElmoConfig(PreTrainedConfig):
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
         """
-        Write `config.json` and the source files that its `auto_map` names.
+        Write `config.json` and the source files that its `auto_map` refers to.
 
-        With them a saved folder, each checkpoint of Trainer's included, opens with
-        `trust_remote_code=True` where elmo_hf is not installed, as a model with any head.
+        With these files the folder, like each Trainer checkpoint, loads as a model with any head
+        with `trust_remote_code=True` where elmo_hf is not installed.
 
         Args:
             save_directory: the folder.
@@ -164,17 +164,17 @@ class ElmoConfig(PreTrainedConfig):
 
     @property
     def keys_to_ignore_at_inference(self) -> list[str]:
-        """Outputs that Trainer's predictions leave out: with a CRF they are the `tag_scores`."""
+        """Outputs that Trainer does not predict; with a CRF it predicts the `tag_scores` only."""
         ignored = ["states", "forward_loss", "backward_loss"]
         return [*ignored, "logits"] if self.use_crf else ignored
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
         """
-        The pipelines in this folder's source files that transformers' `pipeline()` shall use.
+        Pipelines in this folder's source files, for transformers' `pipeline()`.
 
-        There are none where elmo_hf is installed: importing it registers them, and transformers
-        would ask for `trust_remote_code=True` here, too.
+        Empty where elmo_hf is installed: importing elmo_hf registers them, and transformers would
+        require `trust_remote_code=True` for an entry here.
         """
         is_tagger = "ElmoForTokenClassification" in (self.architectures or [])
         if not is_tagger or not type(self).__module__.startswith("transformers_modules."):
@@ -205,12 +205,12 @@ class ElmoConfig(PreTrainedConfig):
 
     @property
     def num_filters(self) -> int:
-        """Width of the character encoder's output, called `F` in the state-dict table."""
+        """Width of the character encoder's output: the sum of all filter counts."""
         return sum(count for _, count in self.filters)
 
     @property
     def embedding_dim(self) -> int:
-        """Width of a word vector before its projection: word table, then characters."""
+        """Width of a word vector before its projection: word table and character encoder."""
         return self.num_filters + (self.word_embedding_dim if self.word_vocab_size else 0)
 
     @property
@@ -226,22 +226,22 @@ class ElmoConfig(PreTrainedConfig):
         return self.lstm_projection
 
     def validate_architecture(self) -> None:
-        """Fields that are legal alone but not together; `@strict` calls every `validate_*`."""
+        """Check the model's fields, alone and together; `@strict` calls every `validate_*`."""
         self._require_positive("projection_dim", "cell_dim", "num_hidden_layers")
         self._require_at_least_zero("num_highway_layers", "word_vocab_size", "lm_vocab_size")
         self._require_at_least_zero("num_sampled_words", "num_mixed_lstms")
         for name in ("cell_clip", "projection_clip"):
             clip = getattr(self, name)
             if clip is not None and clip <= 0:
-                raise ValueError(f"{name} is {clip}; expected a positive bound, or None for none")
+                raise ValueError(f"{name} is {clip}; expected a positive bound, or None: no clip")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; expected a probability below 1")
         if self.uses_characters:
             self._validate_characters()
         elif not self.word_vocab_size:
             raise ValueError(
-                "filters is empty and word_vocab_size is 0, so words would have no vector at all; "
-                "give filters=[[width, count], ...] or word_vocab_size and word_embedding_dim"
+                "filters is empty and word_vocab_size is 0, so the model has no input; pass "
+                "filters=[[width, count], ...], or word_vocab_size and word_embedding_dim"
             )
         if self.word_vocab_size:
             self._require_positive("word_embedding_dim")
@@ -251,13 +251,13 @@ class ElmoConfig(PreTrainedConfig):
             self.num_hidden_layers != 1 or not self.bidirectional or self.lm_vocab_size
         ):
             raise ValueError(
-                f"num_mixed_lstms={self.num_mixed_lstms} makes up one layer that reads both "
-                "directions and predicts no words; give num_hidden_layers=1, bidirectional=True "
-                "and lm_vocab_size=0"
+                f"num_mixed_lstms={self.num_mixed_lstms} is a standard biLSTM, one layer without "
+                "a language model; pass num_hidden_layers=1, bidirectional=True and "
+                "lm_vocab_size=0 with it"
             )
 
     def validate_heads(self) -> None:
-        """Fields of the task heads; `@strict` calls every `validate_*`."""
+        """Check the fields of the task heads; `@strict` calls every `validate_*`."""
         for name in ("mix_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
@@ -267,18 +267,18 @@ class ElmoConfig(PreTrainedConfig):
             not self.mix_layers or any(layer not in layers for layer in self.mix_layers)
         ):
             raise ValueError(
-                f"mix_layers is {self.mix_layers}; expected one or more of 0 to "
-                f"{self.num_hidden_layers}, 0 being the context-free layer, or None for all"
+                f"mix_layers is {self.mix_layers}; expected indices from 0 (the context-free "
+                f"layer) to {self.num_hidden_layers}, or None for all layers"
             )
         if self.tagging_scheme is not None and not self.use_crf:
             raise ValueError(
-                f"tagging_scheme is {self.tagging_scheme!r}, which only a CRF follows; give "
-                "use_crf=True too, or tagging_scheme=None"
+                f"tagging_scheme is {self.tagging_scheme!r}, which needs a CRF; pass use_crf=True "
+                "too, or tagging_scheme=None"
             )
 
     def _warn_of_typos(self, unknown: Iterable[str]) -> None:
-        """Any other name may be a field of the user's own, which configurations keep."""
-        names = [one.name for one in fields(ElmoConfig)]
+        """Warn of names close to a field's; others may be custom fields, which are stored."""
+        names = [known.name for known in fields(ElmoConfig)]
         for name in unknown:
             if similar := get_close_matches(name, names, n=1, cutoff=0.85):
                 logger.warning(
@@ -295,14 +295,14 @@ class ElmoConfig(PreTrainedConfig):
         if self.max_characters_per_token < max(3, widest):
             raise ValueError(
                 f"max_characters_per_token is {self.max_characters_per_token}; expected at least "
-                f"{max(3, widest)}: two word markers, a character, and the widest filter"
+                f"{max(3, widest)}, for two word markers, a character, and the widest filter"
             )
 
     def _validate_projections(self) -> None:
         if not self.has_embedding_projection and self.embedding_dim != self.projection_dim:
             raise ValueError(
-                f"embedding_projection=False needs word vectors of projection_dim="
-                f"{self.projection_dim}, but theirs is {self.embedding_dim}"
+                f"embedding_projection=False needs word vectors as wide as projection_dim="
+                f"{self.projection_dim}, but they are {self.embedding_dim} wide"
             )
         if not self.has_lstm_projection and self.cell_dim != self.projection_dim:
             raise ValueError(
@@ -313,15 +313,15 @@ class ElmoConfig(PreTrainedConfig):
     def _validate_softmax(self) -> None:
         if self.num_sampled_words and self.num_sampled_words >= self.lm_vocab_size:
             raise ValueError(
-                f"num_sampled_words is {self.num_sampled_words}; expected fewer than the "
-                f"lm_vocab_size={self.lm_vocab_size} words there are, or 0 for all"
+                f"num_sampled_words is {self.num_sampled_words}; expected fewer than "
+                f"lm_vocab_size={self.lm_vocab_size}, or 0 for the full softmax"
             )
         if not self.tie_word_embeddings:
             return
         if self.uses_characters:
             raise ValueError(
-                "tie_word_embeddings=True needs a model that looks words up in a table, but this "
-                "one spells them in characters; leave tie_word_embeddings, or give filters=[]"
+                "tie_word_embeddings=True needs a token-input model, but this one encodes words as "
+                "characters (filters); leave tie_word_embeddings out, or pass filters=[]"
             )
         table = (self.lm_vocab_size + 1, self.projection_dim)
         if (self.word_vocab_size, self.word_embedding_dim) != table:

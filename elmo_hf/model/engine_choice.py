@@ -1,9 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The engines that compute an LSTM: which one runs, a switch that forces one, and both directions.
+"""Choose the engine that computes an LSTM, and run both directions of a layer on it.
 
-`reference` runs the equations as `ElmoLstm` states them, module by module. `cpu` and `gpu` are for
-inference, `cpu_training` is for training on any device, and `scan` is for compiled graphs.
+`reference` runs `ElmoLstm.run_reference`, module by module. `cpu` and `gpu` are for inference,
+`cpu_training` is for training on any device, and `scan` is for compiled graphs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,13 +33,13 @@ from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
 from .engine_training import clipped_lstm
 from .engine_weights import LstmSettings, LstmWeights, States, Unique
 
-Result = tuple[torch.Tensor, States]  # outputs `(batch, words, projection_dim)`, and end states
+Result = tuple[torch.Tensor, States]  # outputs `(batch, words, projection_dim)`, final states
 
 _forced: ContextVar[str | None] = ContextVar("elmo_hf engine", default=None)
 
 
 class Lstm(Protocol):
-    """What the engines use of an `ElmoLstm`."""
+    """The part of `ElmoLstm`'s interface that the engines use."""
 
     training: bool
     gradient_checkpointing: bool
@@ -56,22 +56,22 @@ class Lstm(Protocol):
 @contextmanager
 def use_engine(name: str) -> Iterator[None]:
     """
-    Make ELMo models run on one engine inside a `with` block, for tests and comparisons.
+    Run ELMo models on the named engine inside a `with` block, for tests and comparisons.
 
-    It holds for the code in the block, in its thread or asyncio task; other threads choose for
-    themselves. `torch.compile` does not look at it: a compiled model always runs on `scan`.
+    It applies to the thread or asyncio task of the block; other threads are not affected.
+    `torch.compile` ignores it: a compiled model always runs on `scan`.
 
     Args:
-        name: `"reference"`: word after word and module by module, differentiable any number of
-            times; the definition that the other engines are tested against. `"cpu"`: inference on
-            a CPU. `"cpu_training"`: training on any device. `"gpu"`: inference on a GPU; it runs
-            on a CPU, too, slowly. `"scan"`: the loop as one operator of a compiled graph.
+        name: `"reference"`: word by word and module by module, differentiable any number of times;
+            all other engines are tested against it. `"cpu"`: inference on a CPU. `"cpu_training"`:
+            training on any device. `"gpu"`: inference on a GPU, and, slowly, on a CPU. `"scan"`:
+            the loop over words as one operator of a compiled graph.
 
     Raises:
-        ValueError: there is no such engine.
-        RuntimeError: from the model's call, where this engine would compute something else than
-            the reference does: gradients are wanted and the engine is for inference, or a hook,
-            a replaced module or a transform of `torch.func` would be passed over.
+        ValueError: there is no engine of this name.
+        RuntimeError: raised by the model's call if the result would differ from the reference's:
+            gradients are required of an inference engine, or the engine would skip a hook, a
+            replaced module or a transform of `torch.func`.
     """
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}; expected one of {', '.join(ENGINES)}")
@@ -83,24 +83,24 @@ def use_engine(name: str) -> Iterator[None]:
 
 
 def forced_engine() -> str | None:
-    """The engine that `use_engine` asks for, None outside it and in a graph being compiled."""
+    """Return the engine set by `use_engine`; None without it and while a graph is compiled."""
     return None if torch.compiler.is_dynamo_compiling() else _forced.get()
 
 
 def choose_engine(lstm: Lstm, inputs: torch.Tensor, state: States) -> tuple[str, str]:
     """
-    The fastest engine that computes what the reference does, and why it is that one.
+    Return the fastest engine with the same result as the reference, and the reason for it.
 
     Raises:
-        RuntimeError: `use_engine` asks for an engine that would compute something else.
+        RuntimeError: the engine set by `use_engine` would compute something else.
     """
     forced, compiling = forced_engine(), torch.compiler.is_compiling()
     if forced in ("reference", "scan"):
-        return forced, "use_engine asks for it"
+        return forced, "set by use_engine"
     if compiling and forced is None:
         if has_scan():
             return "scan", "the model is being compiled or exported"
-        return "reference", "this release of PyTorch lacks the scan operator that graphs need"
+        return "reference", "this PyTorch has no scan operator for compiled graphs"
     weights = lstm.weights()
     tensors = [inputs, *state, *(weight for weight in weights if weight is not None)]
     training = wants_gradients(tensors)
@@ -108,17 +108,17 @@ def choose_engine(lstm: Lstm, inputs: torch.Tensor, state: States) -> tuple[str,
     if forced is not None:
         _check_forced(forced, obstacle, training)
         kernels = f"; {find_kernels(inputs.device).why}" if forced == "gpu" else ""
-        return forced, f"use_engine asks for it{kernels}"
+        return forced, f"set by use_engine{kernels}"
     if obstacle is not None:
         return "reference", obstacle
     if training:
-        return "cpu_training", "gradients are wanted"
+        return "cpu_training", "gradients are required"
     if inputs.is_cuda:
         obstacle = find_gpu_obstacle((inputs, *state), weights)
-        name, why = "gpu", f"no gradients are wanted on a GPU; {find_kernels(inputs.device).why}"
+        name, why = "gpu", f"no gradients are required, on a GPU; {find_kernels(inputs.device).why}"
     else:
         obstacle = find_cpu_obstacle((inputs, *state), weights)
-        name, why = "cpu", "no gradients are wanted on the CPU"
+        name, why = "cpu", "no gradients are required, on a CPU"
     return (name, why) if obstacle is None else ("reference", obstacle)
 
 
@@ -129,7 +129,7 @@ def run(
     state: States,
     unique: Unique | None = None,
 ) -> Result:
-    """Compute what `lstm.run_reference` does on the engine that `choose_engine` names."""
+    """Compute the result of `lstm.run_reference` on the engine that `choose_engine` returns."""
     engine, _ = choose_engine(lstm, inputs, state)
     return _RUN[engine](lstm, inputs, mask, state, unique)
 
@@ -145,14 +145,14 @@ def run_directions(
     unique: Unique | None = None,
 ) -> list[Result]:
     """
-    Run the LSTMs of one layer, at once where that is faster.
+    Run the LSTMs of one layer, in parallel where that is faster.
 
     Args:
-        lstms: the directions.
-        inputs, masks, states: for each direction, as `ElmoLstm.run_reference` has them.
+        lstms: one LSTM per direction.
+        inputs, masks, states: arguments of `ElmoLstm.run_reference` for each direction.
         must_call: call the modules, because one of them has a hook or another `forward`.
-        runner: keeps copies of the weights on a GPU; None where there must be none.
-        unique: the inputs of every direction, deduplicated; see `ElmoLstm.forward`.
+        runner: keeps copies of the weights on a GPU; None: keep no copies.
+        unique: the deduplicated inputs, equal for all directions; see `ElmoLstm.forward`.
     """
     calls = [(*call, unique) for call in zip(lstms, inputs, masks, states, strict=True)]
     engines = [choose_engine(lstm, words, state)[0] for lstm, words, _, state, _ in calls]
@@ -173,34 +173,34 @@ def run_directions(
 
 
 def _find_obstacle(lstm: Lstm, tensors: list[torch.Tensor], training: bool) -> str | None:
-    """Say why the weights may not be read without calling the modules; None if they may."""
+    """Return why an engine must not bypass the modules and read their weights; None if it may."""
     if (interception := find_interception()) is not None:
         return interception
     if not is_readable(lstm):
-        return "the LSTM is of a subclass or has another forward"
+        return "the LSTM is an instance of a subclass or its forward was replaced"
     if not runs_as_written(lstm.maps()):
-        return "a map has a hook or is no plain nn.Linear"
+        return "a linear map of the LSTM has a hook or is not a plain nn.Linear"
     special = [tensor for tensor in tensors if not is_ordinary(tensor)]
     if not all(map(is_int8, special)):
-        return "a tensor is of a special type"
-    return "gradients are wanted through 8-bit weights" if special and training else None
+        return "a tensor is a subclass of torch.Tensor"
+    return "gradients are required through 8-bit weights" if special and training else None
 
 
 def _check_forced(engine: str, obstacle: str | None, training: bool) -> None:
     if training and engine != "cpu_training":
         raise RuntimeError(
-            f'use_engine("{engine}") asks for an engine without gradients, but gradients are '
-            'wanted; call the model under torch.no_grad(), or use "cpu_training" or "reference"'
+            f'use_engine("{engine}") sets an engine without gradients, but gradients are required; '
+            'call the model under torch.no_grad(), or use "cpu_training" or "reference"'
         )
     if obstacle is not None:
         raise RuntimeError(
-            f'use_engine("{engine}") asks for an engine that cannot serve here: {obstacle}; use '
-            '"reference", or leave use_engine out'
+            f'use_engine("{engine}") sets an engine that cannot run here: {obstacle}; use '
+            'use_engine("reference"), or call the model without use_engine'
         )
 
 
 def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
-    """Not if most of the time goes into reading the large weights for a lone sentence."""
+    """False where reading the weights takes most of the time: one sentence, large weights."""
     if len(lstms) < 2 or torch.get_num_threads() == 1:
         return False
     small = lstms[0].weights().recurrent_weight.numel() <= 4 * SMALL_LSTM
@@ -210,7 +210,7 @@ def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
 def _find_run(lstm: Lstm, engine: str) -> Callable[..., Result]:
     if not (lstm.gradient_checkpointing and lstm.training):
         return _RUN[engine]
-    # PyTorch's checkpoint runs the whole LSTM again; this engine makes again only the gates.
+    # PyTorch's checkpoint would rerun the whole LSTM; this engine recomputes only the gates.
     function = lstm._gradient_checkpointing_func
     if engine == "cpu_training" and getattr(function, "func", function) is checkpoint:
         return partial(_run_training, recompute=True)

@@ -19,17 +19,17 @@ from .layer_alignment import run_over_words
 @readable
 class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
     """
-    One direction of one layer: a projected LSTM whose memory and output are clipped.
+    One direction of one layer: a projected LSTM whose cell state and output are clipped.
 
-    `step` and `run_reference` define it. Gate rows of both maps stand in the order input, forget,
-    candidate, output. The memory is clipped before the output is formed and carried clipped;
-    without a projection the output is not clipped. These are the rules of TensorFlow's `LSTMCell`
-    and of AllenNLP's `LstmCellWithProjection`. A padding word leaves the state as it was, wherever
-    it stands, so that a sentence has the same vectors alone, padded left, or padded right.
+    `step` and `run_reference` define it. The gate rows of both maps are ordered input, forget,
+    candidate, output. The cell state is clipped before the output is computed from it, and stays
+    clipped for the next word. Without a projection the output is not clipped. TensorFlow's
+    `LSTMCell` and AllenNLP's `LstmCellWithProjection` have the same rules. Padding does not change
+    the states, so a sentence has the same vectors alone, padded left, or padded right.
 
-    `forward` computes the same on the fastest engine that can serve (`engine_choice.py`). Under
-    activation checkpointing (`model.gradient_checkpointing_enable()`) the engine for training
-    recomputes only the gates in the backward pass, by one product over all words.
+    `forward` computes the same on the fastest available engine (`engine_choice.py`). With
+    activation checkpointing (`model.gradient_checkpointing_enable()`) the training engine
+    recomputes only the gates in the backward pass, in one product over all words.
 
     Args:
         config: the model's configuration.
@@ -53,15 +53,15 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
         self, gates: torch.Tensor, valid: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Read one word.
+        Read one word of each sentence.
 
         Args:
-            gates: what `input_map` gives for the word, `(batch, 4 * cell_dim)`.
+            gates: output of `input_map` for the word, `(batch, 4 * cell_dim)`.
             valid: bool `(batch, 1)`, False at padding.
-            hidden, cell: the state before; the memory keeps its own, at least single, precision.
+            hidden, cell: the previous states. The cell state keeps its dtype, float32 or wider.
 
         Returns:
-            The state after, and the output `(batch, projection_dim)`, zero at padding.
+            The new states, and the output `(batch, projection_dim)`, zero at padding.
         """
         gates = (gates + self.recurrent_map(hidden)).to(cell.dtype)
         input_gate, forget_gate, candidate, output_gate = gates.chunk(4, -1)
@@ -73,7 +73,7 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
             output = self.output_map(output)
             if self.projection_clip is not None:
                 output = output.clamp(-self.projection_clip, self.projection_clip)
-        output = output.to(hidden.dtype)  # autocast may have made it shorter
+        output = output.to(hidden.dtype)  # autocast may have lowered the precision
         state = torch.where(valid, output, hidden), torch.where(valid, memory, cell)
         return *state, torch.where(valid, output, torch.zeros_like(output))
 
@@ -81,15 +81,15 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
         self, inputs: torch.Tensor, mask: torch.Tensor, state: States
     ) -> tuple[torch.Tensor, States]:
         """
-        Read every sentence word after word, padding included.
+        Read every sentence word by word, padding included.
 
         Args:
             inputs: `(batch, words, projection_dim)`.
             mask: bool `(batch, words)`, False at padding.
-            state: output `(batch, projection_dim)` and memory `(batch, cell_dim)` to start from.
+            state: initial hidden `(batch, projection_dim)` and cell state `(batch, cell_dim)`.
 
         Returns:
-            Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
+            Outputs `(batch, words, projection_dim)`, zero at padding, and the states after each
             sentence's last word.
         """
         hidden, cell = state
@@ -112,33 +112,33 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
         Run over a batch of sentences on the fastest engine; arguments as in `run_reference`, and:
 
         Args:
-            hidden, cell: the state to start from.
+            hidden, cell: the initial states.
             unique: the inputs deduplicated: vectors `(vectors, projection_dim)`, and the index of
-                each word's vector `(batch, words)`. Engines that can gain from it use it.
+                each word's vector `(batch, words)`. Only some engines use it.
 
         Returns:
-            Outputs, hidden and cell.
+            Outputs, and the final hidden and cell states.
         """
         outputs, (hidden, cell) = run(self, inputs, mask, (hidden, cell), unique)
         return outputs, hidden, cell
 
-    # A method, since the annotations of a nested function would break a graph.
+    # A method, because torch.compile breaks its graph at a nested function with annotations.
     def scan_step(self, carried: States, word: States) -> tuple[States, torch.Tensor]:
-        """`step` in the form that PyTorch's scan operator calls."""
+        """Call `step` with the signature that PyTorch's scan operator expects."""
         hidden, cell, output = self.step(*word, *carried)
         return (hidden, cell), output
 
     def maps(self) -> list[nn.Linear]:
-        """The linear maps that an engine reads instead of calling them."""
+        """Return the linear maps whose weights an engine reads without calling the modules."""
         maps = [self.input_map, self.recurrent_map, self.output_map]
         return [linear for linear in maps if linear is not None]
 
     def settings(self) -> LstmSettings:
-        """Everything besides the weights that changes the result: clips and direction."""
+        """Return everything besides the weights that changes the result: clips and direction."""
         return LstmSettings(self.cell_clip, self.projection_clip, self.reverse)
 
     def weights(self) -> LstmWeights:
-        """The maps' weights as they are now."""
+        """Return the maps' current weights."""
         return LstmWeights(
             self.input_map.weight,
             self.input_map.bias,
@@ -149,11 +149,11 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
 
 class ElmoLayer(KeepsCopies[GpuRunner]):
     """
-    A forward and a backward LSTM side by side; neither sees the other's output.
+    One layer of the biLM: a forward and a backward LSTM; neither reads the other's output.
 
     Args:
         config: the model's configuration.
-        layer_idx: place in the stack; the first layer never has a skip connection.
+        layer_idx: index in the stack; layer 0, the lowest, never has a skip connection.
     """
 
     def __init__(self, config: ElmoConfig, layer_idx: int) -> None:
@@ -172,20 +172,20 @@ class ElmoLayer(KeepsCopies[GpuRunner]):
         unique: Unique | None = None,
     ) -> tuple[torch.Tensor, States]:
         """
-        `(batch, words, hidden_size)` and this layer's states `(batch, ...)`, in and out.
+        Map hidden states `(batch, words, hidden_size)` and LSTM states `(batch, ...)` to new ones.
 
-        The mask is `(batch, words, directions)`, False where a direction does not read. In the
+        The mask is `(batch, words, directions)`, False where a direction skips a word. In the
         first layer the inputs may also come deduplicated, see `ElmoLstm.forward`.
         """
         lstms = [self.forward_lstm]
         if self.backward_lstm is not None:
             lstms.append(self.backward_lstm)
-        # bilm-tf drops the input outside the skip connection, which therefore carries it dropped.
+        # As in bilm-tf, dropout comes first: the skip connection adds the input after dropout.
         inputs = self.dropout(hidden_states)
         words, hidden, cell = (part.chunk(len(lstms), -1) for part in (inputs, *states))
         if self.training and self.dropout.p:
-            unique = None  # dropout differs from word to word
-        # Weights that accelerate brings and takes away must leave no copy behind.
+            unique = None  # dropout makes equal words differ
+        # accelerate loads offloaded weights for one call only, so no copy of them may stay.
         is_offloaded = hasattr(self, "_hf_hook")
         results = run_directions(
             lstms,
@@ -209,10 +209,10 @@ class ElmoLayer(KeepsCopies[GpuRunner]):
 
 class ElmoMixedLayer(GradientCheckpointingLayer):
     """
-    A stack of bidirectional LSTMs, the second reading both halves of the first, as one layer.
+    A standard biLSTM as one layer; after its first LSTM, each reads both halves of the one below.
 
-    One linear map brings each half to `projection_dim`. Nothing is clipped, and no memory is
-    carried: a word's vector depends on the whole sentence (ELMoForManyLangs `LstmbiLM`).
+    The same linear map projects each half to `projection_dim`. Nothing is clipped. There are no
+    states to carry, as every vector depends on the whole sentence (ELMoForManyLangs `LstmbiLM`).
 
     Args:
         config: the model's configuration, with `num_mixed_lstms`.
@@ -234,15 +234,15 @@ class ElmoMixedLayer(GradientCheckpointingLayer):
         self, hidden_states: torch.Tensor, mask: torch.Tensor, states: States, unique: object
     ) -> tuple[torch.Tensor, States]:
         """
-        `(batch, words, hidden_size)`, twice layer 0, to the same; arguments are `ElmoLayer`'s.
+        Map layer 0 to layer 1, both `(batch, words, hidden_size)`; arguments as in `ElmoLayer`.
 
         Raises:
-            ValueError: the mask lets the directions read different words.
+            ValueError: the mask differs between the directions.
         """
         if is_concrete(mask) and not mask.eq(mask[..., :1]).all():
             raise ValueError(
-                "attention_mask differs between the directions, which this model's layers mix; "
-                "give one mask (batch, words)"
+                "attention_mask differs between the directions, but this model is a standard "
+                "biLSTM (num_mixed_lstms), which needs the same; pass one mask (batch, words)"
             )
         outputs = run_over_words(self.lstm, hidden_states.chunk(2, -1)[0], mask[..., 0])
         halves = [self.projection(half) for half in outputs.chunk(2, -1)]

@@ -27,15 +27,15 @@ from .modeling_inputs import check_states, check_words, make_mask, memory_dtype
 @dataclass
 class ElmoModelOutput(ModelOutput):
     """
-    What `ElmoModel` returns; `hidden_size` is the forward half, then the backward half.
+    Output of `ElmoModel`. `hidden_size` is the forward half, then the backward half.
 
     Args:
-        last_hidden_state: `(batch, words, hidden_size)`, the top LSTM layer.
-        hidden_states: layer 0, context-free and given twice side by side, then every LSTM layer,
-            `(batch, words, hidden_size)` each; on request.
-        states: output `(layers, batch, hidden_size)` and memory `(layers, batch, directions *
-            cell_dim)` of every LSTM after the last word it read; on request.
-        attentions: None, as ELMo has no attention.
+        last_hidden_state: the top LSTM layer, `(batch, words, hidden_size)`.
+        hidden_states: layer 0 and every LSTM layer, `(batch, words, hidden_size)` each, if
+            requested. Layer 0 is context-free: both of its halves are the same word vector.
+        states: hidden state `(layers, batch, hidden_size)` and cell state `(layers, batch,
+            directions * cell_dim)` of every LSTM after its last word, if requested.
+        attentions: always None, because ELMo has no attention.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -45,7 +45,7 @@ class ElmoModelOutput(ModelOutput):
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and loading, common to all ELMo models."""
+    """Base class of all ELMo models: weight initialization and loading."""
 
     config: ElmoConfig
     base_model_prefix = "elmo"
@@ -56,9 +56,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def reset_engines(self) -> None:
         """
-        Drop all copies that the engines keep of the weights; the next call makes them anew.
+        Drop the engines' copies of the weights; the next call makes new ones.
 
-        Needed after writes that PyTorch does not count; see `ElmoModel`.
+        Call it after writes that PyTorch does not count, such as `weight.data[0] = 0`.
         """
         for module in self.modules():
             if isinstance(module, KeepsCopies):
@@ -66,7 +66,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw one leaf's weights as bilm-tf's training does."""
+        """Initialize the weights of one leaf module as bilm-tf does for training."""
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
             if not getattr(module.weight, "_is_hf_initialized", False):
@@ -87,7 +87,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
         init.zeros_(convolution.bias)
 
     def _init_linear(self, linear: nn.Linear) -> None:
-        # transformers shows custom code the leaves alone, so a leaf tells what it is by a tag.
+        # transformers passes leaf modules without their names, so `_tag_roles` has marked them.
         role = getattr(linear, "role", None)
         if role in ("input_map", "recurrent_map"):
             bound = (6 / (2 * linear.in_features + linear.out_features)) ** 0.5
@@ -106,10 +106,10 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """
-        Resize the input table as transformers does: of characters, or of words with token input.
+        Resize the input embeddings: the character table, or the word table with token input.
 
         Raises:
-            ValueError: the softmax shares the word table, so that it would lose its words.
+            ValueError: the softmax shares the word table (`tie_word_embeddings=True`).
         """
         if self.config.tie_word_embeddings and (args or kwargs):
             raise ValueError(
@@ -125,17 +125,17 @@ class ElmoPreTrainedModel(PreTrainedModel):
 
 class ElmoModel(ElmoPreTrainedModel):
     """
-    The biLM without a head: contextual word vectors, every layer of them.
+    The biLM without a head: contextual word vectors from every layer.
 
-    Stateless by default: a sentence has the same vectors alone, padded on either side, in any
-    batch, any number of times. Pass the `states` of one call to the next for the original
-    programs' carried memory.
+    The model is stateless by default: a sentence has the same vectors in every call, alone or in
+    any batch, padded on either side. To carry the LSTM states from batch to batch, as the original
+    programs do, pass the `states` of one call to the next.
 
-    For inference the engines keep copies of the weights in a faster layout. Changes by optimizers,
-    `load_state_dict`, `.to(...)`, pruning, parametrizations, adapters, new parameters and in-place
-    writes are seen at once. Writes to a part of a weight through `weight.data`, a NumPy view or
-    another process are seen at once only by calls of 512 words or more, and otherwise within the
-    next 512 words, with a warning: call `model.reset_engines()` after such writes.
+    For inference the engines keep copies of the weights in a faster layout. The next call notices
+    changes by optimizers, `load_state_dict`, `.to(...)`, pruning, parametrizations, adapters, new
+    parameters and in-place writes. It notices a write to part of a weight through `weight.data`, a
+    NumPy view or another process only if it has 512 words or more; otherwise the change is noticed
+    within 512 words, with a warning. Call `model.reset_engines()` after such writes.
 
     Args:
         config: the model's configuration.
@@ -162,9 +162,10 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def engine_info(self) -> dict[str, str]:
         """
-        Name the engine that runs the LSTMs with and without gradients, here and now, and why.
+        Name the engines that would run the LSTMs now, and the reason for each.
 
-        `"operators"` names what multiplies in the engines of the CPU.
+        Keys: `"inference"` and `"training"` (without and with gradients), and `"operators"`, the
+        matrix products that the CPU engines use.
         """
         info = {"operators": operators_info()}
         if self.config.num_mixed_lstms:
@@ -177,7 +178,7 @@ class ElmoModel(ElmoPreTrainedModel):
             with torch.set_grad_enabled(gradients):
                 try:
                     info[purpose] = ": ".join(choose_engine(lstm, words, (hidden[0], cell[0])))
-                except RuntimeError as error:  # what use_engine asks for cannot serve
+                except RuntimeError as error:  # the engine set by use_engine cannot run here
                     info[purpose] = f"none: {error}"
         return info
 
@@ -198,28 +199,28 @@ class ElmoModel(ElmoPreTrainedModel):
         output_attentions: bool | None = None,
     ) -> ElmoModelOutput:
         """
-        Compute the layers.
+        Compute all layers.
 
         Args:
-            input_ids: character ids `(batch, words, max_characters_per_token)`, 0 at padding; for
-                a token-input model word ids `(batch, words)`, vocabulary index + 1.
-            attention_mask: `(batch, words)`, 0 at padding. Default: words that are not all 0. Or
-                `(batch, words, directions)`, forward first, 0 where a direction skips a word: its
-                state stays as it was and its output is zero there. bilm-tf's training reads no
-                `</S>` forward and no `<S>` backward. A word that none reads is padding.
-            inputs_embeds: instead of `input_ids`, either what `get_input_embeddings()` gives for
-                them or, where words have characters, word vectors `(batch, words,
-                projection_dim)` as in one half of layer 0.
+            input_ids: character ids `(batch, words, max_characters_per_token)`, 0 at padding. For
+                a token-input model: word ids `(batch, words)`, vocabulary index + 1.
+            attention_mask: `(batch, words)`, 1 at words and 0 at padding; default: words whose ids
+                are all 0 are padding. Or `(batch, words, directions)`, forward first, 0 where a
+                direction skips a word: its states stay the same and its output is zero there.
+                bilm-tf skips `</S>` forward and `<S>` backward in training. A word that all
+                directions skip is padding.
+            inputs_embeds: replaces `input_ids`: the output of `get_input_embeddings()`, or, for a
+                character model, word vectors `(batch, words, projection_dim)` as in layer 0.
             word_input_ids: `(batch, words)`, vocabulary index + 1, for a model with a word table.
-            states: memory to start from, as an earlier call with `use_cache=True` returned it for
-                the same number of sentences. Gradients flow through it; detach it to cut them.
-            use_cache: return the states.
-            output_hidden_states: True for all layers, or the index or indices of some; the
-                others are None then.
-            output_attentions: accepted because generic code passes it; ELMo has no attention.
+            states: initial LSTM states, returned by an earlier call with `use_cache=True` for as
+                many sentences; default: zeros. Gradients flow through them unless detached.
+            use_cache: return the final LSTM states.
+            output_hidden_states: True for all layers; or the index or indices of the layers to
+                return, with None for the others.
+            output_attentions: ignored, since ELMo has no attention; generic code passes it.
 
         Raises:
-            ValueError: an argument has the wrong shape or range, or the words are missing.
+            ValueError: an argument is missing or has the wrong shape or range.
         """
         shape = check_words(self.config, input_ids, word_input_ids, inputs_embeds)
         directions = self.config.num_directions
@@ -228,8 +229,8 @@ class ElmoModel(ElmoPreTrainedModel):
         )
         if self.config.num_mixed_lstms and (use_cache or states is not None):
             raise ValueError(
-                "this model's layers read both directions, so that it has no memory to carry from "
-                "one call to the next; leave states and use_cache out"
+                "got states or use_cache, but this model is a standard biLSTM (num_mixed_lstms), "
+                "which has no states to carry to the next call; remove these arguments"
             )
         vectors, unique = self._embed(input_ids, word_input_ids, inputs_embeds)
         vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
@@ -243,7 +244,7 @@ class ElmoModel(ElmoPreTrainedModel):
             layer_output, new_state = layer(layer_output, mask, tuple(state), unique)
             all_layers.append(layer_output)
             new_states.append(new_state)
-            unique = None  # in context no two words are the same
+            unique = None  # above layer 0, equal words have different vectors
 
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -259,7 +260,7 @@ class ElmoModel(ElmoPreTrainedModel):
         word_input_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
     ) -> tuple[torch.Tensor, Unique | None]:
-        """Word vectors `(batch, words, projection_dim)`, deduplicated, too, where that is cheap."""
+        """Return word vectors `(batch, words, projection_dim)`, and deduplicated if available."""
         if not self.config.uses_characters:
             word_ids = input_ids if word_input_ids is None else word_input_ids
             return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None
@@ -287,15 +288,15 @@ class ElmoModel(ElmoPreTrainedModel):
 def select_layers(
     layers: list[torch.Tensor], wanted: bool | int | Iterable[int]
 ) -> tuple[torch.Tensor | None, ...] | None:
-    """All layers, none, or those at the given indices with None in the others' places."""
+    """Select all layers, no layers, or the layers at some indices, with None for the others."""
     if isinstance(wanted, bool):
         return tuple(layers) if wanted else None
     indices = [wanted] if isinstance(wanted, int) else list(wanted)
     unknown = [i for i in indices if not -len(layers) <= i < len(layers)]
     if unknown:
         raise ValueError(
-            f"output_hidden_states asks for {unknown}; this model has layers 0 to "
-            f"{len(layers) - 1}, layer 0 being the context-free vector"
+            f"output_hidden_states has indices {unknown}; expected True, or indices from layer 0 "
+            f"(the context-free vectors) to layer {len(layers) - 1}"
         )
     kept = {i % len(layers) for i in indices}
     return tuple(layer if i in kept else None for i, layer in enumerate(layers))
@@ -307,7 +308,7 @@ def _stack(states: list[States]) -> States:
 
 
 def _init_lstm(lstm: nn.LSTM) -> None:
-    """Draw input maps as Glorot does, recurrent maps orthogonal; forget gates start open."""
+    """Initialize input maps by Glorot's rule, recurrent maps orthogonal, forget biases with 1."""
     for name, parameter in lstm.named_parameters():
         if name.startswith("weight_ih"):
             init.xavier_uniform_(parameter)
@@ -320,7 +321,7 @@ def _init_lstm(lstm: nn.LSTM) -> None:
 
 
 def _tag_roles(model: ElmoModel) -> None:
-    """Mark the linear maps whose initial weights differ from other linear maps'."""
+    """Mark the linear maps that `_init_linear` does not initialize in the usual way."""
     for name, module in model.named_modules():
         role = name.rsplit(".", 1)[-1]
         if role in ("gate", "input_map", "recurrent_map", "output_map"):

@@ -34,33 +34,33 @@ from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, select_layers
 from .modeling_inputs import make_mask
 from .modeling_pooling import find_context, find_words, pool_words
 
-# A saved head brings along the files that this file imports: a tagger needs its pipeline.
+# Saving a head copies the files that this file imports, so the tagger's pipeline is saved too.
 from .pipeline_elmo import ElmoTokenClassificationPipeline
 
 HiddenStates = bool | int | list[int] | None
 
 
 class TaskVectors(NamedTuple):
-    """What a head computes its logits from."""
+    """Inputs of a head's output layer."""
 
     vectors: torch.Tensor  # (batch, words, width)
     mask: torch.Tensor  # bool (batch, words), False at padding
     words: torch.Tensor  # bool (batch, words), False at padding and at boundary words
-    hidden_states: tuple[torch.Tensor | None, ...] | None  # as output_hidden_states asks
+    hidden_states: tuple[torch.Tensor | None, ...] | None  # selected by output_hidden_states
 
 
 @dataclass
 class ElmoTokenClassifierOutput(TokenClassifierOutput):
     """
-    What `ElmoForTokenClassification` returns.
+    Output of `ElmoForTokenClassification`.
 
     Args:
-        loss: with labels.
-        logits: `(batch, words, num_labels)`, the linear layer's; a CRF's emissions.
+        loss: only if labels are passed.
+        logits: output of the linear layer, `(batch, words, num_labels)`; emissions of the CRF.
         hidden_states: as in `ElmoModelOutput`.
-        attentions: None, as ELMo has no attention.
-        tag_scores: `(batch, words, num_labels)`, with a CRF in evaluation mode: the score of the
-            best tagging that has this tag at this word, minus the score of the best tagging
+        attentions: always None, because ELMo has no attention.
+        tag_scores: `(batch, words, num_labels)`, only with a CRF in evaluation mode: the score of
+            the best tagging with this tag at this word, minus the score of the best tagging
             (max-marginals). So they are at most 0, and their argmax is the best tagging.
     """
 
@@ -69,14 +69,14 @@ class ElmoTokenClassifierOutput(TokenClassifierOutput):
 
 class ElmoTaskModel(ElmoPreTrainedModel):
     """
-    The biLM, the scalar mix and, if configured, a task biLSTM; a head adds its output layer.
+    Base class of the task heads: the biLM, a scalar mix and, if configured, a task biLSTM.
 
-    The biLM is fine-tuned, or frozen as in the paper by `model.elmo.requires_grad_(False)`. A
-    frozen biLM stores no activations for a backward pass and drops nothing: it gives the same
-    vectors in training mode as in evaluation mode.
+    Training fine-tunes the biLM. To freeze it as in the paper, call
+    `model.elmo.requires_grad_(False)`. A frozen biLM stores no activations for the backward pass
+    and has no dropout, so its vectors are the same in training and in evaluation mode.
 
-    `scalar_mix` starts from the checkpoint's `scalar_mix.weights` and `scalar_mix.gamma` if it
-    has them, else as the average of the layers.
+    `scalar_mix` loads `scalar_mix.weights` and `scalar_mix.gamma` from the checkpoint if they are
+    there; otherwise it starts as the average of the layers.
     """
 
     accepts_loss_kwargs = True  # every loss divides by num_items_in_batch itself
@@ -117,7 +117,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         word_input_ids: torch.Tensor | None,
         output_hidden_states: bool | int | list[int] | None,
     ) -> TaskVectors:
-        """Compute the vectors that the output layer reads; arguments as in `ElmoModel`."""
+        """Compute the output layer's inputs; arguments as in `ElmoModel.forward`."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         with _no_dropout_if_frozen(self.elmo):
@@ -145,7 +145,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         inputs_embeds: torch.Tensor | None,
         shape: torch.Size,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bool `(batch, words)` twice: False at padding; False at boundary words, too."""
+        """Return two bool masks `(batch, words)`: of words with boundaries, and without."""
         given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
         mask = make_mask(*given, shape, self.config.num_directions).any(-1)
         return mask, find_words(self.config, mask, input_ids, word_input_ids)
@@ -153,7 +153,7 @@ class ElmoTaskModel(ElmoPreTrainedModel):
 
 @contextmanager
 def _no_dropout_if_frozen(elmo: ElmoModel) -> Iterator[None]:
-    """Put a biLM without trainable parameters into evaluation mode for one call."""
+    """Switch a biLM without trainable parameters to evaluation mode for one call."""
     if not elmo.training or any(parameter.requires_grad for parameter in elmo.parameters()):
         yield
         return
@@ -170,9 +170,9 @@ class ElmoForSequenceClassification(ElmoTaskModel):
     """
     ELMo with a linear layer over the pooled vector of a sentence or a pair of sentences.
 
-    `config.classifier_pooling` pools the words' mixed vectors, boundary words only with
-    `config.pool_boundaries`. `config.problem_type`, or else the type of the labels, decides
-    between single-label, multi-label and regression losses, as in BERT.
+    `config.classifier_pooling` is how the vectors of the words are pooled; `<S>` and `</S>` are
+    pooled only with `config.pool_boundaries`. `config.problem_type` selects the loss (single-label,
+    multi-label or regression); without it, the type of the labels does, as in BERT.
 
     Args:
         config: the model's configuration.
@@ -196,11 +196,11 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         output_attentions: bool | None = None,
     ) -> SequenceClassifierOutput:
         """
-        Score the labels `(batch, num_labels)`; words as in `ElmoModel.forward`, and:
+        Compute the logits `(batch, num_labels)`; arguments as in `ElmoModel.forward`, and:
 
         Args:
             labels: class ids `(batch,)`; for a regression numbers `(batch,)` or `(batch,
-                num_labels)`; for several labels at once 0 or 1 `(batch, num_labels)`.
+                num_labels)`; for multi-label classification 0 or 1 `(batch, num_labels)`.
             num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
                 the whole optimizer step. Default: the number of labels of this batch.
 
@@ -220,20 +220,20 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
 class ElmoForTokenClassification(ElmoTaskModel):
     """
-    ELMo with a linear layer over every word, and with `config.use_crf` a CRF over the sentence.
+    ELMo with a linear layer on every word, and with `config.use_crf` a CRF over the sentence.
 
-    With a CRF the loss is the tagging's negative log-likelihood per word, and in evaluation mode
-    the output has `tag_scores` `(batch, words, num_labels)`, whose argmax is the best tagging
-    (Viterbi). Trainer's predictions are then these scores, so that `compute_metrics` takes their
-    argmax as for every other model. `logits` are always the linear layer's, the CRF's emissions.
-    `config.tagging_scheme` rules out taggings that are no valid spans. Label smoothing reads the
-    logits alone, so it does not go with a CRF.
+    With a CRF the loss is the negative log-likelihood of the tagging per word, and in evaluation
+    mode the output has `tag_scores` `(batch, words, num_labels)`, whose argmax is the best tagging
+    (Viterbi). Trainer then returns these scores as predictions, so `compute_metrics` can take the
+    argmax as for every other model. `logits` are always the linear layer's output, the CRF's
+    emissions. `config.tagging_scheme` excludes taggings with invalid spans. Do not combine a CRF
+    with label smoothing, which uses the logits alone.
 
     Args:
-        config: the model's configuration, with the labels' names in `id2label`.
+        config: the model's configuration, with the label names in `id2label`.
 
     Raises:
-        ValueError: a label's name does not belong to the tagging scheme.
+        ValueError: a label name does not belong to the tagging scheme.
     """
 
     def __init__(self, config: ElmoConfig) -> None:
@@ -256,11 +256,11 @@ class ElmoForTokenClassification(ElmoTaskModel):
         output_attentions: bool | None = None,
     ) -> ElmoTokenClassifierOutput:
         """
-        Score the labels of every word `(batch, words, num_labels)`; words as in `ElmoModel`, and:
+        Compute the logits `(batch, words, num_labels)`; arguments as in `ElmoModel.forward`, and:
 
         Args:
-            labels: ids `(batch, words)`, -100 at words that have none: boundaries and padding. A
-                CRF sums over the tags of an inner word without a label.
+            labels: ids `(batch, words)`, -100 at boundaries, padding and words without a label. A
+                CRF sums over all tags of a word without a label.
             num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
                 the whole optimizer step. Default: the number of labels of this batch.
 
@@ -289,7 +289,7 @@ class ElmoForTokenClassification(ElmoTaskModel):
         """
         Return the label ids of the words `(batch, words)`, -100 at boundaries and padding.
 
-        With a CRF this is the best tagging, even where two tags of a word have equal scores.
+        With a CRF it is one of the best taggings; the argmax of `tag_scores` may mix equal ones.
         """
         task = self.encode(input_ids, attention_mask, inputs_embeds, word_input_ids, False)
         logits = self.classifier(task.vectors)
@@ -309,10 +309,10 @@ class ElmoForTokenClassification(ElmoTaskModel):
         """
         Return the log-probability of each tag of each word `(batch, words, num_labels)`.
 
-        With a CRF it is the marginal over all taggings, without one the log-softmax.
+        With a CRF it is the marginal over all taggings, without a CRF the log-softmax.
 
         Args:
-            logits: what `forward` returned for the same words, given by the other arguments.
+            logits: logits from `forward`, called with the same other arguments.
         """
         if self.crf is None:
             return logits.log_softmax(-1)
@@ -338,12 +338,12 @@ class ElmoForTokenClassification(ElmoTaskModel):
 
 class ElmoForQuestionAnswering(ElmoTaskModel):
     """
-    ELMo that marks the span of the context which answers a question.
+    ELMo for extractive question answering: finds the span of the context that is the answer.
 
-    The model reads the pair `tokenizer(question, context)` as one sentence. An answer may begin
-    and end in the context, or at the first row, which stands for "no answer"; logits of all other
-    rows, the question's included, are the lowest number of their type. Only LSTMs carry the
-    question to the context, so a frozen biLM needs a task biLSTM (`config.classifier_lstm_dim`).
+    The model reads the pair `tokenizer(question, context)` as one sequence. An answer starts and
+    ends in the context, or at the first position (`<S>`), which means "no answer"; at all other
+    positions the logits are the lowest number of their dtype. Only LSTMs connect question and
+    context, so a frozen biLM needs a task biLSTM (`config.classifier_lstm_dim`).
 
     Args:
         config: the model's configuration.
@@ -368,12 +368,12 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         output_attentions: bool | None = None,
     ) -> QuestionAnsweringModelOutput:
         """
-        Score the rows as start and as end `(batch, words)`; words as in `ElmoModel`, and:
+        Compute start and end logits `(batch, words)`; arguments as in `ElmoModel.forward`, and:
 
         Args:
-            start_positions, end_positions: indices of the answer's first and last word
-                `(batch,)`, or twice the first row's (`<S>`) if there is no answer. Indices
-                outside of the context are ignored.
+            start_positions, end_positions: indices `(batch,)` of the answer's first and last word;
+                both that of the first position (`<S>`) if there is no answer. Indices outside of
+                the context are ignored.
             num_items_in_batch: divisor of the summed loss; Trainer passes the number of answers of
                 the whole optimizer step. Default: the number of answers of this batch.
 
@@ -393,15 +393,15 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
             loss = span_loss((start, end), positions, allowed, num_items_in_batch)
         elif start_positions is not None or end_positions is not None:
             raise ValueError(
-                "got one of start_positions and end_positions; expected both, or neither to "
-                "score without a loss"
+                "got only one of start_positions and end_positions; pass both, or neither for "
+                "logits without a loss"
             )
         return QuestionAnsweringModelOutput(loss, start, end, task.hidden_states)
 
 
 class ElmoForMultipleChoice(ElmoTaskModel):
     """
-    ELMo that chooses between several sentences, each scored from its pooled vector.
+    ELMo for multiple choice: a linear layer scores the pooled vector of each choice.
 
     Args:
         config: the model's configuration; pooling as in `ElmoForSequenceClassification`.
@@ -425,18 +425,18 @@ class ElmoForMultipleChoice(ElmoTaskModel):
         output_attentions: bool | None = None,
     ) -> MultipleChoiceModelOutput:
         """
-        Score the choices `(batch, choices)`; words as in `ElmoModel` with `choices` after `batch`.
+        Compute the logits `(batch, choices)`; arguments as in `ElmoModel`, with `choices` second.
 
         Args:
-            input_ids: `(batch, choices, words, max_characters_per_token)`, or with words and
-                characters in one dimension, as `DataCollatorForMultipleChoice` leaves them; for
-                a token-input model `(batch, choices, words)`.
-            labels: index of the right choice `(batch,)`.
+            input_ids: `(batch, choices, words, max_characters_per_token)`; or with the last two
+                dimensions flattened, as `DataCollatorForMultipleChoice` returns them; for a
+                token-input model `(batch, choices, words)`.
+            labels: index of the correct choice `(batch,)`.
             num_items_in_batch: divisor of the summed loss; Trainer passes the number of labels of
                 the whole optimizer step. Default: the number of labels of this batch.
 
         Returns:
-            Loss and logits; hidden states `(batch * choices, words, hidden_size)` on request.
+            Loss and logits; hidden states `(batch * choices, words, hidden_size)` if requested.
 
         Raises:
             ValueError: an argument has the wrong shape, type or range.
@@ -471,7 +471,7 @@ def _pool(
 
 
 def _split_characters(input_ids: torch.Tensor, width: int) -> torch.Tensor:
-    """`(batch, choices, words, width)`, given so or with its last two dimensions as one."""
+    """Restore `(batch, choices, words, width)` if the last two dimensions are flattened."""
     if input_ids.ndim == 3 and input_ids.shape[-1] % width == 0:
         return input_ids.unflatten(-1, (-1, width))
     if input_ids.ndim != 4:

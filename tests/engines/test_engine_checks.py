@@ -194,7 +194,7 @@ def test_hooks_of_the_softmax_layer_are_run():
 def test_an_engine_for_inference_is_refused_where_gradients_are_wanted(engine):
     model, ids = make(), words()
     with use_engine(engine):
-        with pytest.raises(RuntimeError, match=r"gradients are wanted; .* torch\.no_grad\(\)"):
+        with pytest.raises(RuntimeError, match=r"gradients are required; .* torch\.no_grad\(\)"):
             model(ids)
         assert model.engine_info()["training"].startswith("none: use_engine")
         with torch.no_grad():

@@ -362,7 +362,7 @@ def test_a_model_runs_on_it_and_says_so(changes):
         expected = model(ids, use_cache=True)
     with use_engine("gpu"):
         found = model(ids, use_cache=True)
-        assert model.engine_info()["inference"].startswith("gpu: use_engine asks for it; ")
+        assert model.engine_info()["inference"].startswith("gpu: set by use_engine; ")
     for a, b in zip((expected[0], *expected.states), (found[0], *found.states), strict=True):
         torch.testing.assert_close(b, a, atol=1e-6, rtol=0)
 
@@ -397,7 +397,7 @@ def test_a_model_that_moves_forgets_its_copies():
 def test_on_a_gpu_it_is_chosen_and_its_graphs_are_right(dtype):
     model = make_model("cuda", cell_clip=0.5, projection_clip=0.2).to(dtype)
     info = model.engine_info()
-    assert info["inference"].startswith("gpu: no gradients are wanted on a GPU; ")
+    assert info["inference"].startswith("gpu: no gradients are required, on a GPU; ")
     assert info["training"].startswith("cpu_training")
     for lengths in [(9, 4, 1), (9, 9, 2), (33, 5), (1, 1, 1), (9, 4, 1)]:
         ids = make_ids(*lengths, device="cuda")

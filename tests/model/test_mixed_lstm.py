@@ -60,7 +60,7 @@ def test_it_is_saved_trained_and_opened_as_a_head(model, input_ids, tmp_path):
 
 
 def test_what_it_cannot_do_is_refused(model, input_ids):
-    with pytest.raises(ValueError, match="no memory to carry"):
+    with pytest.raises(ValueError, match="no states to carry"):
         model(input_ids, use_cache=True)
     mask = torch.ones(2, 6, 2)
     mask[0, 0, 1] = 0

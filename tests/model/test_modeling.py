@@ -277,7 +277,7 @@ def test_a_word_table_that_is_the_softmax_s_weight_is_not_resized():
             {"inputs_embeds": torch.zeros(2, 4, 13)},
             r"\(batch, words, 50, 4\) or \(batch, words, 12",
         ),
-        ({"input_ids": IDS, "output_hidden_states": [3]}, r"asks for \[3\].* layers 0 to 2"),
+        ({"input_ids": IDS, "output_hidden_states": [3]}, r"indices \[3\].* layer 0 .* to layer 2"),
         (
             {"input_ids": IDS, "states": (torch.zeros(2, 3, 24), torch.zeros(2, 3, 48))},
             "a batch of 2 need",

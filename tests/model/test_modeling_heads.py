@@ -395,7 +395,7 @@ def test_bad_labels_are_named_with_what_was_expected(head, labels, changes, comp
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"tagging_scheme": "BIO"}, "which only a CRF follows; give use_crf=True too"),
+        ({"tagging_scheme": "BIO"}, "which needs a CRF; pass use_crf=True too"),
         ({"mix_dropout": 1}, "mix_dropout is 1; expected a probability below 1"),
         ({"classifier_lstm_dim": -1}, "classifier_lstm_dim is -1"),
     ],
