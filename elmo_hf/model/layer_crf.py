@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""A linear-chain conditional random field: tags of a sentence scored together."""
+"""A linear-chain conditional random field (CRF), which scores whole taggings of a sentence."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,14 +13,14 @@ from .engine_crf import can_sum_products, log_partition
 from .layer_alignment import LeftAlignment
 
 TaggingScheme = Literal["BIO", "BIOES"]
-FORBIDDEN = -1e6  # finite, so that no softmax meets a row of nothing but -inf
+FORBIDDEN = -1e6  # finite, because a softmax over -inf only would be NaN
 
 
 class Constraints(NamedTuple):
-    """Which tags may begin and end a sentence, and follow each other; True where allowed."""
+    """Bool tensors: the tags that may start and end a sentence, and the allowed transitions."""
 
     start: torch.Tensor  # (labels,)
-    transitions: torch.Tensor  # (labels, labels), from a row's label to a column's
+    transitions: torch.Tensor  # (labels, labels), from the row's label to the column's
     end: torch.Tensor  # (labels,)
 
 
@@ -28,9 +28,9 @@ class ElmoCrf(nn.Module):
     """
     A linear-chain CRF over the words of a sentence (Lafferty et al. 2001).
 
-    The score of a tagging is `start + sum of emissions + sum of transitions + end`. All that it
-    learns begins at zero, so that it starts out as independent decisions. Every method works in
-    float32 at least, and words may be masked anywhere: what is left is the chain.
+    The score of a tagging is `start + sum of emissions + sum of transitions + end`. All parameters
+    start at zero, so at first the tags are independent. All methods compute in float32 or wider.
+    The chain of a sentence is its words with mask True, wherever they are.
 
     Args:
         num_labels: size of the tag set.
@@ -47,9 +47,9 @@ class ElmoCrf(nn.Module):
         self, emissions: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """
-        Return each sentence's negative log-likelihood `(batch,)` in nats.
+        Return the negative log-likelihood of each sentence's labels, `(batch,)` in nats.
 
-        A word whose label is -100 may have any: its tags are summed over.
+        For a word with label -100 it sums over all tags.
 
         Args:
             emissions: `(batch, words, labels)`.
@@ -63,10 +63,10 @@ class ElmoCrf(nn.Module):
         labels = rows.align(labels.masked_fill(~mask, -100))[..., None]
         tags = torch.arange(self.num_labels, device=labels.device)
         possible = labels.eq(-100) | labels.eq(tags)
-        # The taggings that agree with the labels are a second chain, run beside the free one.
+        # One batch for both partition functions: of all taggings, and of those with these labels.
         chains = torch.cat([emissions, emissions.masked_fill(~possible, -torch.inf)])
-        free, agreeing = self._log_partition(chains, rows.mask.repeat(2, 1)).chunk(2)
-        return free - agreeing
+        of_all, of_labels = self._log_partition(chains, rows.mask.repeat(2, 1)).chunk(2)
+        return of_all - of_labels
 
     def decode(
         self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
@@ -77,7 +77,7 @@ class ElmoCrf(nn.Module):
         Args:
             emissions: `(batch, words, labels)`.
             mask: bool `(batch, words)`, True for the words of the chain.
-            constraints: what taggings are allowed, as `make_constraints` gives it; None: all.
+            constraints: the allowed taggings, from `make_constraints`; None: all.
         """
         rows = LeftAlignment(mask)
         emissions = rows.align(_precise(emissions))
@@ -94,11 +94,11 @@ class ElmoCrf(nn.Module):
         self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
     ) -> torch.Tensor:
         """
-        Score each tag of each word by the best tagging that has it: `(batch, words, labels)`.
+        Score each tag of each word by the best tagging that contains it, `(batch, words, labels)`.
 
-        An entry is that tagging's score minus the score of the best tagging of all, so it is 0
-        for the best tag and negative for others; the argmax is Viterbi's tagging. Outside the
-        chain the emissions come back. Arguments are those of `decode`.
+        An entry is the score of that tagging minus the score of the best tagging overall: 0 for
+        the best tag, negative for the others. The argmax is the Viterbi tagging. Outside of the
+        chain the result is the emissions. Arguments as in `decode`.
         """
         totals = self._totals(emissions, mask, constraints, torch.amax)
         scores = totals - totals.amax(-1, keepdim=True)
@@ -108,10 +108,10 @@ class ElmoCrf(nn.Module):
         self, emissions: torch.Tensor, mask: torch.Tensor, constraints: Constraints | None = None
     ) -> torch.Tensor:
         """
-        Return the log-probability of each tag of each word: `(batch, words, labels)`.
+        Return the log-probability of each tag of each word, `(batch, words, labels)`.
 
-        It sums over all allowed taggings that have the tag. Outside the chain words are on their
-        own: the log-softmax of the emissions. Arguments are those of `decode`.
+        It sums over all allowed taggings that contain the tag. Outside of the chain the result is
+        the log-softmax of the emissions. Arguments as in `decode`.
         """
         totals = self._totals(emissions, mask, constraints, torch.logsumexp)
         return torch.where(mask[..., None], totals, emissions).log_softmax(-1)
@@ -123,7 +123,7 @@ class ElmoCrf(nn.Module):
         constraints: Constraints | None,
         combine: Callable[..., torch.Tensor],
     ) -> torch.Tensor:
-        """Combine, for each tag of each word, the scores of all taggings that have it."""
+        """Combine, for each tag of each word, the scores of all taggings that contain it."""
         if not emissions.shape[1]:
             return emissions
         rows = LeftAlignment(mask)
@@ -159,17 +159,17 @@ class ElmoCrf(nn.Module):
 @lru_cache
 def make_constraints(labels: tuple[str, ...], scheme: TaggingScheme) -> Constraints:
     """
-    Return what a scheme of tagging spans allows.
+    Return the taggings that a tagging scheme allows.
 
     In `"BIO"` a span is B-X, then any number of I-X; in `"BIOES"` it is S-X, or B-X, any number
     of I-X, and E-X. O is outside of spans.
 
     Args:
         labels: names in the order of their ids.
-        scheme: the scheme.
+        scheme: the tagging scheme.
 
     Raises:
-        ValueError: a label is none of the scheme's.
+        ValueError: a label does not belong to the scheme.
     """
     prefixes = scheme.replace("O", "")
     for label in labels:
@@ -185,7 +185,7 @@ def make_constraints(labels: tuple[str, ...], scheme: TaggingScheme) -> Constrai
         [[_may_follow(before, after, scheme) for after in labels] for before in labels],
         [_may_follow(label, outside, scheme) for label in labels],
     )
-    # Loading makes models on the meta device, whose tensors have no values to remember.
+    # Not on the meta device, where transformers creates models: the cache needs values.
     return Constraints(*(torch.tensor(part, device="cpu") for part in allowed))
 
 
@@ -205,7 +205,7 @@ def _outlooks(
     end: torch.Tensor,
     combine: Callable[..., torch.Tensor] = torch.amax,
 ) -> list[torch.Tensor]:
-    """For each word of left-aligned chains the scores `(batch, labels)` of all after it."""
+    """Return, per word of left-aligned chains, the scores `(batch, labels)` of all that follows."""
     outlook = end.expand_as(emissions[:, 0]) if emissions.shape[1] else end
     outlooks = [outlook] * emissions.shape[1]
     for t in reversed(range(emissions.shape[1] - 1)):

@@ -23,22 +23,22 @@ from .engine_cpu_characters import (
 )
 from .engine_threads import SMALL_LSTM, run_side_by_side
 
-# Bounds what the widest convolution holds at once: 512 words x 1024 filters x 50 positions.
+# Bounds the largest convolution output: 512 words x 1024 filters x 50 positions.
 WORDS_PER_CONVOLUTION = 512
 
 
 @readable
 class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     """
-    Layer 0: the vector that a word has whatever its sentence (Peters et al. 2018, section 3.4).
+    Layer 0: context-free word vectors (Peters et al. 2018, section 3.4).
 
     Each convolution runs over all `max_characters_per_token` positions, padding symbols included
-    as in bilm-tf, and keeps its largest value. With a word table beside the characters the
-    word's row stands before them (ELMoForManyLangs).
+    as in bilm-tf, and is max-pooled. With a word table in addition, its vector is concatenated
+    before the character encoder's (ELMoForManyLangs).
 
-    Every spelling is encoded once per batch, and without its padding. `encode_reference` is the
-    definition, without these savings; it runs where a graph is recorded. Modules that were
-    replaced or hooked are always called.
+    Each distinct word of a batch is encoded once, without its padding. `encode_reference` defines
+    the result without these optimizations, and is used while a graph is recorded. Modules that
+    were replaced or have hooks are always called.
 
     Args:
         config: the model's configuration.
@@ -68,7 +68,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
             else None
         )
         self._copies = CharacterCopy()
-        # Teams of threads that grow and shrink are slow: these stay what the LSTMs' are.
+        # Changing thread numbers is slow, so the encoder is split in two only if the LSTMs are too.
         self.has_small_lstms = config.cell_dim * config.projection_dim <= SMALL_LSTM
 
     def forward(
@@ -79,13 +79,13 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         word_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        Give every word its vector `(batch, words, projection_dim)`.
+        Compute the word vectors `(batch, words, projection_dim)`.
 
         Args:
-            char_ids: `(batch, words, max_characters_per_token)`, or
-            char_embeds: the same looked up, `(batch, words, max_characters_per_token, dim)`.
-            word_ids: `(batch, words)` rows of the word table, or
-            word_embeds: the same looked up, `(batch, words, word_embedding_dim)`.
+            char_ids: `(batch, words, max_characters_per_token)`.
+            char_embeds: replaces `char_ids`: their embeddings, with `char_embedding_dim` appended.
+            word_ids: `(batch, words)`, rows of the word table.
+            word_embeds: replaces `word_ids`: their embeddings `(batch, words, word_embedding_dim)`.
         """
         if char_ids is None or word_embeds is not None or not self.can_encode_unique(char_ids):
             return self.encode_reference(char_ids, word_ids, char_embeds, word_embeds)
@@ -93,21 +93,21 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         return F.embedding(indices, vectors)
 
     def can_encode_unique(self, ids: torch.Tensor) -> bool:
-        """Whether it may depend on the values how many words are encoded."""
+        """Whether equal words may be encoded once, although their number depends on values."""
         return forced_engine() != "reference" and is_concrete(ids)
 
     def encode_unique(
         self, char_ids: torch.Tensor | None = None, word_ids: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Encode each different word once.
+        Encode each distinct word once.
 
         Args:
             char_ids: `(batch, words, max_characters_per_token)`.
             word_ids: `(batch, words)`; for a model with a word table.
 
         Returns:
-            Vectors `(unique, projection_dim)`, and the index of each word's `(batch, words)`.
+            Vectors `(unique, projection_dim)`, and their index for each word `(batch, words)`.
         """
         if char_ids is None:
             assert word_ids is not None
@@ -116,7 +116,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         rows = char_ids.flatten(0, 1).long()  # (batch * words, characters)
         if word_ids is not None:
             rows = torch.cat([rows, word_ids.flatten()[:, None]], 1)
-        if not is_concrete(char_ids) or not len(rows):  # how many are unique depends on values
+        if not is_concrete(char_ids) or not len(rows):  # the number of unique rows is unknown
             indices = torch.arange(len(rows), device=rows.device)
         else:
             rows, indices = unique_rows(rows)
@@ -125,10 +125,10 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     @contextmanager
     def word_cache(self, size: int = 100_000) -> Iterator[None]:
         """
-        Keep the vectors of up to `size` words from call to call while the block runs.
+        Cache the vectors of up to `size` words between calls inside a `with` block.
 
-        Serves inference on a CPU. Blocks may overlap, also between threads: the words stay until
-        the last block ends. A change of a weight drops them all, as do more words than `size`.
+        It has an effect on inference on a CPU. Blocks may overlap, also between threads: the cache
+        is kept until the last block ends. It is emptied when a weight changes or when it is full.
         """
         with self._copies.keep_words(size):
             yield
@@ -140,7 +140,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         char_embeds: torch.Tensor | None = None,
         word_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compute what `forward` does for every word and every position, module by module."""
+        """Compute the result of `forward` from all words and positions, module by module."""
         if char_ids is not None:
             char_embeds = self.char_embeddings(char_ids)
         if word_ids is not None:
@@ -155,8 +155,8 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         return vectors if self.projection is None else self.projection(vectors)
 
     def _pool(self, words: torch.Tensor) -> torch.Tensor:
-        """`(words, characters, char_embedding_dim)` to `(words, num_filters)`."""
-        if not is_concrete(words):  # the number of parts depends on the number of words
+        """Return `(words, num_filters)` for `(words, characters, char_embedding_dim)`."""
+        if not is_concrete(words):  # a graph must not depend on the number of parts
             return self._pool_part(words)
         if not len(words):  # max-pooling refuses an empty batch
             return words.new_zeros(0, self.num_filters)
@@ -168,7 +168,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         return self.activation(torch.cat(pooled, -1))
 
     def _encode(self, rows: torch.Tensor, has_word_ids: bool) -> torch.Tensor:
-        """Rows `(words, characters)`, a word id behind them or not, to vectors."""
+        """Encode rows `(words, characters)`, whose last column may be a word id."""
         char_ids, word_ids = (rows[:, :-1], rows[:, -1]) if has_word_ids else (rows, None)
         parameters = list(self.parameters())
         if len(rows) and is_concrete(rows) and self._may_be_read(parameters):
@@ -179,7 +179,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
         return self.encode_reference(char_ids[None], word_ids)[0]
 
     def _may_be_read(self, parameters: list[nn.Parameter]) -> bool:
-        """Whether the weights may be read without calling the modules that hold them."""
+        """Whether the weights may be read without calling their modules."""
         containers = (ElmoEmbeddings, nn.ModuleList)
         called = [part for part in self.modules() if not isinstance(part, containers)]
         return runs_as_written(called) and all(map(is_own, parameters))
@@ -189,7 +189,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     ) -> torch.Tensor:
         prepared, max_words = None, self._copies.max_words
         if can_prepare(parameters):
-            if has_word_ids and not max_words:  # only kept words depend on the table's rows
+            if has_word_ids and not max_words:  # without a cache no copy depends on the table
                 table = self.word_embeddings.weight
                 parameters = [part for part in parameters if part is not table]
             prepared = self._copies.get(parameters, Snapshot, len(rows))
@@ -216,7 +216,7 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     def _map(
         self, vectors: torch.Tensor, words: torch.Tensor | None, prepared: Snapshot | None
     ) -> torch.Tensor:
-        """Through highways and projection, the word table's vectors set before the latter."""
+        """Apply the highways, prepend the word table's vectors, and apply the projection."""
         for highway in self.highways:
             if prepared is None:
                 vectors = highway(vectors)
@@ -239,11 +239,11 @@ class ElmoHighway(nn.Module):
     """
     One highway layer: `gate * relu(transform(x)) + (1 - gate) * x` (Srivastava et al. 2015).
 
-    The gate multiplies the transformed part, as `W_carry` does in bilm-tf in spite of its name;
-    AllenNLP's gate is the negative of this one.
+    The gate multiplies the transformed part, as bilm-tf's `W_carry` does despite its name.
+    AllenNLP's gate has weights of the opposite sign.
 
     Args:
-        width: size of the vectors that go through.
+        width: width of the input and output vectors.
     """
 
     def __init__(self, width: int) -> None:
@@ -254,7 +254,7 @@ class ElmoHighway(nn.Module):
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         transformed = self.transform(vectors).relu()
         gate = self.gate(vectors).sigmoid()
-        return torch.lerp(vectors.to(gate.dtype), transformed, gate)  # types differ in autocast
+        return torch.lerp(vectors.to(gate.dtype), transformed, gate)  # autocast changes the dtype
 
 
 __all__ = ["ElmoEmbeddings", "ElmoHighway"]

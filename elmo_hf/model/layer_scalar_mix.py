@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The learned mixture of the biLM's layers: what the paper calls ELMo."""
+"""The scalar mix: a learned weighted average of the biLM's layers, which the paper calls ELMo."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,20 +14,20 @@ EPSILONS = {"allennlp": 1e-13, "bilm-tf": 1e-12}
 
 class ElmoScalarMix(nn.Module):
     """
-    Mixes layers into one: `gamma * sum_k softmax(weights)_k * layer_k`.
+    Scalar mix of layers: `gamma * sum_k softmax(weights)_k * layer_k`.
 
-    This is equation 1 of Peters et al. 2018. `weights` `(num_layers,)` begin at zero, the plain
-    average, and `gamma` `(1,)` at one, as in AllenNLP and bilm-tf.
+    This is equation 1 of Peters et al. 2018. `weights` `(num_layers,)` start at zero (the average)
+    and `gamma` `(1,)` at one, as in AllenNLP and bilm-tf.
 
     Args:
         num_layers: layers of the biLM, layer 0 included.
         layers: indices of the layers to mix; None: all. Weights of other layers are not used.
-        layer_norm: normalize every layer first to mean 0 and variance 1 over all words and
-            features of the batch. `"allennlp"` includes the boundary words in mean and variance,
-            `"bilm-tf"` does not. With either, a vector depends on the other sentences.
+        layer_norm: normalize each layer to mean 0 and variance 1 over all words and features of
+            the batch before mixing. `"allennlp"` includes boundary words in mean and variance,
+            `"bilm-tf"` does not. With either, a vector depends on the rest of the batch.
 
     Raises:
-        ValueError: `layers` is empty or names a layer that is not there.
+        ValueError: `layers` is empty or contains an index out of range.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class ElmoScalarMix(nn.Module):
         chosen = range(num_layers) if layers is None else layers
         if not chosen or any(not -num_layers <= layer < num_layers for layer in chosen):
             raise ValueError(
-                f"layers is {list(chosen)}; expected one or more of 0 to {num_layers - 1}, 0 being "
-                "the context-free layer"
+                f"layers is {list(chosen)}; expected one or more of 0 to {num_layers - 1}, where 0 "
+                "is the context-free layer"
             )
         self.num_layers = num_layers
         self.layers = sorted({layer % num_layers for layer in chosen})
@@ -56,13 +56,13 @@ class ElmoScalarMix(nn.Module):
         words: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        Mix `num_layers` tensors `(batch, words, hidden_size)`; those not mixed may be None.
+        Mix `num_layers` tensors `(batch, words, hidden_size)`; unused layers may be None.
 
         Args:
-            hidden_states: the layers as `ElmoModel` returns them.
-            mask: bool `(batch, words)`, False at padding; needed for a layer norm only.
-            words: bool `(batch, words)`, False at padding and at boundary words; needed for
-                bilm-tf's layer norm only.
+            hidden_states: `hidden_states` of an `ElmoModel`.
+            mask: bool `(batch, words)`, False at padding; only for a layer norm.
+            words: bool `(batch, words)`, False at padding and at boundary words; only for
+                bilm-tf's layer norm.
 
         Returns:
             `(batch, words, hidden_size)`, zero at padding if the layers are.
@@ -72,18 +72,18 @@ class ElmoScalarMix(nn.Module):
         """
         if len(hidden_states) != self.num_layers:
             raise ValueError(
-                f"got {len(hidden_states)} layers; expected {self.num_layers}, as ElmoModel(..., "
-                "output_hidden_states=True).hidden_states has them"
+                f"got {len(hidden_states)} layers; expected {self.num_layers}, such as "
+                "model(..., output_hidden_states=True).hidden_states"
             )
-        # Zero-dimensional scales leave a half-precision layer in its type, vectors would not.
+        # Zero-dimensional scales do not promote the dtype of a half-precision layer.
         scales = self.gamma * self.weights[self.layers].softmax(0)
         mixed: torch.Tensor | None = None
         for scale, index in zip(scales, self.layers, strict=True):
             layer = hidden_states[index]
             if layer is None:
                 raise ValueError(
-                    f"layer {index} of the mix is None in hidden_states; call the model with "
-                    f"output_hidden_states={self.layers}"
+                    f"layer {index} of hidden_states is None but part of the mix; call the model "
+                    f"with output_hidden_states={self.layers}"
                 )
             if self.layer_norm is not None:
                 layer = normalize_layer(layer, mask, words, self.layer_norm)
@@ -102,13 +102,13 @@ def normalize_layer(
     convention: LayerNorm,
 ) -> torch.Tensor:
     """
-    Bring one layer to mean 0 and variance 1 over all its words and features; padding is zero.
+    Normalize one layer to mean 0 and variance 1 over all words and features; padding is zero.
 
     Args:
         layer: `(batch, words, hidden_size)`.
-        mask: bool `(batch, words)`, False at padding; None: there is none.
-        words: the same, False at boundary words too; bilm-tf's mean and variance are theirs.
-        convention: the program whose normalization to follow.
+        mask: bool `(batch, words)`, False at padding; None: no padding.
+        words: the same, False also at boundary words, which bilm-tf's mean and variance exclude.
+        convention: the program whose normalization is used.
     """
     counted = words if convention == "bilm-tf" and words is not None else mask
     precise = layer.to(torch.promote_types(layer.dtype, torch.float32))

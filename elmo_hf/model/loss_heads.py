@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of the task heads, and the checks of their labels.
+"""Losses of the task heads, and checks of their labels.
 
 Each loss is a sum over the labels, divided by the number of labels in the whole optimizer step:
-by `num_items_in_batch`, which Trainer counts over all batches of a gradient accumulation, or else
-by the number of labels in this call.
+`num_items_in_batch`, which Trainer counts over all batches of a gradient accumulation. Without it
+the divisor is the number of labels in this call.
 """
 
 import torch
@@ -20,15 +20,15 @@ def sequence_loss(
     logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None, num_items: NumItems
 ) -> torch.Tensor:
     """
-    Return the loss of labels of whole sentences.
+    Return the loss of sentence labels.
 
     Args:
         logits: `(batch, labels)`.
         labels: `(batch,)` ids; for `"regression"` numbers `(batch,)` or `(batch, labels)`; for
             `"multi_label_classification"` 0 or 1 `(batch, labels)`. -100 is ignored, except in
             a regression.
-        problem_type: as `config.problem_type`; None: derived from the labels, as BERT does.
-        num_items: labels of the whole step; None: those given here.
+        problem_type: as `config.problem_type`; None: derived from the labels, as in BERT.
+        num_items: number of labels in the whole step; None: in this call.
 
     Raises:
         ValueError: the labels have the wrong shape, type or range.
@@ -71,13 +71,13 @@ def chain_loss(
     losses: torch.Tensor, labels: torch.Tensor, words: torch.Tensor, num_items: NumItems
 ) -> torch.Tensor:
     """
-    Return the losses `(batch,)` of whole chains in nats per labelled word.
+    Return the loss of CRF chains, in nats per labelled word.
 
     Args:
-        losses: each sentence's negative log-likelihood.
-        labels: `(batch, words)`, -100 where there is none.
-        words: bool `(batch, words)`, the words of the chains.
-        num_items: labels of the whole step; None: those given here.
+        losses: negative log-likelihood of each sentence `(batch,)`.
+        labels: `(batch, words)`, -100 where there is no label.
+        words: bool `(batch, words)`, True for the words of the chains.
+        num_items: number of labels in the whole step; None: in this call.
     """
     return _share(losses.sum(), labels.ne(IGNORED) & words, num_items)
 
@@ -89,13 +89,13 @@ def span_loss(
     num_items: NumItems,
 ) -> torch.Tensor:
     """
-    Return the mean of the cross entropies of a span's two ends.
+    Return the mean of the cross entropies of a span's start and end.
 
     Args:
-        logits: of start and end, `(batch, words)`.
-        positions: start and end, `(batch,)`. What is not allowed, or no row at all, is ignored.
-        allowed: bool `(batch, words)`, where an end may be.
-        num_items: spans of the whole step; None: those given here.
+        logits: start and end logits, `(batch, words)` each.
+        positions: start and end, `(batch,)` each; ignored where out of range or not allowed.
+        allowed: bool `(batch, words)`, True where a span may start or end.
+        num_items: number of spans in the whole step; None: in this call.
 
     Raises:
         ValueError: the positions have the wrong shape or type.
@@ -114,7 +114,7 @@ def span_loss(
 
 
 def check_label_ids(labels: torch.Tensor, shape: torch.Size, num_labels: int) -> None:
-    """Raise ValueError unless the labels are ids below `num_labels`, or -100, of this shape."""
+    """Raise ValueError unless labels have this shape and are ids below `num_labels`, or -100."""
     _check_shape(labels, shape, "labels")
     # Reading the values would stall a GPU's queue, break a compiled graph and fail in vmap.
     if labels.device.type != "cpu" or not is_concrete(labels):
@@ -122,8 +122,8 @@ def check_label_ids(labels: torch.Tensor, shape: torch.Size, num_labels: int) ->
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
     if len(wrong):
         raise ValueError(
-            f"labels hold {int(wrong[0])}; expected 0 to {num_labels - 1}, or -100 for none. "
-            f"A model with more labels is made by from_pretrained(..., num_labels=...)"
+            f"labels hold {int(wrong[0])}; expected 0 to {num_labels - 1}, or -100 for no label. "
+            f"For more labels, load the model with from_pretrained(..., num_labels=...)"
         )
 
 
@@ -131,10 +131,10 @@ def _check_shape(labels: torch.Tensor, shape: torch.Size, name: str) -> None:
     if labels.shape != shape:
         raise ValueError(
             f"{name} have shape {tuple(labels.shape)}; expected {tuple(shape)}, one id for each "
-            + ("row of input_ids, boundary words included" if len(shape) == 2 else "example")
+            + ("word of input_ids, boundary words included" if len(shape) == 2 else "example")
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"{name} are of type {labels.dtype}; expected integers (torch.long)")
+        raise ValueError(f"{name} have dtype {labels.dtype}; expected integers (torch.long)")
 
 
 def _guess_problem(num_labels: int, labels: torch.Tensor) -> str:

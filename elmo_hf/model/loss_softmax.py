@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Cross entropy over a large vocabulary: full softmax in pieces, and sampled softmax."""
+"""Cross entropy over a large vocabulary: memory-saving full softmax, and sampled softmax."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from .engine_checks import is_transformed
 from .engine_choice import forced_engine
 
-# Rows whose scores are in memory at once; fewer would add to the weight's gradient too often.
+# Rows whose logits are in memory at once. Fewer rows: too many additions to the weight's gradient.
 ROWS_AT_ONCE = 512
 
 
@@ -19,15 +19,15 @@ def full_softmax_loss(
     hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     """
-    Sum the cross entropies of a full softmax, with the scores of few rows in memory at once.
+    Sum the cross entropies of a full softmax, with the logits of few rows in memory at once.
 
-    Gradients are computed in the same pass, and accumulated in float32 at least. Under autocast
-    products have autocast's precision.
+    Gradients are computed in the same pass, and accumulated in float32 or wider. Under autocast,
+    products have autocast's dtype.
 
     Args:
         hidden: `(rows, width)`, one row for each word to predict.
-        targets: the words `(rows,)`, ids of rows of the weight.
-        weight: `(words, width)`.
+        targets: ids of these words `(rows,)`.
+        weight: `(words, width)`, one row for each word of the vocabulary.
         bias: `(words,)`.
 
     Returns:
@@ -47,24 +47,24 @@ def sampled_softmax_loss(
     num_sampled: int,
 ) -> torch.Tensor:
     """
-    Sum the cross entropies of each word among words drawn by frequency, as bilm-tf trains.
+    Sum the cross entropies of a sampled softmax, as in bilm-tf's training.
 
-    TensorFlow's `sampled_softmax_loss` with its default sampler: all rows share one set of
-    candidates; from every score, the target's too, the logarithm of the word's expected count
-    is taken; a candidate that is the row's target does not count. The vocabulary must be sorted
-    by falling frequency.
+    It is TensorFlow's `sampled_softmax_loss` with its default sampler: all rows share one set of
+    negative samples. The logarithm of a word's expected count is subtracted from its logit, also
+    for targets. A negative sample that is the row's target is left out. The vocabulary must be
+    sorted by falling frequency.
 
-    Args, result and errors are those of `full_softmax_loss`, and:
+    Arguments, result and errors as in `full_softmax_loss`, and:
 
     Args:
-        num_sampled: candidates to draw, fewer than there are words.
+        num_sampled: number of negative samples, less than the number of words.
     """
     candidates, tries = sample_words(num_sampled, len(weight))
     candidates = candidates.to(targets.device)
     columns = targets.new_full((len(weight),), -1)
     columns[candidates] = torch.arange(num_sampled, device=targets.device)
 
-    # One look into the weight, whose gradient is as large as the weight itself.
+    # A single embedding lookup: each would allocate a gradient as large as the weight.
     distinct, places = targets.unique(return_inverse=True)
     ids = torch.cat([candidates, distinct])
     precision = torch.promote_types(weight.dtype, torch.float32)
@@ -79,17 +79,17 @@ def sampled_softmax_loss(
 
 def sample_words(count: int, words: int) -> tuple[torch.Tensor, int]:
     """
-    Draw different words from TensorFlow's log-uniform distribution, P(k) = log((k + 2) / (k + 1)).
+    Draw distinct words from TensorFlow's log-uniform distribution, P(k) ~ log((k + 2) / (k + 1)).
 
-    Words are drawn one after another until there are enough different ones. torch's generator of
-    the CPU decides, whatever device the model is on.
+    Words are drawn with replacement until `count` of them are distinct. The random numbers come
+    from torch's CPU generator, whatever the model's device is.
 
     Args:
-        count: how many, at most `words`.
+        count: number of distinct words, at most `words`.
         words: size of the vocabulary, the most frequent word first.
 
     Returns:
-        Their ids `(count,)`, and how many had to be drawn.
+        Their ids `(count,)`, and the number of draws.
     """
     draws = torch.empty(0, dtype=torch.long, device="cpu")
     while True:
@@ -97,19 +97,19 @@ def sample_words(count: int, words: int) -> tuple[torch.Tensor, int]:
         order = torch.arange(len(draws), device="cpu")
         first = torch.full((words,), len(draws), device="cpu")
         first.scatter_reduce_(0, draws, order, "amin")
-        found = (first[draws] == order).nonzero()[:, 0]  # where a word comes for the first time
+        found = (first[draws] == order).nonzero()[:, 0]  # each word's first occurrence
         if len(found) >= count:
             return draws[found[:count]], int(found[count - 1]) + 1
 
 
 def draw_words(count: int, words: int) -> torch.Tensor:
-    """Draw `(count,)` words, equal ones among them, from the log-uniform distribution."""
+    """Draw words `(count,)` with replacement from the log-uniform distribution."""
     uniform = torch.rand(count, dtype=torch.float64, device="cpu")
     return uniform.mul_(math.log(words + 1)).exp_().long().sub_(1).clamp_(max=words - 1)
 
 
 def expected_counts(ids: torch.Tensor, tries: int, words: int) -> torch.Tensor:
-    """The probability, in float64, that `tries` draws contain each word."""
+    """Return the probability, in float64, that `tries` draws contain each word."""
     probability = (1 / (ids.double() + 1)).log1p() / math.log(words + 1)
     return -torch.expm1(tries * torch.log1p(-probability))
 
@@ -125,8 +125,8 @@ def _sum_losses(
     Sum the rows' cross entropies among the words of `weight`.
 
     Args:
-        columns: `(rows,)`, the index of each row's target among the words, -1 if it is not there.
-        true: scores of the targets `(rows,)`, used in place of those among the words; or None.
+        columns: `(rows,)`, index of each row's target in `weight`; -1: not in `weight`.
+        true: logits of the targets `(rows,)`, replacing those from `weight`; None: no replacement.
     """
     if forced_engine() == "reference" or is_transformed():
         return _sum_plainly(hidden, weight, bias, columns, true)
@@ -140,7 +140,7 @@ def _sum_plainly(
     columns: torch.Tensor,
     true: torch.Tensor | None,
 ) -> torch.Tensor:
-    """What `_CrossEntropy` computes, with all scores in memory."""
+    """Compute the result of `_CrossEntropy` with all logits in memory, for any derivatives."""
     scores = F.linear(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if true is None:
@@ -152,7 +152,7 @@ def _sum_plainly(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """For one piece of the rows after another: scores, losses, and the gradients of their sum."""
+    """Cross entropy that computes its gradients in the forward pass, `ROWS_AT_ONCE` at a time."""
 
     @staticmethod
     def forward(
@@ -176,8 +176,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
-                "the gradient of a gradient was asked for (create_graph=True), and the fast "
-                'softmax has first derivatives only; run the model under use_engine("reference"), '
+                "second derivatives were requested (create_graph=True), but the fast softmax has "
+                'first derivatives only; run the model inside `with use_engine("reference"):`, '
                 "which is differentiable any number of times"
             )
         d_hidden, d_weight, d_bias, d_true = (
@@ -188,7 +188,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _Sums:
-    """The losses summed so far, and the gradients for hidden, weight, bias and true."""
+    """Running sums of the losses and of the gradients of hidden, weight, bias and true."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class _Sums:
         self.bias = bias.to(precision)
         self.columns, self.true = columns, None if true is None else true.to(precision)
         shape = (min(ROWS_AT_ONCE, len(hidden)), len(weight))
-        # Kept from piece to piece: fresh memory is slow to come.
+        # Buffers for all calls of `add`, because allocating memory is slow.
         self.products = hidden.new_empty(shape, dtype=dtype)
         self.scores = self.products if dtype == precision else self.products.to(precision)
         self.loss = hidden.new_zeros((), dtype=precision)
@@ -216,7 +216,7 @@ class _Sums:
         ]
 
     def add(self, rows: slice) -> None:
-        """Add the losses and gradients of some rows."""
+        """Add the losses and gradients of a slice of the rows."""
         hidden, columns = self.hidden[rows], self.columns[rows, None]
         products = torch.mm(hidden, self.weight.t(), out=self.products[: len(hidden)])
         scores = self.scores[: len(hidden)]
@@ -238,7 +238,7 @@ class _Sums:
             self._add_gradients(rows, scores.div_(total), (own - highest).exp_() / total)
 
     def _add_gradients(self, rows: slice, shares: torch.Tensor, own: torch.Tensor) -> None:
-        """Add the gradients, from the probabilities of the words and of the target `(rows, 1)`."""
+        """Add the gradients, given the probabilities of all words and of the target `(rows, 1)`."""
         d_hidden, d_weight, d_bias, d_true = self.gradients
         if self.true is None:
             shares.scatter_add_(1, self.columns[rows, None], torch.full_like(own, -1))
@@ -246,7 +246,7 @@ class _Sums:
             d_true[rows] = own[:, 0] - 1
         if d_bias is not None:
             d_bias += shares.sum(0)
-        shares = self.products[: len(shares)].copy_(shares)  # nothing to do in one precision
+        shares = self.products[: len(shares)].copy_(shares)  # the same memory if dtypes are equal
         if d_hidden is not None:
             d_hidden[rows] = shares @ self.weight
         if d_weight is None:

@@ -23,19 +23,19 @@ from .modeling_inputs import check_labels, make_mask
 @dataclass
 class ElmoForPreTrainingOutput(ModelOutput):
     """
-    What `ElmoForPreTraining` returns.
+    Output of `ElmoForPreTraining`.
 
     Args:
-        loss: mean of the directions' losses; with labels.
-        forward_logits: `(batch, words, lm_vocab_size)`; row t scores the word at t + 1.
-        backward_logits: `(batch, words, lm_vocab_size)`; row t scores the word at t - 1. None
-            without a backward stack.
+        loss: mean of the directions' losses, only if labels are passed.
+        forward_logits: `(batch, words, lm_vocab_size)`; position t predicts the word at t + 1.
+        backward_logits: `(batch, words, lm_vocab_size)`; position t predicts the word at t - 1.
+            None without a backward stack.
         hidden_states: as in `ElmoModelOutput`.
         states: as in `ElmoModelOutput`.
-        forward_loss: mean cross entropy of the words that the forward stack predicts, in nats;
-            with labels.
-        backward_loss: the same of the backward stack, or None without one.
-        attentions: None, as ELMo has no attention.
+        forward_loss: mean cross entropy, in nats, of the words that the forward stack predicts;
+            only if labels are passed.
+        backward_loss: the same for the backward stack; None without a backward stack.
+        attentions: always None, because ELMo has no attention.
     """
 
     loss: torch.Tensor | None = None
@@ -51,7 +51,7 @@ class ElmoForPreTrainingOutput(ModelOutput):
 @readable
 class ElmoTiedHead(nn.Module):
     """
-    Output layer with tied weights: the word table is its weight, only the bias is its own.
+    Output layer with tied weights: it has a bias, and the word table is its weight.
 
     Args:
         config: the model's configuration.
@@ -64,12 +64,12 @@ class ElmoTiedHead(nn.Module):
 
 class ElmoForPreTraining(ElmoPreTrainedModel):
     """
-    The biLM with its softmax: scores of each next and each previous word.
+    The biLM with its softmax: predicts each next and each previous word.
 
-    One softmax serves both directions (Peters et al. 2018, section 3.1). With
-    `config.tie_word_embeddings` its weight is the word table without the row of padding. While
-    training with `config.num_sampled_words` the loss is bilm-tf's sampled softmax, unless
-    `lm_head` was replaced or hooked.
+    Both directions share one softmax (Peters et al. 2018, section 3.1). With
+    `config.tie_word_embeddings` its weight is the word table without the padding row. With
+    `config.num_sampled_words` the training loss is bilm-tf's sampled softmax, unless `lm_head` was
+    replaced or has a hook.
 
     Args:
         config: the model's configuration, with `lm_vocab_size`.
@@ -78,16 +78,16 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         ValueError: `lm_vocab_size` is 0.
     """
 
-    # Trainer counts all labels, but boundary words predict in one direction only. So it must not
-    # pass that number; it then averages the losses of the batches.
+    # Trainer must not pass its number of labels: it counts boundary words, which predict a word in
+    # one direction only, like the others. It then averages the losses of the batches instead.
     accepts_loss_kwargs = False
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
         if not config.lm_vocab_size:
             raise ValueError(
-                "lm_vocab_size is 0, so there are no words to predict; give "
-                "ElmoConfig(lm_vocab_size=...), or use ElmoModel for vectors alone"
+                "lm_vocab_size is 0, so there are no words to predict; pass "
+                "ElmoConfig(lm_vocab_size=...), or use ElmoModel to compute vectors only"
             )
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -100,14 +100,14 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw one leaf's weights as bilm-tf's training does."""
+        """Initialize the weights of one leaf module as bilm-tf does for training."""
         if isinstance(module, ElmoTiedHead):
             init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
     def get_output_embeddings(self) -> None:
-        """None: the softmax is over words and stays when the input embeddings are resized."""
+        """Return None: resizing the input embeddings must not resize the softmax over words."""
         return None
 
     @can_return_tuple
@@ -125,13 +125,13 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         output_logits: bool | None = None,
     ) -> ElmoForPreTrainingOutput:
         """
-        Score words in both directions; arguments as in `ElmoModel.forward`, and:
+        Predict words in both directions; arguments as in `ElmoModel.forward`, and:
 
         Args:
-            labels: LM vocabulary ids `(batch, words)` of the words themselves, boundaries
-                included, as `tokenizer(..., return_lm_labels=True)` returns them; -100 is
-                ignored. A word that a direction skips predicts nothing in that direction, but is
-                predicted, unless its label is -100 or the mask `(batch, words)` is 0 there.
+            labels: LM vocabulary ids `(batch, words)` of the words themselves (not shifted),
+                boundaries included, from `tokenizer(..., return_lm_labels=True)`; -100 is ignored.
+                A word that a direction skips does not predict a word there. It is still
+                predicted, unless its label is -100 or a mask `(batch, words)` is 0 there.
             output_logits: whether to return the logits. Default: True, except in training mode
                 with labels, where the loss is computed without them.
 
@@ -178,13 +178,13 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         )
 
     def _score(self, top: torch.Tensor) -> torch.Tensor:
-        """`(..., projection_dim)` to `(..., lm_vocab_size)`."""
+        """Compute logits `(..., lm_vocab_size)` from vectors `(..., projection_dim)`."""
         if isinstance(self.lm_head, ElmoTiedHead):
             return F.linear(top, *self._softmax())
         return self.lm_head(top)
 
     def _softmax(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight `(lm_vocab_size, projection_dim)` and bias."""
+        """Return the softmax's weight `(lm_vocab_size, projection_dim)` and bias."""
         if isinstance(self.lm_head, ElmoTiedHead):
             return self.elmo.embeddings.word_embeddings.weight[1:], self.lm_head.bias
         return self.lm_head.weight, self.lm_head.bias
@@ -193,12 +193,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         self, top: torch.Tensor, logits: torch.Tensor | None, targets: torch.Tensor
     ) -> torch.Tensor:
         """
-        One direction's mean cross entropy.
+        Compute the mean cross entropy of one direction.
 
         Args:
-            top: `(batch, words, projection_dim)`.
-            logits: `(batch, words, lm_vocab_size)`, if they are there.
-            targets: LM vocabulary id that each word predicts, `(batch, words)`; -100: none.
+            top: output of the top LSTM, `(batch, words, projection_dim)`.
+            logits: `(batch, words, lm_vocab_size)`; None: not computed.
+            targets: LM vocabulary id to predict at each word, `(batch, words)`; -100: none.
         """
         num_sampled = self.config.num_sampled_words if self.training else 0
         readable = runs_as_written([self.lm_head]) and all(map(is_own, self.lm_head.parameters()))
@@ -221,7 +221,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
 
 
 def _predictions(labels: torch.Tensor, mask: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the ids that each word predicts, `(batch, words)`, per direction; -100: none."""
+    """Yield the ids to predict at each word, `(batch, words)`, per direction; -100: none."""
     nothing = labels.new_full((len(labels), 1), -100)
     following = torch.cat([labels[:, 1:], nothing], 1)
     preceding = torch.cat([nothing, labels[:, :-1]], 1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a model's arguments: one clear error instead of a failure deep inside."""
+"""Check a model's arguments, so that errors are raised early and in plain words."""
 
 import torch
 
@@ -15,7 +15,7 @@ def check_words(
     word_input_ids: torch.Tensor | None,
     inputs_embeds: torch.Tensor | None,
 ) -> torch.Size:
-    """Return `(batch, words)`; raise ValueError unless the words are given once and fully."""
+    """Return `(batch, words)`; raise ValueError if inputs are missing, redundant or malformed."""
     if config.uses_characters:
         given, name = _only(input_ids=input_ids, inputs_embeds=inputs_embeds)
     else:
@@ -44,12 +44,12 @@ def make_mask(
     """
     Return the attention mask as bool `(batch, words)`, False at padding.
 
-    Without an attention mask, words whose ids are all 0 are padding. With the number of
-    directions, the result is `(batch, words, directions)`, False where a direction skips a word,
-    and the attention mask may have that shape, too.
+    Without an attention mask, words whose ids are all 0 are padding. If `directions` is not None,
+    the result is `(batch, words, directions)`, False where a direction skips a word, and the
+    attention mask may also have this shape.
 
     Raises:
-        ValueError: the attention mask has another shape, or other values than 0 and 1.
+        ValueError: the attention mask has another shape, or values other than 0 and 1.
     """
     if attention_mask is None:
         mask = _find_words(input_ids, word_input_ids, inputs_embeds, shape)
@@ -60,7 +60,7 @@ def make_mask(
         raise ValueError(
             f"attention_mask has shape {tuple(attention_mask.shape)}, but there are (batch, "
             f"words) = {tuple(shape)}{f' and {directions} directions' if directions else ''}; "
-            "pass the one that the tokenizer returned, or none"
+            "pass the tokenizer's attention_mask, or None"
         )
     if directions is None or mask.ndim == 3:
         return mask
@@ -69,15 +69,15 @@ def make_mask(
 
 def check_states(config: ElmoConfig, states: States, vectors: torch.Tensor) -> States:
     """
-    Return the states in the types that the LSTMs compute in.
+    Return the states in the dtypes that the LSTMs compute in.
 
     Args:
         config: the model's configuration.
-        states: output and memory of every layer, as in `ElmoModel.forward`.
-        vectors: `(batch, words, projection_dim)`, the vectors of the words to be read.
+        states: hidden and cell states of every layer, as in `ElmoModel.forward`.
+        vectors: input vectors `(batch, words, projection_dim)`.
 
     Raises:
-        ValueError: shape, type or device do not fit the model and the batch.
+        ValueError: shape, dtype or device do not match the model and the batch.
     """
     batch = vectors.shape[0]  # len() would fix the size in an exported graph
     sizes = (config.hidden_size, config.num_directions * config.cell_dim)
@@ -86,25 +86,25 @@ def check_states(config: ElmoConfig, states: States, vectors: torch.Tensor) -> S
     if found != expected:
         raise ValueError(
             f"states have shapes {found}, but this model and a batch of {batch} need {expected}; "
-            "pass the `states` of an output for the same number of sentences, or None for zeros"
+            "pass the `states` of an earlier output for as many sentences, or None for zeros"
         )
     for part in states:
         if not part.is_floating_point() or part.device != vectors.device:
             raise ValueError(
-                f"states are of type {part.dtype} on {part.device}; expected floating point on "
-                f"{vectors.device}, where the model is: pass the `states` of its own output"
+                f"states have dtype {part.dtype} on {part.device}; expected floating point on "
+                f"{vectors.device}, the model's device: pass the `states` of its own output"
             )
     hidden, cell = states
     return hidden.to(vectors.dtype), cell.to(memory_dtype(vectors))
 
 
 def memory_dtype(vectors: torch.Tensor) -> torch.dtype:
-    """Type of the LSTM memory: half precision would lose what a long sentence adds up in it."""
+    """Return the dtype of the cell state: float32 or wider, since it sums over many words."""
     return torch.promote_types(vectors.dtype, torch.float32)
 
 
 def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) -> None:
-    """Raise ValueError unless there is one LM vocabulary id, or -100, for each word."""
+    """Raise ValueError unless `labels` has one LM vocabulary id, or -100, for each word."""
     if labels.shape != shape:
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}, but there are (batch, words) = "
@@ -123,7 +123,7 @@ def _find_words(
     if inputs_embeds is not None:
         return torch.ones(shape, dtype=torch.bool, device=inputs_embeds.device)
     ids = word_input_ids if input_ids is None else input_ids
-    assert ids is not None  # check_words has seen to it
+    assert ids is not None  # check_words has raised otherwise
     return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
 
 
@@ -150,8 +150,8 @@ def _check_character_ids(config: ElmoConfig, ids: torch.Tensor) -> None:
 def _check_word_ids(config: ElmoConfig, ids: torch.Tensor, name: str) -> None:
     if ids.ndim != 2:
         raise ValueError(
-            f"{name} have shape {tuple(ids.shape)}; this model looks words up in a table and "
-            "expects (batch, words). Make them with the tokenizer saved beside the model"
+            f"{name} have shape {tuple(ids.shape)}; expected word ids (batch, words) for the "
+            "model's word table. Make them with the tokenizer saved beside the model"
         )
     _check_integers(ids, name)
     _check_range(ids, name, config.word_vocab_size, "word_vocab_size")
@@ -163,12 +163,12 @@ def _check_word_table(
     if word_input_ids is None:
         if config.word_vocab_size and not (given.is_floating_point() and given.ndim == 3):
             raise ValueError(
-                "this model has a word table beside the characters and needs word_input_ids "
-                "(batch, words) too; the tokenizer saved beside it returns them"
+                "word_input_ids are missing: this model has a word table beside its character "
+                "encoder; pass the word_input_ids (batch, words) that its tokenizer returns"
             )
         return
     if not config.word_vocab_size:
-        raise ValueError("word_input_ids were given, but this model has no word table; leave them")
+        raise ValueError("got word_input_ids, but this model has no word table; leave them out")
     _check_word_ids(config, word_input_ids, "word_input_ids")
     if word_input_ids.shape != given.shape[:2]:
         raise ValueError(
@@ -192,7 +192,7 @@ def _check_embeds(config: ElmoConfig, embeds: torch.Tensor) -> None:
 
 def _check_integers(ids: torch.Tensor, name: str) -> None:
     if ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ValueError(f"{name} are of type {ids.dtype}; expected integers, such as torch.long")
+        raise ValueError(f"{name} have dtype {ids.dtype}; expected integers, such as torch.long")
 
 
 def _check_mask_values(mask: torch.Tensor) -> None:
@@ -202,7 +202,7 @@ def _check_mask_values(mask: torch.Tensor) -> None:
         low, high = mask.aminmax()
         raise ValueError(
             f"attention_mask has values from {low:g} to {high:g}; expected 1 at words and 0 at "
-            "padding, as the tokenizer returns them, not numbers to add to attention scores"
+            "padding, as the tokenizer returns them, not an additive mask (0 and -inf)"
         )
 
 
@@ -218,7 +218,7 @@ def _check_range(ids: torch.Tensor, name: str, size: int, size_name: str) -> Non
 
 
 def _can_read(tensor: torch.Tensor) -> bool:
-    """Whether a check may look at values: it would stall a GPU, break a graph, and fail in vmap."""
+    """Whether a check may read values; that would stall a GPU, break a graph, or fail in vmap."""
     return tensor.device.type == "cpu" and is_concrete(tensor)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Masks of a batch's words, and sentence vectors pooled from them."""
+"""Word masks without boundaries, and pooling of word vectors to sentence vectors."""
 
 import torch
 
@@ -14,13 +14,13 @@ def find_words(
     word_input_ids: torch.Tensor | None,
 ) -> torch.Tensor:
     """
-    Return bool `(batch, words)`, True at words that are neither padding nor a boundary.
+    Return a bool mask `(batch, words)`, True at words that are neither padding nor a boundary.
 
     Args:
         config: the model's configuration; its `bos_token_id` and `eos_token_id` are boundaries.
         mask: bool `(batch, words)`, False at padding.
-        input_ids, word_input_ids: as in `ElmoModel.forward`. Without either, for a call with
-            `inputs_embeds`, boundaries are unknown and the mask itself is returned.
+        input_ids, word_input_ids: as in `ElmoModel.forward`. Without ids (a call with
+            `inputs_embeds`) boundaries are unknown, and `mask` is returned.
     """
     symbols = _first_symbols(config, input_ids, word_input_ids)
     if symbols is None:
@@ -39,11 +39,11 @@ def find_context(
     word_input_ids: torch.Tensor | None,
 ) -> torch.Tensor:
     """
-    Return bool `(batch, words)`, True where an answer may begin or end.
+    Return a bool mask `(batch, words)`, True where an answer may start or end.
 
-    In a pair `<S> question </S> <S> context </S>` an answer may begin or end at the words of the
-    context, in a single sentence at all its words; in both at the first row, which stands for
-    "no answer". Arguments are those of `find_words`; without ids the mask itself is returned.
+    In a pair `<S> question </S> <S> context </S>` these are the words of the context, in a single
+    sentence all words; in both cases also the first position, which means "no answer". Arguments
+    as in `find_words`; without ids, `mask` is returned.
     """
     symbols = _first_symbols(config, input_ids, word_input_ids)
     if symbols is None:
@@ -60,17 +60,17 @@ def pool_words(
     vectors: torch.Tensor, words: torch.Tensor, pooling: str, num_directions: int
 ) -> torch.Tensor:
     """
-    Pool the vectors of each sentence to one; a sentence without words gets zeros.
+    Pool the word vectors of each sentence to one vector, zeros for a sentence without words.
 
     Args:
         vectors: `(batch, words, width)`.
         words: bool `(batch, words)`, True at the words to pool.
         pooling: `"mean"`, `"max"`, `"mean+max"`, or `"ends"`: the forward half of the last word
-            and the backward half of the first, where each direction has read everything.
-        num_directions: 1 if there is no backward half.
+            and the backward half of the first word, which depend on the whole sentence.
+        num_directions: 2, or 1 if the vectors have no backward half.
 
     Returns:
-        `(batch, width)`, for `"mean+max"` `(batch, 2 * width)`.
+        `(batch, width)`; for `"mean+max"` `(batch, 2 * width)`.
     """
     batch, length, width = vectors.shape
     if not length:
@@ -89,9 +89,9 @@ def pool_words(
 def _first_symbols(
     config: ElmoConfig, input_ids: torch.Tensor | None, word_input_ids: torch.Tensor | None
 ) -> torch.Tensor | None:
-    """Ids that mark boundary words, `(batch, words)`; None if there are no ids."""
+    """Return the ids that tell boundaries from words, `(batch, words)`; None without ids."""
     if config.uses_characters:
-        # A word's first symbol is begin-of-word; of a boundary the second one is its own symbol.
+        # Symbol 0 of every word is begin-of-word; symbol 1 is <S> or </S> in boundaries only.
         return None if input_ids is None else input_ids[..., 1]
     return word_input_ids if input_ids is None else input_ids
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Token classification by pipeline: ELMo has a row of ids per word, the stock one expects one."""
+"""Token classification pipeline for ELMo, whose words have many ids (characters), not one."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import TokenClassificationPipeline
 
-# What the stock pipeline's `preprocess` hands on to its `postprocess`.
+# Keys that the stock pipeline's `preprocess` passes to `postprocess`, past the model.
 NOT_FOR_THE_MODEL = (
     "special_tokens_mask",
     "offset_mapping",
@@ -21,16 +21,16 @@ NOT_FOR_THE_MODEL = (
 
 class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
     """
-    Tags the words of texts, or groups them to entities, as the stock pipeline does.
+    Pipeline that tags the words of texts, or groups them into entities, like the stock pipeline.
 
-    `pipeline("token-classification", model=folder)` makes one for a folder with an ELMo tagger,
-    after `import elmo_hf` or with `trust_remote_code=True`. For a model of another kind
-    this class makes the stock pipeline. All options of the stock pipeline hold: aggregation
-    strategies, batches, long texts by `stride`, and `is_split_into_words`. ELMo reads whole words,
-    so no word is a part of another and every strategy but "none" groups alike.
+    `pipeline("token-classification", model=folder)` creates it for the folder of an ELMo tagger,
+    after `import elmo_hf` or with `trust_remote_code=True`. For other models this class creates
+    the stock pipeline. All options of the stock pipeline are supported: aggregation strategies,
+    batches, long texts with `stride`, and `is_split_into_words`. ELMo has no subwords, so all
+    aggregation strategies except "none" give the same entities.
 
-    With a CRF the tags are the best tagging's, and a word's `score` is the marginal probability
-    of its tag: the sum over all taggings that have this tag at this word.
+    With a CRF the tags are those of the best tagging, and a word's `score` is the marginal
+    probability of its tag: the sum over all taggings with this tag at this word.
     """
 
     def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
@@ -44,7 +44,7 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
         logits = output.logits
         if output.get("tag_scores") is not None:
             log_marginals = self.model.log_marginals(logits, **model_inputs)
-            logits = torch.stack([output.tag_scores, log_marginals], -2)  # both get a softmax
+            logits = torch.stack([output.tag_scores, log_marginals], -2)  # softmaxed later
         return {"logits": logits, **kept, **model_inputs}
 
     def gather_pre_entities(
@@ -58,7 +58,7 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
         word_ids: list[int | None] | None = None,
         word_to_chars_map: list[tuple[int, int]] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return word, scores and place of each row that is no boundary; the pipeline calls it."""
+        """Return text, scores and position of each word without boundaries, for `postprocess`."""
         words = self.tokenizer.convert_ids_to_tokens(input_ids)
         entities = []
         for index, word in enumerate(words):
@@ -85,7 +85,7 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:
-    """Of a CRF's scores `(2, labels)` the best tag's probability, and 0 for the other tags."""
+    """Keep the best tag's marginal probability of a CRF's `(2, labels)`, and 0 for other tags."""
     if scores.ndim == 1:
         return scores
     best = scores[0].argmax()

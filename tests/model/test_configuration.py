@@ -55,13 +55,13 @@ def test_pushing_a_config_uploads_the_code_that_its_auto_map_names(tmp_path):
     assert {"config.json", *modules} <= set(files)
 
 
-def test_a_misspelled_field_is_warned_of_and_a_field_of_the_user_s_own_is_not(monkeypatch):
-    said = []
-    monkeypatch.setattr(logger, "warning", said.append)
+def test_misspelled_fields_are_warned_of_and_custom_fields_are_not(monkeypatch):
+    logs = []
+    monkeypatch.setattr(logger, "warning", logs.append)
     assert ElmoConfig(projection_dims=5, dataset="mine").dataset == "mine"
-    assert len(said) == 1 and "'projection_dims'" in said[0] and "'projection_dim'?" in said[0]
+    assert len(logs) == 1 and "'projection_dims'" in logs[0] and "'projection_dim'?" in logs[0]
     ElmoConfig(id2label={0: "O"}, architectures=["ElmoModel"], hidden_size=4)
-    assert len(said) == 1
+    assert len(logs) == 1
 
 
 def test_hidden_size_follows_the_directions_and_cannot_be_set():
@@ -71,7 +71,7 @@ def test_hidden_size_follows_the_directions_and_cannot_be_set():
         ElmoConfig().hidden_size = 3
 
 
-def test_projections_stand_where_widths_differ_unless_said_otherwise():
+def test_projections_are_added_only_if_widths_differ_or_by_request():
     equal = {"cell_dim": 8, "projection_dim": 8, "filters": [[1, 8]]}
     assert not ElmoConfig(**equal).has_lstm_projection
     assert not ElmoConfig(**equal).has_embedding_projection
@@ -82,7 +82,7 @@ def test_projections_stand_where_widths_differ_unless_said_otherwise():
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"filters": []}, "no vector at all"),
+        ({"filters": []}, "the model has no input"),
         ({"filters": [[1, 2, 3]]}, "expected \\[width, count\\]"),
         ({"filters": [[7, 8]], "max_characters_per_token": 5}, "at least 7"),
         ({"cell_clip": 0}, "expected a positive bound, or None"),
@@ -92,7 +92,7 @@ def test_projections_stand_where_widths_differ_unless_said_otherwise():
         ({"num_highway_layers": -1}, "expected 0 or more"),
         ({"activation": "gelu"}, "relu"),
         ({"lstm_projection": False}, "cell_dim equal to projection_dim"),
-        ({"embedding_projection": False}, "projection_dim=512, but theirs is 2048"),
+        ({"embedding_projection": False}, "projection_dim=512, but they are 2048 wide"),
         ({"word_vocab_size": 5}, "word_embedding_dim is 0"),
     ],
 )

@@ -221,7 +221,7 @@ def test_a_word_table_beside_characters_needs_both_inputs():
     model = make(word_vocab_size=7, word_embedding_dim=3)
     ids, word_ids = words(4), torch.tensor([[1, 2, 6, 0]])
     assert layers(model, ids, word_input_ids=word_ids).shape == (3, 1, 4, 24)
-    with pytest.raises(ValueError, match="needs word_input_ids"):
+    with pytest.raises(ValueError, match="word_input_ids are missing"):
         model(ids)
 
 
@@ -284,7 +284,7 @@ def test_a_word_table_that_is_the_softmax_s_weight_is_not_resized():
         ),
         (
             {"input_ids": IDS, "states": (torch.zeros(2, 2, 24), torch.zeros(2, 2, 48).long())},
-            "states are of type torch.int64 on cpu; expected floating point",
+            "states have dtype torch.int64 on cpu; expected floating point",
         ),
         (
             {"input_ids": IDS, "states": make()._zero_states(torch.zeros(2, 1, 12, device="meta"))},

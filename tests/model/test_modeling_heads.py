@@ -254,7 +254,7 @@ def test_positions_outside_of_the_context_are_ignored():
     start = -alone.start_logits[0].log_softmax(-1)[5]
     end = -alone.end_logits[0].log_softmax(-1)[6]
     torch.testing.assert_close(alone.loss, (start + end) / 2)
-    with pytest.raises(ValueError, match="expected both"):
+    with pytest.raises(ValueError, match="pass both"):
         model(**one, start_positions=torch.tensor([5]))
 
 

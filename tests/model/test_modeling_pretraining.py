@@ -332,7 +332,7 @@ def test_a_tied_table_learns_from_both_its_uses_and_padding_never(sampled):
         ({"tie_word_embeddings": True}, "encodes words as characters"),
         ({**TIED, "word_vocab_size": 9}, "word_vocab_size=10, one more than lm_vocab_size"),
         ({**TIED, "word_embedding_dim": 5}, "word_embedding_dim=12, the projection_dim"),
-        ({"num_sampled_words": 9}, "expected fewer than the lm_vocab_size=9"),
+        ({"num_sampled_words": 9}, "expected fewer than lm_vocab_size=9"),
         ({"num_sampled_words": -1}, "expected 0 or more"),
     ],
 )
