@@ -1,4 +1,4 @@
-"""See ELMo at work: original-format weights become a Hub folder, and "bank" gets its contexts.
+"""Convert weights from the original format and compare the vectors of "bank" in ten sentences.
 
 Run it with `make demo`; it needs no network.
 """
@@ -51,7 +51,7 @@ def vectors_of(word: str, sentences: list[str], model, tokenizer) -> torch.Tenso
 
 
 def print_similarities(vectors: torch.Tensor, senses: list[str]) -> None:
-    """Print how alike the vectors of one sense are, and those of two, in each layer."""
+    """Print the mean cosine of vectors of the same sense and of different senses, per layer."""
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     cosines = unit @ unit.transpose(1, 2)
     same = torch.tensor([[a == b for b in senses] for a in senses])
@@ -62,8 +62,8 @@ def print_similarities(vectors: torch.Tensor, senses: list[str]) -> None:
         right = sum(senses[i] == senses[j] for i, j in enumerate(nearest))
         name = "characters alone" if number == 0 else f"biLSTM {number}"
         means = f"{layer[same & other].mean():10.3f}  {layer[~same].mean():10.3f}"
-        found = "all are equal" if number == 0 else f"{right} of {len(senses)}"
-        print(f"layer {number} ({name}):".ljust(30), means, f"  {found}")
+        score = "all are equal" if number == 0 else f"{right} of {len(senses)}"
+        print(f"layer {number} ({name}):".ljust(30), means, f"  {score}")
 
 
 def main() -> None:
@@ -85,8 +85,8 @@ def main() -> None:
     print_similarities(vectors, [sense for sense, group in SENTENCES.items() for _ in group])
     print(
         "\nThe weights are those of checkpoints/elmo-mini-en, trained with examples/pretrain.py."
-        "\nFor published ones: python -m conversion.fetch --list, or python -m conversion.convert"
-        "\nSOURCE OUTPUT; then AutoModel.from_pretrained(OUTPUT). The README goes on from here."
+        "\nFor published weights see python -m conversion.fetch --list; for your own files use"
+        "\npython -m conversion.convert SOURCE OUTPUT. Then AutoModel.from_pretrained(OUTPUT)."
     )
 
 

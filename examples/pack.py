@@ -1,9 +1,9 @@
-"""Store a pre-trained checkpoint at half its size, as a folder to be shared.
+"""Store a pre-trained checkpoint at half its size, in a folder that can be shared.
 
     python examples/pack.py RUN/checkpoint-1000 OUTPUT [--text held-out.txt]
 
-The weights are stored in bfloat16. `from_pretrained` converts them to float32, as config.json says,
-unless another dtype is requested. With --text the perplexity before and after is printed.
+The weights are stored in bfloat16. `from_pretrained` converts them to float32, the dtype in
+config.json, unless another one is requested. --text prints the perplexity before and after.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from elmo_hf.scoring import perplexity, score_sentences
 
 
 def pack(source, output):
-    """Write the folder whole or not at all."""
+    """Write the folder completely or not at all."""
     if output.exists():
         raise ValueError(f"{output} exists already; name a new folder, or remove it first")
     check_model(str(source), "SOURCE")
@@ -44,8 +44,8 @@ def measure(folder, text):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path, help="checkpoint of examples/pretrain.py")
-    parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--text", type=Path, help="held-out text, a sentence a line")
+    parser.add_argument("output", type=Path, help="folder to write; it must be new")
+    parser.add_argument("--text", type=Path, help="held-out text, one sentence per line")
     given = parser.parse_args(argv)
     with one_line_errors():
         pack(given.source, given.output)

@@ -1,4 +1,4 @@
-r"""Pre-train ELMo's biLM on text files or a Hub dataset, or go on with a checkpoint.
+r"""Pre-train ELMo's biLM on text files or a Hub dataset, from scratch or from a checkpoint.
 
     python examples/pretrain.py --output_dir runs/small \
         --train_files 'text/train-*.txt.xz' --valid_files text/valid.txt.xz \
@@ -7,9 +7,9 @@ r"""Pre-train ELMo's biLM on text files or a Hub dataset, or go on with a checkp
         --per_device_train_batch_size 64 --learning_rate 1e-3 --warmup_steps 500 --max_steps 20000 \
         --eval_strategy steps --eval_steps 1000 --save_steps 500 --save_total_limit 2
 
-Text has one sentence a line and an empty line after each document; files may be compressed (.gz,
-.xz, .bz2, .zst). When a run was interrupted, the same command resumes it from its last complete
-checkpoint. `torchrun --nproc_per_node N` and `accelerate launch` run it on several processes. The
+Text has one sentence per line and an empty line after each document; files may be compressed (.gz,
+.xz, .bz2, .zst). If a run is interrupted, the same command resumes it from its last complete
+checkpoint. `torchrun --nproc_per_node N` and `accelerate launch` run it in several processes. The
 result is a Hub folder.
 """
 
@@ -42,59 +42,62 @@ DEFAULTS = {"learning_rate": 1e-3, "per_device_train_batch_size": 32, "report_to
 @dataclass
 class PreTrainingArguments(ScriptArguments):
     train_files: list[str] = field(
-        default_factory=list, metadata={"help": "files of text, or patterns such as 'text/*.txt'"}
+        default_factory=list, metadata={"help": "text files, or patterns such as 'text/*.txt'"}
     )
     valid_files: list[str] = field(
-        default_factory=list, metadata={"help": "held-out text, to evaluate on"}
+        default_factory=list, metadata={"help": "held-out text for evaluation"}
     )
     dataset: str | None = field(default=None, metadata={"help": "Hub dataset, instead of files"})
-    dataset_config: str | None = field(default=None, metadata={"help": "its configuration"})
-    dataset_column: str = field(default="text", metadata={"help": "its column of text"})
-    dataset_split: str = field(default="train", metadata={"help": "its split to train on"})
-    dataset_valid_split: str | None = field(default=None, metadata={"help": "to evaluate on"})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "configuration of --dataset"}
+    )
+    dataset_column: str = field(default="text", metadata={"help": "column with the text"})
+    dataset_split: str = field(default="train", metadata={"help": "split for training"})
+    dataset_valid_split: str | None = field(default=None, metadata={"help": "split for evaluation"})
     dataset_limit: int | None = field(
-        default=None, metadata={"help": "number of its entries to read; default: all"}
+        default=None, metadata={"help": "number of entries to read; default: all"}
     )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "where the split text is kept; default: datasets' cache"}
+        default=None, metadata={"help": "folder for the split text; default: the cache of datasets"}
     )
     vocabulary_size: int | None = field(
-        default=50_000, metadata={"help": "words of the softmax, <S>, </S> and <UNK> included"}
+        default=50_000, metadata={"help": "words in the softmax, <S>, </S> and <UNK> included"}
     )
     vocabulary_file: str | None = field(
-        default=None, metadata={"help": "a word a line, instead of the text's most frequent ones"}
+        default=None, metadata={"help": "one word per line, instead of the most frequent words"}
     )
     min_count: int = field(
-        default=1, metadata={"help": "least occurrences of a word of the vocabulary"}
+        default=1, metadata={"help": "words that occur less often are not in the vocabulary"}
     )
     word_splitter: str = field(
-        default="treebank", metadata={"help": "how lines become words: treebank or whitespace"}
+        default="treebank",
+        metadata={"help": "treebank, billion-words or whitespace; --init_from keeps its own"},
     )
     config: str = field(
-        default="{}", metadata={"help": "fields of ElmoConfig: JSON, or the name of a JSON file"}
+        default="{}", metadata={"help": "fields of ElmoConfig, as JSON or as a JSON file"}
     )
     init_from: str | None = field(
-        default=None, metadata={"help": "checkpoint whose weights are trained further"}
+        default=None, metadata={"help": "checkpoint with the starting weights"}
     )
     new_vocabulary: bool = field(
         default=False,
-        metadata={"help": "with --init_from: vocabulary of this text; known words keep their rows"},
+        metadata={"help": "with --init_from: a softmax for the words of this text"},
     )
     feed: Literal["windows", "streams"] = field(
         default="windows",
-        metadata={"help": "windows of sentences, or streams that carry states, as in bilm-tf"},
+        metadata={"help": "windows: whole sentences; streams: LSTM states carried, as in bilm-tf"},
     )
     window: int | None = field(
-        default=None, metadata={"help": "words in a window; default: 128, of streams 20"}
+        default=None, metadata={"help": "words in a window; default: 128, with streams 20"}
     )
 
 
 def read_texts(args, tokenizer):
-    """Return the training text and, if there is any, the held-out text."""
+    """Return the training text and, if given, the held-out text."""
     from elmo_hf.pretraining.corpora import WordStream, read_corpus, read_hub_corpus
 
     if bool(args.dataset) == bool(args.train_files):
-        raise ValueError("use either --train_files or --dataset")
+        raise ValueError("expected either --train_files or --dataset, not both or neither")
     if args.dataset:
         splits = [args.dataset_split, args.dataset_valid_split]
         options = (args.dataset_column, args.dataset_limit, args.cache_dir)
@@ -111,11 +114,11 @@ def read_texts(args, tokenizer):
 
 def read_config(text):
     """
-    Return the fields of --config, which are JSON or in a JSON file.
+    Return the fields of --config, which is JSON or the name of a JSON file.
 
     Raises:
-        ValueError: it is no JSON object, or ElmoConfig has no such field.
-        OSError: there is no such file.
+        ValueError: the text is not a JSON object, or ElmoConfig lacks a field.
+        OSError: the file cannot be read.
     """
     is_json = text.lstrip().startswith("{")
     try:
@@ -158,7 +161,7 @@ def make_model(args, fields, tokenizer, train_text):
 
 
 def describe_run(args, training, train_text):
-    """Return what else must stay the same for a run to be resumed."""
+    """Return the settings, besides the model's, that a resumed run must not change."""
     return {
         "text": f"{len(train_text)} words in {train_text.sentence_lengths.size} lines",
         "feed": [args.feed, args.window],
@@ -173,7 +176,7 @@ def describe_run(args, training, train_text):
 
 
 def print_sizes(model, tokenizer, train_text, windows):
-    """Show what is about to be trained, so that a wrong setting is seen at once."""
+    """Print the sizes before training, so that a wrong setting is noticed early."""
     config = model.config
     print(
         f"model: cell {config.cell_dim}, projection {config.projection_dim}, "
@@ -225,7 +228,7 @@ def make_job(args, training):
 
 
 def describe_data(args):
-    """Lines about the text, for the model card."""
+    """Return lines about the text for the model card."""
     if args.dataset:
         return [f"train: `{args.dataset}`, {args.dataset_split}"]
     files = {"train": args.train_files, "held out": args.valid_files}
@@ -250,7 +253,7 @@ def main(argv: Sequence[str] | None = None):
     run(job, arguments)
     job.trainer.save_state()
     if torch.distributed.is_initialized():
-        # What DDP holds of the process group must go first, or gloo may hang at the end.
+        # DDP refers to the process group; unless it is deleted first, gloo may hang at the end.
         del job
         gc.collect()
         torch.distributed.destroy_process_group()

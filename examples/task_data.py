@@ -1,8 +1,8 @@
-"""Labelled data for the training examples: local files, or data sets of the Hub by name.
+"""Read labelled data from local files or Hub datasets, and write predictions.
 
-A source is a local file (CoNLL columns, CoNLL-U, CSV, TSV or JSON lines, told by its ending), or
-a data set of the Hub as NAME:SPLIT or NAME,CONFIG:SPLIT, such as "nyu-mll/glue,sst2:train[:1000]".
-Whatever is wrong with the data is one `DataError` that names the file and the line.
+A source is a local file (CoNLL columns, CoNLL-U, CSV, TSV or JSON lines, recognized by its suffix)
+or a Hub dataset as NAME:SPLIT or NAME,CONFIG:SPLIT, such as "nyu-mll/glue,sst2:train[:1000]".
+Every error in the data is a `DataError` that names the file and the line.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "dep
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message begins with the file and, if there is one, the line."""
+    """Error in the data; the message begins with the file and, if known, the line."""
 
 
 def read_examples(source: str, columns: Sequence[str]) -> list[Example]:
     """
-    Read the named columns of a CSV, TSV or JSON lines file, or of a data set of the Hub.
+    Read the rows of a CSV, TSV or JSON lines file, or of a Hub dataset.
 
     Args:
-        source: as in the head of this file.
-        columns: names that every row must have.
+        source: as described at the top of this module.
+        columns: columns that every row must have.
 
     Returns:
-        Rows of all columns, and under "where" the row's file and line for messages.
+        The rows; "where" has the file and line of each row for messages.
     """
     path = Path(source)
     if not path.is_file():
@@ -50,18 +50,18 @@ def read_tagged(
     source: str, words_column: str, tags_column: str, with_tags: bool = True
 ) -> list[Example]:
     """
-    Read sentences of words with a tag each.
+    Read sentences with one tag per word.
 
     Args:
-        source: as in the head of this file. A file that ends neither in .conllu nor in .jsonl
-            or .json is read as CoNLL columns: one word a line, its tag last, blank lines
-            between sentences, comments such as "# sent_id = 1" before a sentence.
-        words_column, tags_column: names of the lists of words and tags; in CoNLL-U the tags'
-            column is the name of its field, such as upos.
-        with_tags: False for data without tags; what stands in the place of tags is not read.
+        source: as described at the top of this module. Files other than .conllu, .jsonl and .json
+            are read as CoNLL columns: one word per line, its tag last, blank lines between
+            sentences, comments such as "# sent_id = 1" before a sentence.
+        words_column, tags_column: columns with the lists of words and tags; for CoNLL-U,
+            `tags_column` is the name of a field, such as upos.
+        with_tags: False for data without tags.
 
     Returns:
-        Sentences with "words", "tags", and for each word under "where" its file and line.
+        Sentences with "words", "tags", and in "where" the file and line of each word.
     """
     if _has_columns(Path(source)):
         return _not_empty(source, _read_columns(Path(source), tags_column, with_tags))
@@ -80,7 +80,7 @@ def read_tagged(
 
 
 def predictions_path(source: str, folder: str, target: str | None) -> Path:
-    """Where predictions for `source` go: to `target`, or under a like name to `folder`."""
+    """Return `target`, or else a path in `folder` that is named after `source`."""
     if target:
         return Path(target)
     path = Path(source)
@@ -92,13 +92,13 @@ def write_tagged(
     source: str, target: Path, words_column: str, tags_column: str, tags: list[list[str]]
 ) -> None:
     """
-    Write sentences again with a predicted tag for each word.
+    Copy sentences to a new file, with a predicted tag for each word.
 
     Args:
         source, words_column, tags_column: as for `read_tagged`.
-        target: the new file. CoNLL columns get one column more, CoNLL-U gets the tags in
-            `tags_column`, rows get a list "predicted".
-        tags: of each sentence.
+        target: the new file. CoNLL columns get another column, CoNLL-U gets the tags in
+            `tags_column`, JSON lines and Hub rows get a list "predicted".
+        tags: the predicted tags of each sentence.
     """
     path = Path(source)
     if not _has_columns(path):
@@ -119,7 +119,7 @@ def write_tagged(
 
 
 def write_rows(target: Path, rows: list[Example], predictions: list[Example]) -> None:
-    """Write rows again with what was predicted, as CSV, TSV or JSON lines, by the target's name."""
+    """Write rows with their predictions, as CSV, TSV or JSON lines by the target's suffix."""
     merged = [row | new for row, new in zip(rows, predictions, strict=True)]
     for row in merged:
         row.pop("where")
@@ -135,7 +135,7 @@ def write_rows(target: Path, rows: list[Example], predictions: list[Example]) ->
 
 @contextlib.contextmanager
 def _written_whole(target: Path) -> Iterator[TextIO]:
-    """A file that gets its name when all is written."""
+    """Open a file that gets its name only when it is complete."""
     part = target.with_name(f"{target.name}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
@@ -154,11 +154,11 @@ def read_answers(source: str) -> list[Example]:
     Read questions with their contexts and answers, in SQuAD's columns.
 
     Args:
-        source: as in the head of this file; in a table the answers are JSON.
+        source: as described at the top of this module; in CSV and TSV the answers are JSON.
 
     Returns:
-        Rows with "question", "context", "where", and under "answers" pairs of a text and the
-        place of its first character in the context; none where there is no answer.
+        Rows with "question", "context", "where" and "answers": pairs of a text and the index of
+        its first character in the context; an empty list if there is no answer.
     """
     rows = read_examples(source, ["question", "context", "answers"])
     for row in rows:
@@ -173,17 +173,19 @@ def read_answers(source: str) -> list[Example]:
             ) from None
         for text, start in row["answers"]:
             if not text.strip() or row["context"][start : start + len(text)] != text:
-                raise DataError(f"{row['where']}: {text!r} is not at place {start} of the context")
+                raise DataError(
+                    f"{row['where']}: {text!r} is not at character {start} of the context"
+                )
     return rows
 
 
 def label_names(labels: Iterable[str]) -> list[str]:
-    """Return the labels that occur, "O" first."""
+    """Return the distinct labels, "O" first, the others sorted."""
     return sorted(set(labels), key=lambda label: (label != "O", label))
 
 
 def label_id(label: str, names: Sequence[str], where: str) -> int:
-    """Return a label's place among the names of the training data's labels."""
+    """Return a label's index in `names`, the labels of the training data."""
     if label not in names:
         known = ", ".join(names[:20])
         raise DataError(f"{where}: label {label!r} is not one of the training data's ({known})")
@@ -191,7 +193,7 @@ def label_id(label: str, names: Sequence[str], where: str) -> int:
 
 
 def read_number(value: Any, where: str) -> float:
-    """Return a label that is a number."""
+    """Return a label as a number, or raise DataError."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -200,12 +202,12 @@ def read_number(value: Any, where: str) -> float:
 
 def recode_spans(tags: Sequence[str], scheme: str, where: Sequence[str]) -> list[str]:
     """
-    Write tags of spans in another scheme.
+    Convert the span tags of a sentence to another scheme.
 
     Args:
-        tags: of one sentence, in IOB1, IOB2 (BIO), IOE or BIOES.
+        tags: the tags of one sentence, in IOB1, IOB2 (BIO), IOE or BIOES.
         scheme: "BIO" or "BIOES".
-        where: file and line of each, for messages.
+        where: the file and line of each word, for messages.
     """
     recoded = ["O"] * len(tags)
     for kind, start, end in _spans(tags, where):
@@ -219,7 +221,7 @@ def recode_spans(tags: Sequence[str], scheme: str, where: Sequence[str]) -> list
 
 
 def _spans(tags: Sequence[str], where: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Kind, first and behind last word of each span, as the CoNLL evaluation reads them."""
+    """Yield type, start and end (exclusive) of each span, as the CoNLL evaluation reads them."""
     start, before = 0, "O"
     for t, tag in enumerate([*tags, "O"]):
         if t < len(tags) and tag != "O" and not (tag[:1] in set("BIES") and tag[1:2] == "-"):
@@ -246,7 +248,7 @@ def _read_columns(path: Path, tags_column: str, with_tags: bool) -> Iterator[Exa
 
 
 def _places(path: Path, tags_column: str) -> tuple[int, int]:
-    """The columns of the word and of the tag."""
+    """Return the column indices of the word and of the tag."""
     if path.suffix != ".conllu":
         return 0, -1
     if tags_column not in CONLLU:
@@ -255,7 +257,7 @@ def _places(path: Path, tags_column: str) -> tuple[int, int]:
 
 
 def _column_lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str] | None]]:
-    """Each line's number, text, and columns if it holds a word: at least so many."""
+    """Yield each line's number, text, and columns; None for lines without a word."""
     conllu, before_sentence = path.suffix == ".conllu", True
     lines = [line.rstrip("\n") for line in _lines(path)]
     data = (line for line in lines if not _ends_sentence(line) and not line.startswith("#"))
@@ -273,7 +275,7 @@ def _column_lines(path: Path, least: int) -> Iterator[tuple[int, str, list[str] 
             raise DataError(f"{path}:{number}: expected {width} columns, found {_shorten(line)}")
         else:
             before_sentence = False
-            # CoNLL-U has contractions such as 1-2, and empty nodes such as 1.1.
+            # CoNLL-U also has lines of contractions (1-2) and empty nodes (1.1).
             yield number, line, fields if not conllu or fields[0].isdigit() else None
 
 
@@ -282,7 +284,7 @@ def _ends_sentence(line: str) -> bool:
 
 
 def _is_comment(line: str, conllu: bool, has_all_columns: bool) -> bool:
-    """Whether a line before a sentence is one such as "# sent_id = 7", and not the word "#"."""
+    """True for a comment such as "# sent_id = 7"; a line can also begin with the word "#"."""
     if conllu or not line.startswith("# ") or not has_all_columns:
         return line.startswith("#" if conllu else "# ")
     return re.match(r"#\s+([A-Za-z]\S*\s+=(\s|$)|new(doc|par)\b)", line) is not None
@@ -298,7 +300,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Example]:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row or None in row.values():  # more fields than names, or fewer
-                raise DataError(f"{where}: expected {len(header)} fields as in the first line")
+                raise DataError(f"{where}: expected {len(header)} fields, as in the first line")
             yield {**row, "where": where}
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from None
@@ -312,7 +314,7 @@ def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[Example]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: expected one JSON object a line; {error}") from None
+            raise DataError(f"{where}: expected one JSON object per line; {error}") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected a JSON object, found {_shorten(row)}")
         missing = [column for column in columns if row.get(column) is None]
@@ -325,7 +327,7 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
     parts = re.fullmatch(r"([^,]+)(?:,(.+))?:([^:\[\]]+(?:\[.*\])?)", source)
     if parts is None:
         raise DataError(
-            f"{source}: there is no such file; a data set of the Hub is written NAME:SPLIT or "
+            f"{source}: there is no such file; to read a Hub dataset, write NAME:SPLIT or "
             "NAME,CONFIG:SPLIT"
         )
     load_dataset = require("datasets", "train").load_dataset
@@ -341,7 +343,7 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Names of the classes that a column of ids, or of lists of ids, stands for."""
+    """Return the class names of a column of ids or of lists of ids; None for other columns."""
     return getattr(getattr(feature, "feature", feature), "names", None)
 
 
@@ -355,9 +357,9 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{path}: expected UTF-8, which it is not at byte {error.start}"
-        raise DataError(message) from None
-    # Not splitlines: texts may hold line separators that are none of the file's.
+        advice = "convert the file, for instance with iconv -f LATIN1 -t UTF-8"
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}; {advice}") from None
+    # Not splitlines: texts may contain other line separators, such as U+2028.
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 

@@ -1,11 +1,12 @@
-r"""Train ELMo to classify texts or pairs of texts, or to score them. Or label a file.
+r"""Train ELMo to classify texts or pairs of texts, or to predict a number; or label a file.
 
     python examples/train_classifier.py --model FOLDER --train train.csv --dev dev.csv \
         --output_dir classifier
     python examples/train_classifier.py --model classifier --predict texts.csv
 
-As in the paper the biLM is frozen. Data are CSV, TSV, JSON lines or Hub datasets, such as `--train
-nyu-mll/glue,sst2:train --text_column sentence` (see examples/task_data.py).
+The biLM is frozen, as in the paper, unless --train_bilm is given. Data are CSV, TSV, JSON lines or
+Hub datasets, such as `--train nyu-mll/glue,sst2:train --text_column sentence`. Predictions are
+added as columns.
 """
 
 from collections.abc import Sequence
@@ -52,12 +53,12 @@ DEFAULTS = {
 class Arguments(TaskArguments):
     text_column: str = field(default="text", metadata={"help": "column of the text"})
     pair_column: str | None = field(
-        default=None, metadata={"help": "column of the second text, if there is one"}
+        default=None, metadata={"help": "column of the second text, for pairs"}
     )
     label_column: str = field(default="label", metadata={"help": "column of the label"})
-    regression: bool = field(default=False, metadata={"help": "labels are numbers"})
+    regression: bool = field(default=False, metadata={"help": "the labels are numbers"})
     pooling: Literal["mean", "max", "mean+max", "ends"] = field(
-        default="mean+max", metadata={"help": "how the vectors of words become one"}
+        default="mean+max", metadata={"help": "how to combine the words' vectors"}
     )
     lstm_dim: int = field(
         default=0, metadata={"help": "size of each direction of the task's biLSTM; 0: no biLSTM"}
@@ -137,7 +138,7 @@ def predict(trainer, arguments, names):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # texts become ids batch by batch
+    training.remove_unused_columns = False  # the collator reads the columns of text
     check_options(arguments)
     set_seed(training.seed)
     if not arguments.train:

@@ -1,12 +1,13 @@
-r"""Train ELMo to tag words: names, chunks, parts of speech. Or tag a file.
+r"""Train ELMo to tag words (names, chunks, parts of speech), or tag a file.
 
     python examples/train_ner.py --model FOLDER --train train.conll --dev dev.conll \
         --output_dir tagger
     python examples/train_ner.py --model tagger --predict raw.conll
 
-As in the paper the biLM is frozen, below a biLSTM and a CRF. Files are CoNLL columns, CoNLL-U or
-JSON lines (see examples/task_data.py); parts of speech in CoNLL-U take `--scheme none
---tags_column upos`. A predicted tag becomes the last column; spans are written as BIO.
+The model is a frozen biLM, a biLSTM and a CRF, as in the paper; --train_bilm trains the biLM too.
+Files are CoNLL columns, CoNLL-U or JSON lines. For parts of speech in CoNLL-U add `--scheme none
+--tags_column upos`. The predicted tag is added as the last column (in CoNLL-U it replaces the tag);
+spans are written as BIO.
 """
 
 from collections.abc import Sequence
@@ -53,13 +54,13 @@ class Arguments(TaskArguments):
         default="tokens", metadata={"help": "column of words in JSON lines and Hub datasets"}
     )
     tags_column: str = field(
-        default="ner_tags", metadata={"help": "column of tags there, and in CoNLL-U"}
+        default="ner_tags", metadata={"help": "column of tags in these and in CoNLL-U"}
     )
     scheme: Literal["BIOES", "BIO", "none"] = field(
         default="BIOES",
-        metadata={"help": "tags that spans are learnt with; none: the tags as they are"},
+        metadata={"help": "scheme to which tags are converted for training; none: keep them"},
     )
-    crf: bool = field(default=True, metadata={"help": "tag whole sentences with a CRF"})
+    crf: bool = field(default=True, metadata={"help": "use a CRF, which decodes whole sentences"})
 
 
 def read(source, arguments):
@@ -131,7 +132,7 @@ def make_model(arguments, names):
 
 
 def scheme_of(names):
-    """The scheme of a trained tagger's tags."""
+    """Return the scheme of a trained tagger's tags."""
     if any(name != "O" and name[:2] not in ("B-", "I-", "E-", "S-") for name in names):
         return "none"
     return "BIOES" if any(name[:2] in ("E-", "S-") for name in names) else "BIO"
@@ -155,7 +156,7 @@ def predict(trainer, arguments, names):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # words become ids batch by batch
+    training.remove_unused_columns = False  # the collator reads the words
     check_options(arguments)
     set_seed(training.seed)
     if not arguments.train:

@@ -1,11 +1,12 @@
-r"""Train ELMo to mark the words of a text that answer a question. Or answer a file of questions.
+r"""Train ELMo to find the answer to a question in a text, or answer a file of questions.
 
     python examples/train_qa.py --model FOLDER --train rajpurkar/squad:train \
         --dev rajpurkar/squad:validation --output_dir reader
     python examples/train_qa.py --model reader --predict questions.jsonl
 
-Rows have SQuAD's columns: question, context, and answers, which holds "text" and "answer_start"
-lists (in a CSV file as JSON), empty where there is no answer. Contexts are never truncated.
+Data have the columns of SQuAD: question, context and answers. answers has the lists "text" and
+"answer_start" (as JSON in a CSV file), which are empty if there is no answer. Contexts are never
+truncated.
 """
 
 import collections
@@ -44,7 +45,7 @@ DEFAULTS = {
 
 @dataclass
 class Arguments(TaskArguments):
-    max_answer_words: int = field(default=30, metadata={"help": "longest answer"})
+    max_answer_words: int = field(default=30, metadata={"help": "most words in an answer"})
 
 
 def make_collator(tokenizer):
@@ -53,7 +54,7 @@ def make_collator(tokenizer):
         inputs = tokenizer(*texts, padding=True, return_tensors="pt")
         if "answers" not in rows[0]:
             return dict(inputs)
-        positions = [(0, 0)] * len(rows)  # row 0, <S>, stands for no answer
+        positions = [(0, 0)] * len(rows)  # position 0, <S>, means no answer
         for number, row in enumerate(rows):
             if row["answers"]:
                 text, start = row["answers"][0]
@@ -67,7 +68,7 @@ def make_collator(tokenizer):
 
 
 def best_span(start, end, longest):
-    """First and last row of the best answer behind row 0, and how much better it is than none."""
+    """Return first and last position of the best answer, and its score minus that of no answer."""
     scores = start[1:, None] + end[None, 1:]
     scores = np.where(np.triu(np.tri(*scores.shape, longest - 1)), scores, -np.inf)
     first, last = np.unravel_index(scores.argmax(), scores.shape)
@@ -75,7 +76,7 @@ def best_span(start, end, longest):
 
 
 def find_answer(tokenizer, row, start, end, longest):
-    """The best answer in the context, and by how much it is better than none."""
+    """Return the best answer in the context, and its score minus that of no answer."""
     inputs = tokenizer(row["question"], row["context"], return_offsets_mapping=True)
     words = len(inputs["attention_mask"])
     start, end = start[:words].astype(np.float64), end[:words].astype(np.float64)
@@ -102,7 +103,7 @@ def make_metrics(tokenizer, rows, longest):
 
 
 def normalize(text):
-    """Words without case, punctuation and articles, as SQuAD's evaluation compares them."""
+    """Return the words without case, punctuation and articles, as SQuAD's evaluation does."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
@@ -113,7 +114,7 @@ def token_f1(found, gold):
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose metrics compare answers as texts, with the rows that are evaluated."""
+    """Class that computes SQuAD's metrics, which compare the answers as texts."""
 
     longest = 30  # words in an answer
 
@@ -149,7 +150,7 @@ def predict(trainer, arguments):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # texts become ids batch by batch
+    training.remove_unused_columns = False  # the collator reads the columns of text
     check_options(arguments)
     set_seed(training.seed)
     if not arguments.train:

@@ -1,11 +1,11 @@
-r"""Train ELMo to give sentences of like meaning similar vectors, with sentence-transformers.
+r"""Train sentence vectors that are similar if the meanings are, with sentence-transformers.
 
     python examples/train_sentence_embeddings.py --model FOLDER --train pairs.csv --dev sts.csv \
         --output_dir embedder
 
-Training data have the columns anchor and positive: two texts that belong together. The positives of
-the other pairs in a batch serve as negatives. Development data, if any, have the columns
-sentence1, sentence2 and score; the metric is Spearman's correlation with the scores.
+Training data have the columns anchor and positive: two texts of similar meaning. The positives of
+the other pairs in a batch serve as negatives. Development data have the columns sentence1,
+sentence2 and score; the metric is Spearman's correlation with the scores. All weights are trained.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ DEFAULTS = {
 class Arguments(ScriptArguments):
     model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"}, kw_only=True)
     train: str = field(
-        metadata={"help": "pairs: a file, or a Hub dataset as NAME:SPLIT"}, kw_only=True
+        metadata={"help": "text pairs: a file, or a Hub dataset as NAME:SPLIT"}, kw_only=True
     )
     dev: str | None = field(default=None, metadata={"help": "sentence pairs with scores"})
     anchor_column: str = field(default="anchor", metadata={"help": "column of the first text"})
-    positive_column: str = field(default="positive", metadata={"help": "column of the second"})
+    positive_column: str = field(default="positive", metadata={"help": "column of the second text"})
 
 
 def read_pairs(source, arguments):

@@ -1,4 +1,4 @@
-"""What the training scripts share: command line, one-line errors, training, saving, model card."""
+"""Code shared by the training scripts: command line, errors, training, saving, model card."""
 
 import argparse
 import contextlib
@@ -31,43 +31,46 @@ COMMON |= {"per_device_train_batch_size", "resume_from_checkpoint"}
 
 @dataclass
 class ScriptArguments:
-    """Options of every script; `command` is the command line, for the model card."""
+    """Class with the options of every script; `command` is the command line for the card."""
 
     command: str = field(default="", init=False)
 
 
 @dataclass
 class TaskArguments(ScriptArguments):
-    """Options of the scripts that train a head."""
+    """Class with the options of the scripts that train a head."""
 
     model: str = field(metadata={"help": "folder or Hub name of an ELMo checkpoint"}, kw_only=True)
     train: str | None = field(
         default=None, metadata={"help": "training data: a file, or a Hub dataset as NAME:SPLIT"}
     )
     dev: str | None = field(
-        default=None, metadata={"help": "data to evaluate on; required with --train"}
+        default=None, metadata={"help": "data to evaluate after each epoch; required with --train"}
     )
-    test: str | None = field(default=None, metadata={"help": "data to evaluate on at the end"})
+    test: str | None = field(default=None, metadata={"help": "data to evaluate at the end"})
     predict: str | None = field(
-        default=None, metadata={"help": "file to label, after training or with a trained --model"}
+        default=None,
+        metadata={"help": "data to label; without --train, --model is a trained model"},
     )
     predictions: str | None = field(
         default=None,
-        metadata={"help": "where the labelled file goes; default: NAME.predicted in --output_dir"},
+        metadata={"help": "file to write the labelled data to; default: one in --output_dir"},
     )
     lstm_dim: int = field(
         default=200, metadata={"help": "size of each direction of the task's biLSTM; 0: no biLSTM"}
     )
-    train_bilm: bool = field(default=False, metadata={"help": "train the biLM, too"})
+    train_bilm: bool = field(
+        default=False, metadata={"help": "train the biLM too, not only the head"}
+    )
     layers: list[int] | None = field(
         default=None,
-        metadata={"help": "layers to mix; 0 knows characters only, not context; default: all"},
+        metadata={"help": "layers to mix; layer 0 has no context; default: all"},
     )
 
 
 class ScriptParser(HfArgumentParser):
     """
-    Parser of a script's own options and those of TrainingArguments.
+    Class that parses a script's own options and those of TrainingArguments.
 
     `--help` shows the script's own options and the most common ones of Trainer, `--help-all` all.
     """
@@ -81,9 +84,9 @@ class ScriptParser(HfArgumentParser):
             formatter_class=_HelpFormatter,
         )
         self._optionals.title = "options of Trainer, the most common ones"
-        self._action_groups.append(self._action_groups.pop(1))  # behind the script's own
-        self.add_argument("--help-all", action="help", help="show all options of Trainer, too")
-        # Pinned memory without an accelerator only makes torch warn.
+        self._action_groups.append(self._action_groups.pop(1))  # after the script's own
+        self.add_argument("--help-all", action="help", help="show all options of Trainer too")
+        # Without an accelerator, pinned memory only causes a warning.
         self.set_defaults(dataloader_pin_memory=torch.accelerator.is_available(), **defaults)
         own_names = own.__dataclass_fields__
         self.short = {"help", "help_all", *own_names, *COMMON, *defaults}
@@ -98,7 +101,7 @@ class ScriptParser(HfArgumentParser):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Says which options are required; leaves out empty defaults and second spellings."""
+    """Class that marks required options and omits empty defaults and second spellings."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         values = "" if action.nargs == 0 else self._format_args(action, action.dest.upper())
@@ -127,14 +130,14 @@ def parse_arguments(
     Parse a script's command line.
 
     Args:
-        own: dataclass of the script's own options; the docstring of its module opens `--help`.
+        own: dataclass of the script's own options; its module's docstring is shown by `--help`.
         defaults: the script's defaults for options of Trainer.
-        packages: what the script imports beyond elmo_hf's own requirements.
+        packages: packages that the script needs beyond elmo_hf's own requirements.
         extra: the extra of elmo_hf that installs them.
-        training: the class of Trainer's options, imported only after `--help` was dealt with.
+        training: the class of Trainer's options; not imported if `--help` is given.
 
     Returns:
-        The script's own options and Trainer's.
+        The script's own options, and those of Trainer.
     """
     argv = sys.argv[1:] if argv is None else argv
     script = sys.modules[own.__module__]
@@ -161,7 +164,7 @@ def parse_arguments(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line, not a traceback, on errors that the user can mend."""
+    """End the program with one line, not a traceback, on errors that the user can fix."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
@@ -170,7 +173,7 @@ def one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_errors(folder: str) -> Iterator[None]:
-    """End the program with one line where a file cannot be written; other errors pass."""
+    """End the program with one line if a file cannot be written; other errors pass through."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -178,12 +181,12 @@ def writing_errors(folder: str) -> Iterator[None]:
             raise
         raise SystemExit(
             f"error: could not write to {folder}: {describe(error)}\nmake room, or name another "
-            "folder with --output_dir; an earlier complete checkpoint there is still whole"
+            "folder with --output_dir; earlier complete checkpoints there are intact"
         ) from None
 
 
 def describe(error: Exception) -> str:
-    """The message of an error, without the numbers of the operating system."""
+    """Return the message of an error, without the error number of the operating system."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -191,15 +194,15 @@ def describe(error: Exception) -> str:
 
 def check_model(name: str, option: str = "--model") -> None:
     """
-    Check that a model exists, before data are read.
+    Check that a model exists, before the data are read.
 
     Raises:
-        ValueError: it is neither a model's folder nor on the Hub.
+        ValueError: the name is neither a model's folder nor a model on the Hub.
     """
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{option} {name} holds no config.json, so it is no model's folder")
+            raise ValueError(f"{option} {name} has no config.json; expected a model's folder")
         return
     beside = [path.parent.name for path in folder.parent.glob("*/config.json")]
     if near := difflib.get_close_matches(folder.name, beside, n=1):
@@ -209,7 +212,7 @@ def check_model(name: str, option: str = "--model") -> None:
         AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         if HF_HUB_OFFLINE:
-            hub = "and the Hugging Face Hub was not asked, as HF_HUB_OFFLINE is set"
+            hub = "and the Hugging Face Hub was not searched because HF_HUB_OFFLINE is set"
         else:
             hub = f"and no model on the Hugging Face Hub: {str(error).splitlines()[0]}"
         raise ValueError(f"{option} {name}: no such folder; {hub}") from None
@@ -217,15 +220,15 @@ def check_model(name: str, option: str = "--model") -> None:
 
 def trained_labels(name: str, architecture: str) -> list[str]:
     """
-    The labels of a trained head, in their order.
+    Return the labels of a trained head, in the order of their ids.
 
     Raises:
-        ValueError: the folder holds no such head.
+        ValueError: the model has no such head.
     """
     config = AutoConfig.from_pretrained(name)
     if architecture not in (config.architectures or []):
         raise ValueError(
-            f"--model {name} is no trained {architecture}; train one with --train, --dev and "
+            f"--model {name} is not a trained {architecture}; train one with --train, --dev and "
             "--output_dir"
         )
     return [config.id2label[i] for i in range(config.num_labels)]
@@ -237,17 +240,17 @@ def trained_labels(name: str, architecture: str) -> list[str]:
 @dataclass
 class Job:
     """
-    What a script does.
+    Class that describes what `run` does.
 
     Args:
-        trainer: without a train_dataset nothing is trained.
+        trainer: a Trainer; without a train_dataset nothing is trained.
         task: the model card's pipeline tag.
         usage: lines of Python that show how to use the trained model.
-        data: the data for the model card.
-        test: examples for a last evaluation.
+        data: lines about the data for the model card.
+        test: examples to evaluate at the end.
         evaluate: returns metrics that Trainer does not compute.
-        predict: writes the predictions; returns where to.
-        library: what opens the model, for the model card.
+        predict: writes the predictions and returns their file.
+        library: the library that opens the model, for the model card.
     """
 
     trainer: Trainer
@@ -262,15 +265,15 @@ class Job:
 
 def check_options(arguments: TaskArguments) -> None:
     """
-    Check that the options go together, and that the model exists.
+    Check that the options are consistent and that the model exists.
 
     Raises:
-        ValueError: something is missing.
+        ValueError: an option or the model is missing.
     """
     if not (arguments.train or arguments.dev or arguments.test or arguments.predict):
         raise ValueError("nothing to do; use --train, or --test or --predict with a trained model")
     if arguments.train and not arguments.dev:
-        raise ValueError("--train needs --dev, data to evaluate on")
+        raise ValueError("--train needs --dev, the data to evaluate")
     check_model(arguments.model)
 
 
@@ -281,7 +284,7 @@ def read_data(
     Read the examples of --train, --dev and --test.
 
     Returns:
-        The examples by option, and lines about them for the model card.
+        The examples of each option, and lines about them for the model card.
     """
     sources = {name: getattr(arguments, name) for name in ("train", "dev", "test")}
     data = {name: read(source) for name, source in sources.items() if source}
@@ -290,10 +293,10 @@ def read_data(
 
 def run(job: Job, arguments: ScriptArguments) -> dict[str, float]:
     """
-    Train, save, evaluate, write the model card, predict: what of it the options ask for.
+    Train, save, evaluate, write the model card and predict, as far as the options ask for it.
 
     Returns:
-        The metrics of the last weights.
+        The metrics of the final weights.
     """
     trainer, trained = job.trainer, job.trainer.train_dataset is not None
     folder, is_first = trainer.args.output_dir, trainer.is_world_process_zero()
@@ -312,7 +315,7 @@ def run(job: Job, arguments: ScriptArguments) -> dict[str, float]:
 
 
 def evaluate(job: Job, save: bool) -> dict[str, float]:
-    """Return and log the metrics of all data that are there, and save them if asked to."""
+    """Return and log the metrics of the evaluation and test data; with `save`, save them."""
     trainer, metrics = job.trainer, {}
     for name, data in (("eval", trainer.eval_dataset), ("test", job.test)):
         if data is not None:
@@ -327,7 +330,7 @@ def evaluate(job: Job, save: bool) -> dict[str, float]:
 
 
 def save_model(trainer: Trainer) -> None:
-    """Save the model into the output folder, whole or not at all."""
+    """Save the model into the output folder, completely or not at all."""
     folder = Path(trainer.args.output_dir)
     part = folder / "unfinished"
     if trainer.args.should_save:
@@ -377,7 +380,7 @@ Intended use, limits and biases are not described yet.
 
 
 def write_card(job: Job, arguments: ScriptArguments, metrics: dict[str, float]) -> None:
-    """Write README.md, the model card, into the output folder, and push it if asked to."""
+    """Write the model card README.md into the output folder; with --push_to_hub, push it."""
     folder = Path(job.trainer.args.output_dir)
     base = getattr(arguments, "model", None) or getattr(arguments, "init_from", None)
     model = job.trainer.model

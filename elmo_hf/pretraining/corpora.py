@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Text for pre-training: from files to words, and from words to a vocabulary.
+"""Read text for pre-training, split it into words, and count them for a vocabulary.
 
 A corpus is split into words once and stored as an Arrow file, which `datasets` memory-maps. Each
 row is a sentence that begins with `<S>` and ends with `</S>`; an empty row separates documents. The
-model is trained on slices of the concatenated rows.
+training windows are slices of the concatenated rows.
 """
 
 import bz2
@@ -105,10 +105,10 @@ def read_corpus(
     Args:
         files: paths and glob patterns; files may be compressed (.gz, .xz, .bz2, .zst).
         tokenizer: splits lines into words and names the boundaries. Its vocabulary is not used.
-        cache_dir: where the words are stored. Default: a folder in the cache of `datasets`.
+        cache_dir: the folder that stores the words. Default: one in the cache of `datasets`.
 
     Returns:
-        One column `words`, as described at the top of this module.
+        A dataset with one column, `words`, as described at the top of this module.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -132,20 +132,19 @@ def read_hub_corpus(
     """
     Split a Hub or local dataset into words, or open the result of an earlier call.
 
-    The dataset is streamed: only the entries that are read are downloaded, and only their words
-    are stored.
+    The dataset is streamed: entries after `limit` are not downloaded, and only words are stored.
 
     Args:
         name, config_name, split: as in `datasets.load_dataset`.
         tokenizer, cache_dir: as in `read_corpus`.
-        column: the column of text. An entry is a document, a line of it a sentence.
-        limit: the maximal number of entries; None reads all.
+        column: the column of text. Each entry is a document, each line of it a sentence.
+        limit: the maximal number of entries; None: all.
 
     Returns:
-        As `read_corpus`.
+        A dataset like that of `read_corpus`.
 
     Raises:
-        ValueError: the column is missing, or there is no text.
+        ValueError: the column is missing, or the dataset has no text.
     """
     builder = datasets.load_dataset_builder(name, config_name)
 
@@ -153,12 +152,12 @@ def read_hub_corpus(
         for entry in islice(builder.as_streaming_dataset(split), limit):
             if column not in entry:
                 raise ValueError(
-                    f"{name} has no column {column!r} but {list(entry)}; choose the column of text"
+                    f"{name} has no column {column!r} but {list(entry)}; name the column of text"
                 )
             yield from entry[column].splitlines()
             yield ""
 
-    key = [str(builder.cache_dir), split, column, limit]  # its name tells versions apart
+    key = [str(builder.cache_dir), split, column, limit]  # its name differs between versions
     return split_once(lines, key, name, tokenizer, cache_dir)
 
 
@@ -170,11 +169,11 @@ def split_once(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """
-    Return the corpus of these lines; read them only if no corpus of this key is stored.
+    Split lines into words and store the corpus, or open the one stored under this key.
 
     Args:
-        lines: starts reading.
-        key: identifies the text; anything that JSON can represent.
+        lines: returns an iterator over the lines; called only if nothing is stored.
+        key: identifies the text; any JSON value.
         source: the text's name in messages.
         tokenizer, cache_dir: as in `read_corpus`.
 
@@ -192,7 +191,7 @@ def split_once(
         part = folder / f"{digest}.{os.getpid()}.part"
         try:
             if not _write(part, lines(), splitter, *names):
-                raise ValueError(f"{source} has no text: it contains no word")
+                raise ValueError(f"{source} has no text: expected lines with at least one word")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -209,7 +208,7 @@ def make_splitter(tokenizer: ElmoTokenizer) -> Tokenizer:
 
 
 def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos: str) -> int:
-    """Write the sentences of these lines, and return the number of words."""
+    """Write the sentences of these lines as an Arrow stream; return the number of words."""
     schema, words = pa.schema([("words", pa.list_(pa.string()))]), 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while block := list(islice(lines, LINES_AT_ONCE)):
@@ -225,12 +224,12 @@ def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos:
 
 class WordStream:
     """
-    The concatenated words of a corpus, boundaries included.
-
-    Args:
-        corpus: as `read_corpus` returns it.
+    Class that gives access to the concatenated words of a corpus, boundaries included.
 
     `sentence_lengths` `(rows,)` counts words and boundaries; 0 separates documents.
+
+    Args:
+        corpus: the dataset that `read_corpus` returns.
     """
 
     def __init__(self, corpus: datasets.Dataset) -> None:
@@ -249,7 +248,7 @@ class WordStream:
         return WordStream, (self.corpus,)
 
     def words(self, begin: int, end: int) -> list[str]:
-        """Return the words from `begin` to before `end`."""
+        """Return the words at positions `begin` to `end - 1`."""
         words: list[str] = []
         at = int(np.searchsorted(self._starts, begin, side="right")) - 1
         while len(words) < end - begin:
@@ -276,14 +275,14 @@ def build_vocabulary(
     """
     Return the vocabulary of a language model's softmax, the most frequent words first.
 
-    Sampled softmax relies on this order: it draws words by their rank (Peters et al. 2018;
-    bilm-tf). Words of equal frequency are sorted alphabetically.
+    The sampled softmax needs this order because it draws words by rank (bilm-tf). Words of equal
+    frequency are sorted alphabetically.
 
     Args:
         stream: the text.
         size: the maximal number of words, `specials` included; None for all.
-        min_count: the least frequency of a word.
-        specials: boundaries and unknown word, which come first whatever their frequency.
+        min_count: rarer words are left out.
+        specials: the boundaries and the unknown word. They come first, whatever their frequency.
 
     Raises:
         ValueError: `size` leaves no room for a word, or no word is frequent enough.

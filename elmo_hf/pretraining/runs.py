@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of pre-training runs: settings, last complete checkpoint, starting weights."""
+"""Check the settings of a pre-training run, find its last checkpoint, load starting weights."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ TRAINER_STATE = "trainer_state.json"  # the last file of a checkpoint that Train
 
 
 def describe_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> dict[str, Any]:
-    """Return the model settings that a resumed run must share: fields that are not defaults."""
+    """Return the model's non-default fields and its vocabulary, which a resume must not change."""
     default = ElmoConfig()
     names = default.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
     fields = {name: getattr(model.config, name) for name in sorted(names)}
@@ -42,17 +42,17 @@ def check_run(output_dir: str | os.PathLike[str], settings: dict[str, Any]) -> N
 
     Args:
         output_dir: the folder of the run.
-        settings: what must not change when the run is resumed; anything JSON can represent.
+        settings: the settings that must not change when the run is resumed; JSON values.
 
     Raises:
-        ValueError: the folder belongs to a run with other settings, or holds checkpoints of
-            unknown settings.
+        ValueError: the folder belongs to a run with other settings, or contains checkpoints but
+            no record of their settings.
     """
     path, settings = Path(output_dir, RUN_FILE), json.loads(json.dumps(settings))
     if not path.exists():
         if checkpoints := sorted(Path(output_dir).glob("checkpoint-*")):
             raise ValueError(
-                f"{output_dir} holds {checkpoints[0].name} but no {RUN_FILE}, so the "
+                f"{output_dir} contains {checkpoints[0].name} but no {RUN_FILE}, so the "
                 "settings of that run are unknown; choose another --output_dir"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +60,10 @@ def check_run(output_dir: str | os.PathLike[str], settings: dict[str, Any]) -> N
         part.write_text(json.dumps(settings, indent=2) + "\n")
         part.replace(path)
         return
-    noted = json.loads(path.read_text())
-    names = sorted(noted.keys() | settings.keys())
-    if changed := [name for name in names if noted.get(name) != settings.get(name)]:
-        lines = [f"  {name}: {noted.get(name)} there, {settings.get(name)} now" for name in changed]
+    recorded = json.loads(path.read_text())
+    names = sorted(recorded.keys() | settings.keys())
+    if changed := [name for name in names if recorded.get(name) != settings.get(name)]:
+        lines = [f"  {n}: {recorded.get(n)} there, {settings.get(n)} now" for n in changed]
         raise ValueError(
             f"{output_dir} belongs to a run with other settings:\n" + "\n".join(lines) + "\n"
             "use those settings to resume it, or choose another --output_dir"
@@ -72,9 +72,9 @@ def check_run(output_dir: str | os.PathLike[str], settings: dict[str, Any]) -> N
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """
-    Return the last complete checkpoint in a run's folder, None if there is none.
+    Return the last complete checkpoint in a run's folder; None if there is none.
 
-    A checkpoint that was interrupted while it was written is skipped with a warning; training
+    An incomplete checkpoint, whose writing was interrupted, is skipped with a warning; training
     writes it again.
     """
     folders = [p for p in Path(output_dir).glob("checkpoint-*") if p.name[11:].isdigit()]
@@ -83,7 +83,7 @@ def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
             json.loads((folder / TRAINER_STATE).read_text())
             return str(folder)
         except (OSError, ValueError):
-            logger.warning(f"{folder} is incomplete, as writing it was interrupted; it is skipped")
+            logger.warning(f"{folder} is incomplete (its writing was interrupted) and is skipped")
     return None
 
 
@@ -91,16 +91,17 @@ def load_for_pretraining(
     folder: str | os.PathLike[str], words: list[str] | None = None, **changes: Any
 ) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     """
-    Load a checkpoint to train it on: with its own vocabulary, or with a new one.
+    Load a checkpoint for further training, with its own vocabulary or with a new one.
 
     Args:
         folder: a Hub folder of a biLM, with or without a softmax.
-        words: the new vocabulary. The biLM is kept; of the softmax the rows of words that the old
-            vocabulary has, too, and the others begin anew.
-        changes: fields of the configuration that leave the weights' shapes, such as `dropout`.
+        words: the new vocabulary. The softmax keeps the weights of words that the old vocabulary
+            also has and initializes the others; the biLM keeps all its weights.
+        changes: fields of the configuration that do not change weight shapes, such as `dropout`.
 
     Raises:
-        ValueError: without `words`, the folder lacks a vocabulary or a softmax of its size.
+        ValueError: without `words`, the folder lacks a vocabulary or a softmax of its size; with
+            `words`, the model's inputs are indices into its vocabulary.
     """
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     sizes = ElmoConfig.from_pretrained(folder).lm_vocab_size, tokenizer.lm_vocab_size
@@ -108,13 +109,13 @@ def load_for_pretraining(
         if not sizes[0] or sizes[0] != sizes[1]:
             raise ValueError(
                 f"{folder} has a softmax over {sizes[0]} words and a vocabulary of {sizes[1]}; "
-                "build one of the new text with --new_vocabulary"
+                "expected equal sizes; build both for the new text with --new_vocabulary"
             )
         return ElmoForPreTraining.from_pretrained(folder, **changes), tokenizer
     config = ElmoConfig.from_pretrained(folder, **changes, lm_vocab_size=len(words))
     if config.word_vocab_size:
         raise ValueError(
-            f"{folder} reads words by their place in its vocabulary, so that cannot be replaced; "
+            f"{folder} has a word table as input, so its vocabulary cannot be replaced; "
             "leave out --new_vocabulary"
         )
     model = ElmoForPreTraining(config)
@@ -132,6 +133,7 @@ def load_for_pretraining(
 def _copy_rows(
     old: ElmoForPreTraining, old_words: LmVocabulary, new: ElmoForPreTraining, words: list[str]
 ) -> None:
+    """Copy the softmax weights of the words that both vocabularies have."""
     ids = torch.from_numpy(old_words.ids(words))
     known = ids != NO_WORD
     for name, rows in new.lm_head.named_parameters():

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Trainer for the biLM: exact mean losses, carried states, perplexity, safe resumption."""
+"""Train the biLM with exact mean losses, carried states, perplexity and exact resumption."""
 
 import math
 import time
@@ -20,22 +20,22 @@ from .windows import EpochOrder, PackedWindows, PreTrainingCollator, RowStreams
 
 class ElmoPreTrainer(Trainer):
     """
-    Trainer for `ElmoForPreTraining` on the datasets of `elmo_hf.pretraining.windows`.
+    Class that trains `ElmoForPreTraining` on the datasets of `elmo_hf.pretraining.windows`.
 
-    The loss is the mean over directions of the mean over all words predicted in a step, however
-    the words are distributed over processes and accumulated batches. With `RowStreams` the LSTM
-    states are carried from window to window without their gradients, and checkpoints contain the
-    states. Logs show the loss of each direction and words/s: words predicted in each direction,
-    boundaries included, without the time of evaluating and saving.
+    The loss is the mean over both directions of the mean over all words predicted in a step,
+    however the words are distributed over processes and accumulated batches. With `RowStreams` the
+    LSTM states are carried from window to window without their gradients, and checkpoints contain
+    the states. Logs show the loss of each direction and the predicted words per second and
+    direction, boundaries included; the time of evaluation and saving does not count.
 
-    `evaluate` computes, over all words of an evaluation dataset and with the full softmax,
-    `eval_loss` in nats, `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_perplexity`
-    (exp of the mean loss), `eval_unknown_rate` and `eval_words`.
+    `evaluate` uses the full softmax and all words of an evaluation dataset. It returns `eval_loss`
+    in nats, `eval_forward_perplexity`, `eval_backward_perplexity`, `eval_perplexity` (exp of the
+    mean loss), `eval_unknown_rate` and `eval_words`.
 
     An interrupted checkpoint has no complete trainer_state.json; `last_checkpoint` of
     `elmo_hf.pretraining.runs` skips it.
 
-    Four private methods of Trainer are overridden, as no public ones do the same:
+    Four private methods of Trainer are overridden because it has no public equivalents:
     `_get_train_sampler`, `_save_checkpoint`, `_save_rng_state` and `_load_rng_state`.
 
     Args:
@@ -52,10 +52,10 @@ class ElmoPreTrainer(Trainer):
         self.data_collator = self.collator = PreTrainingCollator(processing_class, directions)
         if self.args.ddp_find_unused_parameters is None:
             self.args.ddp_find_unused_parameters = False  # every step uses all of them
-        self.model_accepts_loss_kwargs = True  # `compute_loss` does take the number of items
+        self.model_accepts_loss_kwargs = True  # `compute_loss` uses the number of items
         self._states: tuple[torch.Tensor, torch.Tensor] | None = None
         self._totals = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
-        self._since: float | None = None  # when the last log was; moved on by other work's time
+        self._since: float | None = None  # time of the last log, plus time that does not count
 
     # --- Training ---
 
@@ -66,7 +66,7 @@ class ElmoPreTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
-        """Return the batches of a step, and the number of words each direction predicts in them."""
+        """Return a step's batches, and how many words each direction predicts in them, `(2,)`."""
         self._since = self._since or time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -103,7 +103,7 @@ class ElmoPreTrainer(Trainer):
         self._totals += torch.stack([losses.detach().double() * counts, counts.double()])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as Trainer does; in training add the losses and words/s since the last log."""
+        """Log as Trainer does; in training, add both losses and words/s since the last log."""
         if "loss" in logs and self._since is not None:
             now, (sums, counts) = time.perf_counter(), self.accelerator.reduce(self._totals)
             for name, mean in _means(sums, counts).items():
@@ -117,13 +117,13 @@ class ElmoPreTrainer(Trainer):
     # --- Evaluation ---
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Return this process's part of the windows; every window is in one process only."""
+        """Return this process's share of the windows; each window belongs to one process."""
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
         feed = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(feed, PackedWindows):
             raise ValueError(
-                f"eval_dataset is a {type(feed).__name__}; expected PackedWindows, which hold "
+                f"eval_dataset is a {type(feed).__name__}; expected PackedWindows, which contain "
                 "every word of the text"
             )
         share = feed.order()[self.args.process_index :: self.args.world_size]
@@ -172,7 +172,7 @@ class ElmoPreTrainer(Trainer):
             self._since += time.perf_counter() - began
 
     def _count_words(self, labels: torch.Tensor) -> torch.Tensor:
-        """Number of words other than boundaries, and of those outside the vocabulary."""
+        """Count the words other than boundaries, and those outside the vocabulary, `(2,)`."""
         unknown = (labels == self.collator.unknown).sum()
         no_words = torch.tensor([-100, self.collator.bos, self.collator.eos], device=labels.device)
         return torch.stack([torch.isin(labels, no_words, invert=True).sum(), unknown])
@@ -182,7 +182,7 @@ class ElmoPreTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         began = time.perf_counter()
         folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-        if self.args.should_save:  # a folder of an earlier run is incomplete from now on
+        if self.args.should_save:  # overwriting an old checkpoint makes it incomplete
             (folder / TRAINER_STATE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self._skip_time(began)
@@ -216,7 +216,7 @@ def count_predictions(batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _means(losses: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
-    """The mean loss of each direction that predicted any word."""
+    """Return the mean loss of each direction that predicted any word."""
     pairs = zip(("forward", "backward"), losses.tolist(), counts.tolist(), strict=True)
     return {name: loss / count for name, loss, count in pairs if count}
 

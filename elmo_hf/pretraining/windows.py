@@ -1,9 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Training examples for pre-training: windows of a text, their order, and their batches.
+"""Cut a text into windows for pre-training, order them, and collate them into batches.
 
-Words become character ids and labels when a batch is collated. That takes a small part of a
-training step, as the tokenizer keeps the ids of words that it has seen.
+Words become character ids and labels when a batch is collated. This takes a small part of a
+training step because the tokenizer caches the ids of words.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,10 +20,10 @@ from .corpora import WordStream
 
 class PackedWindows(Dataset):
     """
-    Windows of whole consecutive sentences of one document, shuffled in every epoch.
+    Class that cuts a text into windows of whole sentences and shuffles them in every epoch.
 
-    A window holds as many sentences as fit. A sentence longer than a window is cut into windows
-    of its own, of about equal length; no word is predicted from the other side of a cut.
+    A window contains as many consecutive sentences of one document as fit. A sentence longer than
+    a window is cut into several windows of about equal length; no word is predicted across a cut.
 
     Args:
         stream: the text.
@@ -47,13 +47,13 @@ class PackedWindows(Dataset):
 
     def order(self) -> np.ndarray:
         """Return the indices of all windows in the order of this epoch."""
-        # Grouping by length would save no time, as the engines skip padding, and batches of short
-        # windows would make noisy steps.
+        # Not grouped by length: the engines skip padding, so this would save no time, and batches
+        # of short windows have noisy gradients.
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
 
 
 def plan_windows(sentence_lengths: Iterable[int], window: int) -> np.ndarray:
-    """Return where each window begins and ends in the stream, `(windows, 2)`."""
+    """Return the first position of each window and the one after its last, `(windows, 2)`."""
     bounds, begin, end = [], 0, 0
     for length in np.asarray(sentence_lengths).tolist():
         if end > begin and (length == 0 or end + length - begin > window):
@@ -72,17 +72,17 @@ def plan_windows(sentence_lengths: Iterable[int], window: int) -> np.ndarray:
 
 class RowStreams(Dataset):
     """
-    Rows that continue where their last window ended, so that LSTM states can be carried over.
+    Class that makes each row continue where its last window ended, so that states are carried.
 
     As in bilm-tf, each row of a batch reads its own part of the text, and the two directions read
     different text. A forward row moves forward from window to window, a backward row moves
-    backward. The parts begin at other words in every epoch.
+    backward. In every epoch the parts begin at different words.
 
     Args:
         stream: the text.
-        window: words of a row in one step.
+        window: words per row and step.
         rows: rows of each direction, summed over all processes.
-        seed: seed of the places where the parts begin.
+        seed: seed of the positions where the parts begin.
 
     Raises:
         ValueError: the text is too short for one window in each row.
@@ -103,9 +103,9 @@ class RowStreams(Dataset):
         return self.steps * self.rows
 
     def __getitem__(self, index: int) -> tuple[list[str], list[str]]:
-        """Return the windows of a forward and a backward row, each with a word more to predict."""
-        epoch, place = divmod(index, len(self))
-        step, row = divmod(place, self.rows)
+        """Return the windows of a forward and a backward row, each plus one word to predict."""
+        epoch, position = divmod(index, len(self))
+        step, row = divmod(position, self.rows)
         offsets = np.random.default_rng([self.seed, epoch]).integers(len(self.stream), size=2)
         part = len(self.stream) // self.rows
         walked = step * self.window
@@ -121,7 +121,7 @@ class RowStreams(Dataset):
         return self.epoch * len(self) + np.arange(len(self))
 
     def _words(self, begin: int) -> list[str]:
-        """Window and next word from `begin`; the text's beginning follows its end."""
+        """Return `window + 1` words from `begin`; the text's beginning follows its end."""
         begin %= len(self.stream)
         end = begin + self.window + 1
         words = self.stream.words(begin, min(end, len(self.stream)))
@@ -130,10 +130,10 @@ class RowStreams(Dataset):
 
 class EpochOrder(Sampler):
     """
-    The order of a dataset's current epoch, without an incomplete last batch.
+    Sampler that yields a dataset's indices in this epoch's order, without a partial last batch.
 
-    The dataset stores the epoch, not this sampler: after a resume on several processes accelerate
-    sets the epoch of the dataset only.
+    The epoch is stored in the dataset, not in this sampler: when several processes resume,
+    accelerate sets the epoch of the dataset only.
     """
 
     def __init__(self, feed: PackedWindows | RowStreams, batch_size: int) -> None:
@@ -149,17 +149,17 @@ class EpochOrder(Sampler):
 
 class PreTrainingCollator:
     """
-    Collates windows of `PackedWindows` or `RowStreams` to inputs of `ElmoForPreTraining`.
+    Class that collates windows of `PackedWindows` or `RowStreams` for `ElmoForPreTraining`.
 
-    `input_ids` are the characters of the words; `labels` `(batch, words)` are their vocabulary
-    ids, for words outside the vocabulary that of the unknown word. `attention_mask`
+    `input_ids` are the characters of the words. `labels` `(batch, words)` are their vocabulary
+    ids; words outside the vocabulary have the id of the unknown word. `attention_mask`
     `(batch, words, 2)` hides `</S>` from the forward direction and `<S>` from the backward one:
     each is predicted but never read (bilm-tf). With row streams the forward direction reads the
     first half of the batch, the backward direction the second half.
 
     Args:
         tokenizer: a tokenizer with a vocabulary.
-        directions: directions of the model; for 1, a forward model, the mask is
+        directions: the model's number of directions. With 1, a forward model, the mask is
             `(batch, words, 1)`.
 
     Raises:
@@ -170,7 +170,7 @@ class PreTrainingCollator:
         vocabulary = tokenizer.lm_vocab
         if vocabulary is None:
             raise ValueError(
-                "the tokenizer has no vocabulary, so there is nothing to predict; build one with "
+                "the tokenizer has no vocabulary, but its words are the labels; build one with "
                 "build_vocabulary and pass it as ElmoTokenizer(lm_vocab=...)"
             )
         self.tokenizer, self.directions = tokenizer, directions
@@ -188,7 +188,7 @@ class PreTrainingCollator:
             return_lm_labels=True,
             return_tensors="pt",
         )
-        hidden = torch.tensor([self.eos, self.bos])  # from the forward and backward direction
+        hidden = torch.tensor([self.eos, self.bos])  # per direction: forward, backward
         seen = batch["attention_mask"][..., None] * (batch["labels"][..., None] != hidden)
         if by_rows:
             half = len(windows)

@@ -194,11 +194,15 @@ def test_words_keep_their_lines(tmp_path):
         ("a.csv", "text,label\na,b,c\n", ":2: expected 2 fields"),
         ("a.csv", "", ":1: no column text, label; found none"),
         ("a.tsv", "text\tlabel\n", "the data set is empty"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', ":2: expected one JSON object a line"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text"\n',
+            ":2: expected one JSON object per line",
+        ),
         ("a.jsonl", "\n[1]\n", ":2: expected a JSON object"),
         ("a.jsonl", '{"text": "a"}\n', ":1: no column label; found text"),
         ("a.txt", "", "ends in .csv, .tsv, .jsonl or .json"),
-        ("a.csv", b"text,label\n\xe9,b\n", "expected UTF-8, which it is not at byte 11"),
+        ("a.csv", b"text,label\n\xe9,b\n", "is not UTF-8 at byte 11"),
     ],
 )
 def test_bad_files_are_named_with_the_line(tmp_path, name, content, complaint):
@@ -228,5 +232,5 @@ def test_bad_labels_are_named_with_the_line(tmp_path):
     with pytest.raises(task_data.DataError, match=r"a.jsonl:1: expected answers like"):
         task_data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))
     row["answers"]["answer_start"] = [3]
-    with pytest.raises(task_data.DataError, match=r"a.jsonl:1: 'Ada' is not at place 3"):
+    with pytest.raises(task_data.DataError, match=r"a.jsonl:1: 'Ada' is not at character 3"):
         task_data.read_answers(json_lines(tmp_path / "a.jsonl", [row]))

@@ -133,11 +133,11 @@ def test_only_the_known_lines_of_torchao_are_hidden(caplog):
     ("options", "complaint"),
     [
         ({"--model": "elmo-smal", **TEST}, "elmo-smal: no such folder; did you mean elmo-small?"),
-        ({"--model": "a/b/c", **TEST}, "no such folder; and the Hugging Face Hub was not asked"),
-        ({"--model": "empty", **TEST}, "--model empty holds no config.json"),
+        ({"--model": "a/b/c", **TEST}, "no such folder; and the Hugging Face Hub was not searched"),
+        ({"--model": "empty", **TEST}, "--model empty has no config.json"),
         ({}, "nothing to do"),
         ({"--train": "a.conll"}, "--train needs --dev"),
-        ({"--predict": "a.conll"}, "is no trained Elmo"),
+        ({"--predict": "a.conll"}, "is not a trained Elmo"),
         ({"--train": "missing.conll", "--dev": "x"}, "missing.conll: there is no such file"),
     ],
 )

@@ -160,9 +160,7 @@ def test_arrays_of_words_and_texts_are_read_as_lists(tokenizer, form):
     pair = tokenizer(form(words), form(words), **WORDS)["input_ids"]
     assert pair == tokenizer(words, words, **WORDS)["input_ids"]
     for option in ({}, {"return_length": True}):
-        with pytest.raises(
-            ValueError, match=r"(?s)a text or word is .*, a \w+; expected"
-        ):
+        with pytest.raises(ValueError, match=r"(?s)a text or word is .*, a \w+; expected"):
             tokenizer(["a", form(words)], **WORDS, **option)
     with pytest.raises(ValueError, match="a text or word is 1, a int"):
         tokenizer([form([1, 2])], **WORDS)
