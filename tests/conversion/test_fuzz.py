@@ -143,6 +143,7 @@ def check(folder, seeds, *names):
     assert finished.returncode == 0, finished.stdout[-100:] + finished.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_damaged_originals_are_refused_or_harmless(tmp_path):
     check(tmp_path, 1, *FORMATS)
 

@@ -282,6 +282,7 @@ def test_a_folder_that_strangers_could_not_open_is_refused(folder, name, old, ne
         prepare(folder, "me/elmo", checkpoint="german")
 
 
+@pytest.mark.slow
 def test_files_that_were_added_stay_here_whatever_their_names(folder, hub, tmp_path):
     (folder / "*").write_text("PASSWORD=12345")
     (folder / "pytorch_model.bin").write_text("a pickle")

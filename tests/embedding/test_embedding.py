@@ -210,6 +210,7 @@ next(vectors)
 """
 
 
+@pytest.mark.slow
 def test_a_program_may_end_within_a_corpus(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", UNFINISHED]

@@ -41,6 +41,7 @@ def test_a_folder_of_other_source_files_is_saved_with_the_map_of_these(tmp_path)
     assert ElmoConfig.from_pretrained(tmp_path).auto_map == AUTO_MAP
 
 
+@pytest.mark.slow
 def test_pushing_a_config_uploads_the_code_that_its_auto_map_names(tmp_path):
     script = (
         "from elmo_hf import ElmoConfig\n"

@@ -152,6 +152,7 @@ def test_the_checkpoints_of_this_project_are_opened_by_the_same_code(name):
     assert stub == (ROOT / "checkpoints/elmo-mini-en/import_elmo_hf.py").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_checkpoints_of_this_project_open_without_an_import_or_say_what_to_install(tmp_path):
     output = run_alone(NEWCOMER, str(ROOT / "checkpoints/elmo-mini-en"), tmp_path)
     assert "This checkpoint needs the package elmo_hf: pip install elmo-hf" in output

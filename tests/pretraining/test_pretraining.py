@@ -165,6 +165,7 @@ def test_a_forward_model_has_a_forward_perplexity_only(make_trainer):
     assert "backward_loss" not in trainer.state.log_history[0]
 
 
+@pytest.mark.slow
 def test_bf16_follows_float32(make_trainer):
     single, half = make_trainer(dropout=0.0), make_trainer(dropout=0.0, bf16=True, name="half")
     single.train(), half.train()
@@ -226,6 +227,7 @@ def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_tra
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_write_that_is_cut_off_costs_no_earlier_checkpoint(make_trainer, monkeypatch):
     whole = make_trainer(name="whole")
     whole.train()

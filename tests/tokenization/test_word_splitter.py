@@ -292,6 +292,7 @@ def seconds(text: str, splitter: pre_tokenizers.PreTokenizer) -> float:
     return time.thread_time() - start
 
 
+@pytest.mark.slow
 def test_time_grows_with_the_length_of_the_text_only():
     # Quadratic time would take minutes for some, and for all more than this.
     for unit in PATHOLOGICAL:
