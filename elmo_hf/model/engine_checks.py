@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a fast engine may take the place of the modules: asked once here, for every engine."""
+"""Check whether a fast engine may replace calls of the modules; all engines use these checks."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -12,65 +12,65 @@ from torch.nn.modules import module as nn_module
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
-# The classes whose weights engines may read, and their `forward` before anybody replaces it.
+# The classes whose weights engines may read, with their original `forward`.
 _FORWARDS: dict[type[nn.Module], Any] = {
     kind: kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Embedding)
 }
 
 
 def readable(kind: Kind) -> Kind:
-    """Declare that engines compute what this class does, reading its weights (a decorator)."""
+    """Declare that engines may read this class's weights instead of calling it (a decorator)."""
     _FORWARDS[kind] = kind.forward
     return kind
 
 
 def is_readable(module: object) -> bool:
-    """Whether the module's class is one whose `forward` the engines know, not a subclass of it."""
+    """Whether the module's class (not a superclass) is declared and has its original `forward`."""
     kind: Any = type(module)
     return kind in _FORWARDS and kind.forward is _FORWARDS[kind]
 
 
 def runs_as_written(modules: Iterable[nn.Module]) -> bool:
     """
-    Whether reading the modules' weights gives what calling the modules gives.
+    Return whether an engine that reads the modules' weights computes what their calls compute.
 
-    Not so if a module has a hook of any kind, which PyTorch, accelerate or the user registered on
-    it or on all modules, or a `forward` of its own, or is of a subclass, as LoRA's layers,
-    parametrized and quantized ones are.
+    False if a module has a hook (its own or a global one, from PyTorch, accelerate or the user),
+    if its `forward` was replaced, or if it is an instance of a subclass, as LoRA, parametrized and
+    quantized layers are.
 
     Args:
-        modules: looked at without their children.
+        modules: checked without their children.
     """
     return not _has_global_hook() and all(map(_runs_as_written, modules))
 
 
 def find_interception() -> str | None:
-    """Say what records or transforms PyTorch's operators at the moment; None if nothing does."""
+    """Return what records or transforms PyTorch's operators at the moment; None if nothing does."""
     if torch.compiler.is_compiling():
         return "the model is being compiled or exported"
     if _is_tracing():
         return "torch.jit.trace is recording the model"
     if is_transformed():
-        return "a transform of torch.func or forward-mode differentiation is at work"
+        return "a transform of torch.func or forward-mode differentiation is active"
     if _count_dispatch_modes():
         return "a TorchDispatchMode is active"
     return None
 
 
 def is_transformed() -> bool:
-    """Whether derivatives are computed that a hand-written backward pass does not serve."""
+    """Whether derivatives are computed that a hand-written backward pass does not support."""
     return _has_transforms() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def is_concrete(tensor: torch.Tensor) -> bool:
-    """Whether the values may decide what is computed: not while operators are recorded."""
+    """Whether control flow may depend on the tensor's values: not while operators are recorded."""
     if find_interception() is not None or type(tensor) is not torch.Tensor or tensor.is_meta:
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def is_ordinary(tensor: torch.Tensor) -> bool:
-    """True for plain tensors and parameters; subclasses may override operators."""
+    """Return True for plain tensors and parameters; subclasses may override operators."""
     return type(tensor) in (torch.Tensor, nn.Parameter)
 
 
@@ -90,7 +90,7 @@ def _runs_as_written(module: nn.Module) -> bool:
 
 
 def _private(owner: Any, name: str) -> Any:
-    """A private function of PyTorch; where a release lacks it, its answer is yes: slow but safe."""
+    """Return a private function of PyTorch, or, if it is missing, one that returns True (safe)."""
     return getattr(owner, name, lambda: True)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What engines make of weights and keep between calls, for as long as the weights stay the same."""
+"""Copies of weights that engines keep between calls, and the detection of changed weights."""
 
 import threading
 import warnings
@@ -15,32 +15,32 @@ from .engine_onednn import is_int8, stored_values
 
 Copy = TypeVar("Copy")
 
-# A comparison of all values costs about 1 % of the time that this many words take.
+# Comparing all values takes about 1 % of the time to compute this many words.
 WORDS_PER_COMPARISON = 512
 SAMPLES = 64  # values of each weight that every call compares
-SMALL = 1 << 12  # weights of so few values are compared as a whole
+SMALL = 1 << 12  # weights with at most this many values are compared in full
 
 _MISSED = (
-    "weights of an ELMo model were changed past PyTorch's counter of writes (through .data, NumPy, "
-    "or another process); of the last {} words some may have been computed with the old values. "
+    "weights of an ELMo model were changed without PyTorch counting the write (through .data, "
+    "NumPy, or another process); up to {} words may have been computed with the old values. "
     "Call model.reset_engines() after such a change"
 )
 
 
 class KeptCopy(Generic[Copy]):
     """
-    Keeps what an engine made of some weights until they change.
+    Cache of one engine's copy of some weights, renewed when the weights change.
 
-    Every call compares the tensors themselves, their memory, type, shape and PyTorch's counter of
-    writes, which optimizers, `load_state_dict` and writes under `torch.no_grad()` raise. Writes
-    that PyTorch does not count (`tensor.data`, a NumPy view, another process) are found by the
-    values: every call compares a sample, and a call that makes the words since the last comparison
-    `WORDS_PER_COMPARISON` or more first compares all values, by sums over their bits. Weights that
-    count no writes (made in inference mode, or shared with other processes) are compared in full
-    by every call.
+    Every call compares the tensors' identity, memory address, dtype, shape and PyTorch's counter
+    of writes, which optimizers, `load_state_dict` and writes under `torch.no_grad()` increase.
+    Writes that PyTorch does not count (`tensor.data`, a NumPy view, another process) are detected
+    by values. Every call compares a sample. All values are compared, by sums over their bits,
+    before a call that brings the words since the last full comparison to `WORDS_PER_COMPARISON`.
+    Weights whose writes are never counted (made in inference mode, or shared with other processes)
+    are compared in full by every call.
 
-    Only a module's own contiguous parameters are kept; for other tensors, such as those of
-    `torch.func.functional_call`, each call makes its own. Copies and pickles are empty.
+    Only copies of a module's own contiguous parameters are kept. For other tensors, such as those
+    of `torch.func.functional_call`, each call makes a new copy. Copies and pickles are empty.
     """
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class KeptCopy(Generic[Copy]):
         settings: Hashable = None,
     ) -> Copy:
         """
-        Return what `make()` made of these weights, made anew if they or the settings changed.
+        Return the copy that `make()` returned, calling it again if weights or settings changed.
 
         Args:
-            weights: all that `make` reads.
-            make: runs without gradients.
-            words: that the caller is going to compute with the result.
-            settings: whatever else the result depends on.
+            weights: all weights that `make` reads.
+            make: creates the copy; called without gradients.
+            words: number of words that the caller is going to compute with the copy.
+            settings: everything else that the copy depends on.
         """
         entry = self._entry
         if entry is not None and entry.serves(weights, words, settings):
@@ -75,20 +75,20 @@ class KeptCopy(Generic[Copy]):
         with self._lock:
             entry = self._entry
             if entry is None or not entry.serves(weights, 0, settings):
-                self._entry = None  # never two copies at once
+                self._entry = None  # free the old copy before the new one is made
                 with torch.inference_mode(False), torch.no_grad():
                     entry = self._entry = _Entry(weights, make, settings)
         return entry.copy
 
     def peek(self) -> Copy | None:
-        """What is kept, whether it is still valid or not."""
+        """Return the copy, valid or not; None if there is none."""
         return None if self._entry is None else self._entry.copy
 
     def clear(self) -> None:
         self._entry = None
 
     def clear_if_stale(self, weights: Sequence[torch.Tensor]) -> None:
-        """Let go of a copy of tensors that were replaced, moved, or converted."""
+        """Drop the copy if its tensors were replaced, moved, or converted."""
         entry = self._entry
         if entry is not None and not entry.is_of(weights):
             self._entry = None
@@ -98,12 +98,12 @@ Kept = TypeVar("Kept", bound=KeptCopy[Any])
 
 
 class KeepsCopies(nn.Module, Generic[Kept]):
-    """A module whose engine keeps copies of its parameters; none stays when it moves."""
+    """Base class of modules whose engine keeps copies of their weights; moving one drops them."""
 
     _copies: Kept
 
     def reset_engine(self) -> None:
-        """Make the next call read the parameters anew."""
+        """Drop the copies, so that the next call reads the weights again."""
         self._copies.clear()
 
     def _apply(self, fn: Callable[..., torch.Tensor], recurse: bool = True) -> "KeepsCopies[Kept]":
@@ -113,25 +113,25 @@ class KeepsCopies(nn.Module, Generic[Kept]):
 
 
 class _Entry:
-    """A copy, and the weights as they were when it was made."""
+    """A copy, with what is needed to detect changes of its weights."""
 
     def __init__(
         self, weights: Sequence[torch.Tensor], make: Callable[[], Any], settings: Hashable
     ) -> None:
         self._settings = settings
         self._parameters = [weakref.ref(weight) for weight in weights]
-        # Views that share memory and counter: while they live no other tensor gets the address.
+        # Views share memory and counter; as long as they exist, no other tensor has this address.
         self._views = [stored_values(weight).detach() for weight in weights]
         self._states = [_describe(view) for view in self._views]
         self._uncounted = any(view.is_inference() or _is_shared(view) for view in self._views)
         bits = [_as_bits(view.flatten()) for view in self._views]
         self._picks = [x if len(x) <= SMALL else x[:: len(x) // SAMPLES | 1] for x in bits]
         self._sample, self._sums = torch.cat(self._picks), self._sum()
-        self._words = 0  # computed since all values were compared
+        self._words = 0  # computed since the last full comparison
         self.copy = make()
 
     def serves(self, weights: Sequence[torch.Tensor], words: int, settings: Hashable) -> bool:
-        """Whether the copy is still what its weights would give."""
+        """Whether the copy is up to date."""
         if settings != self._settings or not self.is_of(weights):
             return False
         if not torch.equal(torch.cat(self._picks), self._sample):
@@ -156,12 +156,12 @@ class _Entry:
         )
 
     def _sum(self) -> list[torch.Tensor]:
-        """Sums over the bits of every row of every weight, which writes of any size change."""
+        """Sum the bits of every row of every weight; a write of any size changes a sum."""
         return [_as_wide_bits(view).sum(-1) for view in self._views]
 
 
 def is_own(weight: torch.Tensor) -> bool:
-    """Whether a weight is a module's own parameter, not a tensor computed or lent for one call."""
+    """Whether a weight is a parameter, not a tensor computed or substituted for one call."""
     return type(weight) is nn.Parameter or is_int8(weight)
 
 
@@ -182,12 +182,12 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _as_bits(values: torch.Tensor) -> torch.Tensor:
-    """The same memory as integers, so that NaN equals itself."""
+    """View the values as integers, so that NaN equals itself."""
     return values.view(_INTEGERS[values.element_size()])
 
 
 def _as_wide_bits(values: torch.Tensor) -> torch.Tensor:
-    """As 64-bit integers where each row is a whole number of them: these sum fastest."""
+    """View the values as 64-bit integers, which sum fastest, if they fill whole rows."""
     row_bytes = values.shape[-1] * values.element_size()
     aligned = row_bytes % 8 == 0 and values.data_ptr() % 8 == 0
     return values.view(torch.int64) if aligned else _as_bits(values)

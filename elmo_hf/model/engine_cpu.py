@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The LSTM of ELMo on a CPU without gradients: the plain loop's values, many times faster.
+"""The `cpu` engine: ELMo's LSTM without gradients on a CPU, many times faster than the reference.
 
-Three things make the difference. No work is done on padding. The weights are copied once into the
-layout that oneDNN multiplies fastest. And every tanh is a sigmoid, `tanh(x) = 2 sigmoid(2x) - 1`,
-because PyTorch's tanh costs five sigmoids on a CPU; the factors go into the copied weights.
+It has three optimizations. Padding is skipped. The weights are copied once into the layout that
+oneDNN multiplies fastest. And `tanh(x)` is computed as `2 sigmoid(2x) - 1`, because PyTorch's tanh
+takes five times as long as its sigmoid on a CPU; the copied weights include the factors 2.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,25 +27,25 @@ from .engine_onednn import (
 from .engine_packing import Packing
 from .engine_weights import LstmSettings, LstmWeights
 
-# Gates of one piece of the input map: more leaves the cache, less makes thin products.
+# Gates that the input map computes at once: more leave the cache, fewer make products inefficient.
 PIECE_BYTES = 16 << 20
 
 
 def find_cpu_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
-    """Say why `CpuLstm` cannot serve these inputs and weights; None if it can."""
+    """Return why `CpuLstm` cannot compute with these inputs and weights; None if it can."""
     maps = [stored_values(weight) for weight in weights if weight is not None]
     types = {weight.dtype for weight in weights if weight is not None}
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
     if not types <= {torch.float32, torch.bfloat16}:
         return f"the weights are {weights.input_weight.dtype}"
-    # The output map may differ: transformers leaves a model's last map as it is.
+    # The output map may differ: transformers does not quantize a model's last linear map.
     if is_int8(weights.input_weight) != is_int8(weights.recurrent_weight):
-        return "of the maps to the gates only one has 8 bits"
+        return "only one of the input and recurrent weights is quantized to 8 bits"
     if any(tensor.device.type != "cpu" for tensor in (*inputs, *maps)):
         return "a tensor is not on the CPU"
     if len(types) > 1:
-        return "the weights' types differ"
+        return "the weights' dtypes differ"
     if not all(weight.is_contiguous() for weight in maps):
         return "a weight is not contiguous"
     return None
@@ -53,13 +53,13 @@ def find_cpu_obstacle(inputs: Sequence[torch.Tensor], weights: LstmWeights) -> s
 
 class CpuLstm:
     """
-    One direction of one layer, ready for inference: `ElmoLstm`'s weights in the fastest layout.
+    One direction of one layer, prepared for inference: `ElmoLstm`'s weights in the fastest layout.
 
-    It holds copies and no state, so that any number of threads may run it at once.
+    It contains weights but no states, so any number of threads may run it at once.
 
     Args:
-        weights: float32, bfloat16 or torchao's 8 bits, on the CPU. The memory is float32.
-        settings: the clips, the direction, and how to compute.
+        weights: float32, bfloat16 or torchao's 8 bits, on the CPU. Cell states are float32.
+        settings: clips, direction, precision and operators.
     """
 
     def __init__(self, weights: LstmWeights, settings: LstmSettings) -> None:
@@ -89,20 +89,20 @@ class CpuLstm:
         unique: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """
-        Do what `ElmoLstm.forward` does.
+        Compute the result of `ElmoLstm.run_reference`.
 
         Args:
             inputs: `(batch, words, projection_dim)`.
             mask: bool `(batch, words)`, False at padding.
-            hidden: output to start from, `(batch, projection_dim)`.
-            cell: memory to start from, float32 `(batch, cell_dim)`.
-            unique: instead of `inputs`, the same deduplicated: vectors `(vectors, projection_dim)`
-                and the index of each word's vector, `(batch, words)`. The input map then reads
+            hidden: initial hidden state `(batch, projection_dim)`.
+            cell: initial cell state, float32 `(batch, cell_dim)`.
+            unique: replaces `inputs`: deduplicated vectors `(vectors, projection_dim)`, and the
+                index of each word's vector `(batch, words)`. The input map is then applied to
                 each vector once.
 
         Returns:
-            Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
-            sentence's last word read.
+            Outputs `(batch, words, projection_dim)`, zero at padding, and the states after each
+            sentence's last word.
         """
         packing = Packing(mask, self.settings.reverse)
         if not packing.sizes:
@@ -130,7 +130,7 @@ class CpuLstm:
         packing: Packing,
         unique: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> Iterator[list[torch.Tensor]]:
-        """The input's share of the gates, `(rows, 4 * cell_dim)` each step, piece by piece."""
+        """Yield lists of the input map's outputs `(rows, 4 * cell_dim)` for some steps each."""
         places = table = None
         if unique is not None:
             vectors, where = unique
@@ -162,18 +162,18 @@ def _read(
     bound: float | None,
 ) -> list[torch.Tensor]:
     """
-    Read one piece of a packed batch, step by step.
+    Read some steps of a packed batch.
 
     Args:
-        gates: the input's share of the gates for each step, `(rows, 4 * cell_dim)`.
-        hidden: output before the first step, `(rows, projection_dim)`.
-        is_empty: that output is zero, and so is its share of the gates.
-        cell: twice the memory, float32 `(batch, cell_dim)`; overwritten.
-        recurrent_map, output_map: as `CpuLstm` holds them.
-        bound: twice the memory's clip.
+        gates: outputs of the input map for each step, `(rows, 4 * cell_dim)`.
+        hidden: hidden state before the first step, `(rows, projection_dim)`.
+        is_empty: whether this hidden state is zero, which makes its product unnecessary.
+        cell: twice the cell state, float32 `(batch, cell_dim)`; overwritten.
+        recurrent_map, output_map: as in `CpuLstm`.
+        bound: twice the clip of the cell state.
 
     Returns:
-        The outputs of each step, `(rows, projection_dim)`.
+        The output of each step, `(rows, projection_dim)`.
     """
     rows = gates[0].size(0)
     sigmoids = torch.empty(rows, gates[0].size(1), dtype=cell.dtype)
@@ -190,12 +190,12 @@ def _read(
         is_empty = False
         torch.sigmoid(sums.to(cell.dtype), out=sigmoids)
         input_gate, forget_gate, candidate, output_gate = parts[0], parts[1], parts[2], parts[3]
-        # 2c' = f * 2c + i * 2 * (2s - 1), s being the sigmoid of twice the candidate.
+        # 2c' = f * 2c + i * 2 * (2s - 1), where s is the sigmoid of twice the candidate.
         candidate.sub_(0.5)
         memory.mul_(forget_gate).addcmul_(input_gate, candidate, value=4.0)
         if bound is not None:
             memory.clamp_(-bound, bound)
-        # Half the output, since the output map is doubled.
+        # Half the output, because the weights of the output map are doubled.
         torch.sigmoid(memory, out=half).sub_(0.5).mul_(output_gate)
         product = half * 2 if output_map is None else multiply(output_map, half)
         hidden = product.to(hidden.dtype)
@@ -205,11 +205,11 @@ def _read(
 
 def _find_kind(weights: LstmWeights, settings: LstmSettings) -> Kind:
     """
-    The kind of all three products.
+    Return the kind of all three products.
 
-    Among 8-bit maps the output map has 8 bits too, although transformers leaves a model's last
-    map as it is: a sum in floating point may differ between batches in its last bit, and that bit
-    in a level of the next word's input.
+    With 8-bit gates the output map has 8 bits too, although transformers does not quantize a
+    model's last map. In floating point its sums could differ in the last bit between batches, and
+    this could round the next word's 8-bit input differently.
     """
     operators = settings.operators or find_operators(weights.input_weight.dtype)
     if is_int8(weights.input_weight) or settings.precision == "int8":
@@ -224,7 +224,7 @@ def _double_rows(tensor: torch.Tensor, rows: slice) -> torch.Tensor:
 
 
 def _cut(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
-    """Runs of steps `(start, stop)` that hold at most `limit` rows each, but at least one step."""
+    """Yield ranges of steps `(start, stop)`, with at most `limit` rows or with a single step."""
     start = rows = 0
     for step, size in enumerate(sizes):
         if step > start and rows + size > limit:

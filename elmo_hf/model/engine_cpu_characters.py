@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The character encoder made fast: each spelling once, cut at its end, through prepared maps."""
+"""The character encoder on a CPU: each distinct word once, without padding, by fast products."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -25,14 +25,13 @@ from .engine_onednn import (
     without_python,
 )
 
-# Sums of one convolution for 16 words stay in the second-level cache.
-WORDS_PER_PART = 16
+WORDS_PER_PART = 16  # so that the sums of one convolution stay in the second-level cache
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
-Vectors = dict[bytes, torch.Tensor]  # by the bytes of the words' rows
+Vectors = dict[bytes, torch.Tensor]  # the bytes of a word's ids -> its vector
 
 
-# --- Which words ---
+# --- Distinct words and their lengths ---
 
 
 def unique_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +44,7 @@ def unique_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         The unique rows `(unique, symbols)`, and for each word the index of its row `(words,)`.
     """
-    # Hash each row, by a polynomial modulo 2**64: comparing rows takes seven times longer.
+    # Hash each row by a polynomial modulo 2**64, because comparing rows takes seven times longer.
     powers = torch.full_like(rows[:1], 0x5DEECE66D, dtype=torch.long).cumprod(1)
     hashes, indices = torch.unique((rows * powers).sum(1), return_inverse=True)
     chosen = torch.zeros_like(hashes)
@@ -57,7 +56,7 @@ def unique_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def word_lengths(rows: torch.Tensor) -> torch.Tensor:
-    """Length of each row of `(words, symbols)` without its trailing padding."""
+    """Return the length of each row of `(words, symbols)` without its trailing padding."""
     ends = torch.arange(1, rows.shape[1] + 1, device=rows.device)
     return ((rows != rows[:, -1:]) * ends).amax(1)
 
@@ -77,20 +76,21 @@ def pool_characters(
     prepared: "Snapshot | None" = None,
 ) -> torch.Tensor:
     """
-    Compute each filter's largest value over each word by tables, one product per symbol used.
+    Compute the max-pooled convolutions of each word from tables.
 
-    A convolution of looked-up symbols is a sum of table rows, one table for each place in the
-    window. The tables hold the batch's symbols only, far fewer than it has windows. The values
-    are those of `nn.Conv1d` over all symbols up to the order of summation, as are the gradients.
+    A convolution over embedded symbols sums, for each position of its window, the product of a
+    symbol's vector and a weight. These products are computed once for each distinct symbol of the
+    batch (far fewer than windows) and looked up. Values and gradients equal those of `nn.Conv1d`,
+    up to the order of summation.
 
     Args:
-        char_embeddings: of the symbols.
+        char_embeddings: embeddings of the symbols.
         convolutions: `nn.Conv1d` without stride, padding or dilation.
         rows: symbols `(words, symbols)`.
-        prepared: copies of these weights, if there are any.
+        prepared: copies of these weights, or None.
 
     Returns:
-        `(words, filters)`, at least in single precision.
+        `(words, filters)`, float32 or wider.
     """
     lengths, order = word_lengths(rows).sort(descending=True)
     numbers, symbols = _number_symbols(rows[order], char_embeddings.num_embeddings)
@@ -110,14 +110,14 @@ def pool_characters(
 
 
 def _table_weight(convolution: nn.Conv1d) -> torch.Tensor:
-    """What makes a table of a symbol's vector, `(char_embedding_dim, width * count)`."""
+    """Reshape a convolution's weight to `(char_embedding_dim, width * count)`."""
     weight = convolution.weight
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return weight.to(dtype).permute(1, 2, 0).flatten(1)
 
 
 def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows in numbers 0, 1, .. and the symbol that each number stands for."""
+    """Number the symbols in use 0, 1, ..; return rows of numbers, and the symbol of each number."""
     used = torch.zeros(vocab_size, dtype=torch.bool)
     used[rows] = True
     return (used.cumsum(0) - 1)[rows], used.nonzero()[:, 0]
@@ -132,16 +132,16 @@ def _pool_windows(
     longest: list[int],
 ) -> torch.Tensor:
     """
-    Largest sums, over each word's windows, of what the symbols give from their places.
+    Max-pool each convolution over the windows of each word.
 
-    TorchScript must understand every line.
+    TorchScript must support every line.
 
     Args:
-        vectors: of the symbols, `(symbols, char_embedding_dim)`.
-        weights: of each convolution, as `_table_weight` lays them out.
-        biases, widths: of each convolution.
-        parts: some words' symbols each, by their numbers, `(words, symbols)`.
-        longest: for each part the most symbols before the padding.
+        vectors: embeddings of the renumbered symbols, `(symbols, char_embedding_dim)`.
+        weights: `_table_weight` of each convolution.
+        biases, widths: bias and kernel size of each convolution.
+        parts: renumbered symbols of some words each, `(words, symbols)`.
+        longest: length of each part's longest word without padding.
 
     Returns:
         `(words, filters)`.
@@ -152,7 +152,7 @@ def _pool_windows(
         places = torch.arange(width)
         largest: list[torch.Tensor] = []
         for part, length in zip(parts, longest):  # noqa: B905
-            # One window more than symbols: all those behind it hold the same padding.
+            # One window more than symbols: all later windows see the same padding.
             windows = (part[:, : length + width] * width).unfold(1, width, 1) + places
             sums = F.embedding_bag(windows.flatten(0, 1), table, mode="sum")
             largest.append(sums.view(windows.size(0), windows.size(1), -1).amax(1))
@@ -160,11 +160,11 @@ def _pool_windows(
     return torch.cat(pooled, 1)
 
 
-# --- Prepared maps ---
+# --- Copies of weights, and cached vectors of words ---
 
 
 class CharacterCopy(KeptCopy["Snapshot"]):
-    """The snapshot of a module's weights, and for how many words' vectors it has room."""
+    """Cache of a module's `Snapshot`, which also limits the number of cached word vectors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class CharacterCopy(KeptCopy["Snapshot"]):
 
     @contextmanager
     def keep_words(self, size: int) -> Iterator[None]:
-        """Keep up to `size` words' vectors until the last of all such blocks ends."""
+        """Cache up to `size` word vectors until the last of the overlapping blocks ends."""
         self._limits.append(size)
         try:
             yield
@@ -187,7 +187,7 @@ class CharacterCopy(KeptCopy["Snapshot"]):
 
 
 class Snapshot:
-    """Linear maps in oneDNN's own layout, and vectors of words, of weights as they were."""
+    """Copies of linear maps in oneDNN's layout, and word vectors computed with these weights."""
 
     def __init__(self) -> None:
         self.maps: dict[int, PreparedMap] = {}
@@ -197,14 +197,14 @@ class Snapshot:
         self._lock = Lock()
 
     def table_weight(self, convolution: nn.Conv1d) -> torch.Tensor:
-        """What `pool_characters` multiplies symbols' vectors by, `(in, width * count)`."""
+        """Return the cached `_table_weight`, `(char_embedding_dim, width * count)`."""
         key = convolution.weight.data_ptr()
         if key not in self.table_weights:
             self.table_weights[key] = _table_weight(convolution).detach()
         return self.table_weights[key]
 
     def linear(self, linear: nn.Module, vectors: torch.Tensor, then: str = "none") -> torch.Tensor:
-        """Apply a map to `(words, width)`, then an activation that oneDNN fuses with it."""
+        """Apply a linear map to `(words, width)` and an activation in one operator."""
         assert isinstance(linear, nn.Linear)
         weight, bias = linear.weight, linear.bias
         key = stored_values(weight).data_ptr()
@@ -214,9 +214,9 @@ class Snapshot:
 
     def recall(self, rows: torch.Tensor, encode: Encoder, size: int) -> torch.Tensor:
         """
-        Return the vectors of unique rows; encode those that are not kept yet.
+        Return the vectors of unique rows; encode only rows that are not cached.
 
-        Rows that another thread is encoding are waited for, not encoded again.
+        Wait for rows that another thread is encoding.
         """
         keys = [row.tobytes() for row in rows.numpy()]
         own: Future[Vectors] = Future()
@@ -249,7 +249,7 @@ class Snapshot:
 
 
 def can_prepare(parameters: list[nn.Parameter]) -> bool:
-    """Whether results may be derived from these weights once and used without gradients."""
+    """Whether copies of these weights may be used: no gradients, no autocast, oneDNN works."""
     if torch.is_grad_enabled() and any(part.requires_grad for part in parameters):
         return False
     if torch.is_autocast_enabled("cpu"):

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The partition function of a CRF by products of matrices, with a backward pass by hand."""
+"""The partition function of a CRF by matrix products, with a hand-written backward pass."""
 
 from typing import Any, cast
 
@@ -9,13 +9,13 @@ import torch
 from .engine_checks import is_transformed
 from .engine_choice import forced_engine
 
-# exp underflows at -708 in float64. While transitions and end scores differ by at most this much,
-# a tag that underflows at its word cannot be part of a likely tagging.
+# exp underflows at -708 in float64. If the transitions and the end scores each span at most 300
+# nats, a tag whose probability underflows cannot be part of a likely tagging.
 WIDEST_RANGE = 300.0  # nats
 
 
 def can_sum_products(emissions: torch.Tensor, transitions: torch.Tensor, end: torch.Tensor) -> bool:
-    """Whether `log_partition` may be used: on a CPU, outside of graphs, if nothing underflows."""
+    """Whether `log_partition` may be used: on a CPU, not in a graph, and without underflow."""
     if emissions.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     if forced_engine() == "reference" or is_transformed():
@@ -33,14 +33,14 @@ def log_partition(
     end: torch.Tensor,
 ) -> torch.Tensor:
     """
-    Return the logarithm `(batch,)` of the sum of e^score over all taggings of each chain.
+    Return the log of the sum of e^score over all taggings of each chain, `(batch,)`.
 
-    The forward-backward algorithm with probabilities that are scaled at every word (Rabiner
-    1989), in float64; gradients are the marginals. Gradients of gradients are refused.
+    It is the forward-backward algorithm in float64, with probabilities scaled at every word
+    (Rabiner 1989); the gradients are the marginals. Second derivatives raise RuntimeError.
 
     Args:
-        emissions: `(batch, words, labels)`, -inf for a tag that a word cannot have.
-        mask: bool `(batch, words)`, the first words of each row; the first word always counts.
+        emissions: `(batch, words, labels)`, -inf for tags that a word cannot have.
+        mask: bool `(batch, words)`, left-aligned; the first word is always part of the chain.
         start, transitions, end: `(labels,)`, `(labels, labels)`, `(labels,)`.
     """
     return cast(torch.Tensor, _LogPartition.apply(emissions, mask, start, transitions, end))
@@ -75,8 +75,8 @@ class _LogPartition(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
-                "the gradient of a gradient was asked for (create_graph=True), and the fast CRF "
-                'has first derivatives only; run it under use_engine("reference"), which is '
+                "second derivatives were requested (create_graph=True), but the fast CRF has first "
+                'derivatives only; run the model inside `with use_engine("reference"):`, which is '
                 "differentiable any number of times"
             )
         maps, steps, reached, last, inside = ctx.saved_tensors
@@ -87,7 +87,7 @@ class _LogPartition(torch.autograd.Function):
         for t in range(len(steps) - 1, 0, -1):
             ahead = steps[t] * outlook
             earlier = ahead @ maps.t()
-            # What is behind the end of a chain has no gradient.
+            # Words after the end of a chain have no gradient.
             share = weight * inside[t] / (reached[t - 1] * earlier).sum(-1, keepdim=True)
             of_maps += reached[t - 1].t() @ (ahead * share)
             outlook = torch.where(inside[t], _scaled(earlier), outlook)

@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The LSTMs of a layer on a GPU without gradients: both directions at once, few launches a word.
+"""The `gpu` engine: the LSTMs of a layer without gradients, both directions in the same kernels.
 
-A step is two batched products and two pointwise kernels, whatever the number of directions. Steps
-are run in pieces of a power of two, so that few CUDA graphs serve sentences of any length. Nothing
-is sorted: that would need the mask on the host. Padding is computed and discarded.
+A step is two batched products and two pointwise kernels for all directions. Steps run in pieces
+whose length is a power of two, so a few CUDA graphs are enough for sentences of any length. The
+sentences are not sorted, which would need the mask on the host. Padding is computed and discarded.
 """
 
 import threading
@@ -23,15 +23,15 @@ from .engine_weights import LstmSettings, LstmWeights
 State = tuple[torch.Tensor, torch.Tensor]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
-# Gates of one piece: enough rows for an efficient product, not much more than a cache holds.
+# Gates of one piece: enough rows for efficient products, but not much more than a cache holds.
 PIECE_BYTES = 64 << 20
-LONGEST_PIECE = 32
-WORKSPACES = 4  # kept by each layer, one for each number of sentences
+LONGEST_PIECE = 32  # steps
+WORKSPACES = 4  # kept by each layer, for different batch sizes
 _capturing = threading.Lock()
 
 
 def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
-    """Say why a GPU cannot read `(inputs, hidden, cell)` with these weights; None if it can."""
+    """Return why a GPU cannot compute with `(inputs, hidden, cell)` and weights; None if it can."""
     (*products, cell), maps = tensors, [weight for weight in weights if weight is not None]
     everything, dtype = [*tensors, *maps], maps[0].dtype
     if cell.device.type != "cuda" or any(t.device != cell.device for t in everything):
@@ -41,7 +41,7 @@ def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> 
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the weights are {dtype}"
     if any(t.dtype != dtype for t in [*products, *maps]) or cell.dtype != torch.float32:
-        return "the tensors' types differ"
+        return "the tensors' dtypes differ"
     if torch.cuda.is_current_stream_capturing():
         return "the caller is capturing a CUDA graph"
     return None
@@ -54,7 +54,7 @@ def read_once(
     mask: torch.Tensor,
     state: State,
 ) -> tuple[torch.Tensor, State]:
-    """Do what `ElmoLstm.forward` does, and keep nothing for the next time."""
+    """Compute the result of `ElmoLstm.run_reference` without keeping weights or graphs."""
     with _quietly(inputs):
         stack = _stack([weights])
         workspace = _Workspace(stack, _round_up(len(mask)), settings, state, None)
@@ -63,13 +63,13 @@ def read_once(
 
 class GpuRunner(KeptCopy["_Kept"]):
     """
-    The directions of one layer, run together; keeps their weights and graphs for the next time.
+    Class that runs the directions of one layer together, and caches their weights and graphs.
 
-    It doubles the memory of the LSTMs' weights. Threads take turns.
+    The cache takes as much memory as the LSTMs' weights. Threads take turns.
 
     Args:
-        capture: makes a graph of a function without arguments and returns what replays it.
-            Default: a CUDA graph on a GPU, none elsewhere.
+        capture: captures a graph of a function without arguments; returns a function that replays
+            it. Default: CUDA graphs on a GPU, no graphs elsewhere.
     """
 
     def __init__(self, capture: Capture | None = None) -> None:
@@ -86,18 +86,18 @@ class GpuRunner(KeptCopy["_Kept"]):
         states: Sequence[State],
     ) -> list[tuple[torch.Tensor, State]]:
         """
-        Do what `ElmoLstm.forward` does in each direction.
+        Compute the result of `ElmoLstm.run_reference` for each direction.
 
         Args:
-            weights: of each direction, of one type, on one device.
-            settings: of each direction; the clips must be the same.
-            inputs: `(batch, words, projection_dim)` for each direction.
-            masks: bool `(batch, words)` for each direction, False at padding.
-            states: output `(batch, projection_dim)` and memory `(batch, cell_dim)` for each.
+            weights: for each direction, with the same dtype and device.
+            settings: for each direction, with the same clips.
+            inputs: for each direction, `(batch, words, projection_dim)`.
+            masks: for each direction, bool `(batch, words)`, False at padding.
+            states: for each, hidden `(batch, projection_dim)` and cell state `(batch, cell_dim)`.
 
         Returns:
-            For each direction outputs `(batch, words, projection_dim)`, zero at padding, and the
-            state after each sentence's last word read.
+            For each direction, outputs `(batch, words, projection_dim)`, zero at padding, and the
+            states after each sentence's last word.
         """
         with self._turn, _quietly(inputs[0]):
             maps = [weight for one in weights for weight in one if weight is not None]
@@ -123,7 +123,7 @@ class GpuRunner(KeptCopy["_Kept"]):
 
 
 class _Stack(NamedTuple):
-    """The weights of one direction above those of the other; a lone direction's are not copied."""
+    """The weights of all directions, stacked; those of a single direction are not copied."""
 
     input: torch.Tensor  # (directions, projection_dim, 4 * cell_dim), transposed
     bias: torch.Tensor  # (directions, 1, 4 * cell_dim)
@@ -145,7 +145,7 @@ def _stack(weights: Sequence[LstmWeights]) -> _Stack:
 
 
 class _Kept(NamedTuple):
-    """The weights of a layer, and the workspaces that read them, least recently used first."""
+    """The weights of a layer, and the workspaces that use them, least recently used first."""
 
     stack: _Stack
     workspaces: "OrderedDict[Any, _Workspace]"
@@ -153,21 +153,21 @@ class _Kept(NamedTuple):
 
 def _keep(weights: Sequence[LstmWeights]) -> _Kept:
     stack = _stack(weights)
-    if stack.bias.is_cuda:  # other streams may use them next
+    if stack.bias.is_cuda:  # other streams may use the copies next
         torch.cuda.current_stream(stack.bias.device).synchronize()
     return _Kept(stack, OrderedDict())
 
 
 class _Workspace:
     """
-    Places in memory for one number of sentences, where a graph finds what it reads and writes.
+    The fixed buffers that a CUDA graph reads and writes, for one batch size.
 
     Args:
         stack: the weights.
-        rows: sentences of each direction, room for a few more than are given.
+        rows: sentences per direction; the batch size, rounded up.
         settings: the clips.
-        state: of the types and on the device of those to come.
-        capture: as in `GpuRunner`; None never captures.
+        state: example of hidden and cell state, for dtypes and device.
+        capture: as in `GpuRunner`; None: no graphs.
     """
 
     def __init__(
@@ -195,18 +195,18 @@ class _Workspace:
         self.cell = cell.new_zeros(directions, rows, gates // 4)
         self._sums = hidden.new_empty(directions, rows, gates)
         self._memory = hidden.new_zeros(directions, rows, gates // 4)
-        # Without an output map the memory's output is the product.
+        # Without an output map, `_memory` is the output already.
         self._product = self._memory if stack.output is None else torch.empty_like(self.hidden)
-        self._met: set[int] = set()
+        self._seen: set[int] = set()
         self._replays: dict[int, Callable[[], None]] = {}
 
     def read(self, steps: int) -> None:
-        """Read the first `steps` words of the piece, by a graph from the second time on."""
+        """Read the first `steps` words of the piece, with a graph from the second call on."""
         if steps in self._replays:
             self._replays[steps]()
-        elif self._capture is None or steps not in self._met:
-            # The first time also compiles and loads what a capture must not meet.
-            self._met.add(steps)
+        elif self._capture is None or steps not in self._seen:
+            # The first call compiles and loads kernels, which must not happen during a capture.
+            self._seen.add(steps)
             self._read(steps)
         else:
             self._replays[steps] = self._make_replay(self._capture, steps)
@@ -219,7 +219,7 @@ class _Workspace:
         try:
             return capture(read)
         except RuntimeError as error:
-            warnings.warn(f"no CUDA graph could be captured: {error}", stacklevel=2)
+            warnings.warn(f"no CUDA graph could be captured: {error}; using none", stacklevel=2)
             return read
 
     def _read(self, steps: int) -> None:
@@ -244,11 +244,11 @@ def _read(
     masks: Sequence[torch.Tensor],
     states: Sequence[State],
 ) -> list[tuple[torch.Tensor, State]]:
-    """Feed a workspace piece by piece, each direction in its own reading order."""
+    """Run a workspace piece by piece, with the words of each direction in its reading order."""
 
     def turn(padded: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        ways = zip(padded, settings, strict=True)
-        return [one.flip(1) if way.reverse else one for one, way in ways]
+        pairs = zip(padded, settings, strict=True)
+        return [tensor.flip(1) if setting.reverse else tensor for tensor, setting in pairs]
 
     batch, length = masks[0].shape
     words = torch.stack(turn(inputs)).transpose(1, 2)  # (directions, words, batch, projection_dim)
@@ -256,7 +256,7 @@ def _read(
     outputs = torch.empty_like(words)
     hidden, cell = (torch.stack(parts) for parts in zip(*states, strict=True))
     workspace.hidden[:, :batch], workspace.cell[:, :batch] = hidden, cell
-    # Rows from `batch` on may hold anything: none looks at another.
+    # Rows from `batch` on may contain anything, because rows do not affect each other.
     for start, steps in _cut(length, workspace.longest):
         piece = slice(start, start + steps)
         workspace.words[:, :steps, :batch] = words[:, piece]
@@ -272,7 +272,7 @@ def _read(
 
 
 def _cut(words: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Start and number of the steps of each piece, powers of two that fall."""
+    """Yield first step and number of steps of each piece; the numbers are powers of two."""
     start = 0
     while start < words:
         steps = min(longest, _power_of_two(words - start))
@@ -281,13 +281,13 @@ def _cut(words: int, longest: int) -> Iterator[tuple[int, int]]:
 
 
 def _round_up(batch: int) -> int:
-    """Sentences to make room for: a few more, so that batches of about one size share graphs."""
+    """Round a batch size up, so that batches of similar sizes share graphs."""
     unit = max(8, _power_of_two(batch) // 8)
     return max(1, -(-batch // unit)) * unit
 
 
 def _power_of_two(number: int) -> int:
-    """The greatest that is not above the number."""
+    """Return the largest power of two that is at most `number` (1 for 0)."""
     return 1 << max(0, number.bit_length() - 1)
 
 
@@ -297,14 +297,14 @@ def _as_float(bound: float | None) -> float | None:
 
 @contextmanager
 def _quietly(tensor: torch.Tensor) -> Iterator[None]:
-    """No gradients, the tensor's GPU, and no inference tensors, which refuse later writes."""
+    """Disable gradients and inference mode (its tensors refuse writes); select the tensor's GPU."""
     with torch.inference_mode(False), torch.no_grad(), torch.cuda.device_of(tensor):
         yield
 
 
 def _capture_graph(read: Callable[[], None]) -> Callable[[], None]:
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    # What other threads do meanwhile is no error, unless they capture too.
+    # "thread_local": CUDA calls of other threads are allowed during a capture.
     with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         read()
     return graph.replay

@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
 # mypy: allow-untyped-defs, allow-incomplete-defs
-"""The pointwise part of an LSTM's step, for both directions at once: by plain operators, by Triton.
+"""The pointwise part of an LSTM step, for all directions at once: in PyTorch, and fused in Triton.
 
-Beside its two products a step is bound by the launches and the bytes of its small operators. Each
-of the two kernels here reads what it needs once and writes the result once.
+Apart from its products, the time of a step is that of launching small operators and of reading and
+writing memory. So each of the two kernels here reads its inputs once and writes its results once.
 """
 
 import functools
@@ -26,12 +26,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 class Kernels(NamedTuple):
     """
-    What computes the pointwise part.
+    The two functions that compute the pointwise part.
 
     Args:
-        update: brings the memory to the next word; arguments as `update_plain` has them.
-        settle: finishes the output; arguments as `settle_plain` has them.
-        why: what they are, and why.
+        update: computes the new cell state; arguments as in `update_plain`.
+        settle: computes the new hidden state; arguments as in `settle_plain`.
+        why: describes the implementation and the reason for it.
     """
 
     update: Callable[..., None]
@@ -40,8 +40,8 @@ class Kernels(NamedTuple):
 
 
 def find_kernels(device: torch.device, dtype: torch.dtype = torch.float32) -> Kernels:
-    """Triton's kernels for a memory of this type if they work on this device, found by trial."""
-    why_not = _find_fault(device) if dtype == torch.float32 else f"the memory is {dtype}"
+    """Return Triton kernels if a trial succeeds on this device and the cell state is float32."""
+    why_not = _find_fault(device) if dtype == torch.float32 else f"the cell state is {dtype}"
     if why_not is not None:
         return Kernels(update_plain, settle_plain, f"{why_not}: plain operators")
     place = ", interpreted" if INTERPRETED else ""
@@ -58,15 +58,15 @@ def update_plain(
     clip: float | None,
 ) -> None:
     """
-    Bring the memory to the next word, and write what goes into the output map.
+    Compute the new cell state, and the output before the output map.
 
     Args:
-        gates, sums: shares of the input and of the recurrence, `(directions, rows, 4 * cell_dim)`.
+        gates, sums: products of the input and recurrent map, `(directions, rows, 4 * cell_dim)`.
         bias: `(directions, 1, 4 * cell_dim)`.
-        valid: bool `(directions, rows)`; other rows keep their memory.
-        cell: the memory `(directions, rows, cell_dim)`, overwritten.
-        memory: of the same shape, in the products' type, overwritten; anything at padding.
-        clip: bound of the memory.
+        valid: bool `(directions, rows)`, False at padding, where the cell state is kept.
+        cell: cell state `(directions, rows, cell_dim)`, overwritten.
+        memory: receives the output before the output map, shaped as `cell`; undefined at padding.
+        clip: bound of the cell state; None: unbounded.
     """
     total = gates.to(cell.dtype) + sums + bias
     input_gate, forget_gate, candidate, output_gate = total.chunk(4, -1)
@@ -84,7 +84,7 @@ def settle_plain(
     outputs: torch.Tensor,
     clip: float | None,
 ) -> None:
-    """Clip an output `(directions, rows, projection_dim)`, keep it, and put 0 at padding."""
+    """Clip `product` `(directions, rows, projection_dim)`; write `outputs` and `hidden`."""
     if clip is not None:
         product = product.clamp(-clip, clip)
     valid = valid[..., None]
@@ -92,13 +92,13 @@ def settle_plain(
     hidden.copy_(torch.where(valid, product, hidden))
 
 
-# Triton would look for the types of a kernel's arguments among its own, so there are none.
+# The kernels have no type annotations, because Triton would read them as its own types.
 
 if triton is not None:
 
     @triton.jit
     def _bound(x, clip: tl.constexpr):
-        # Comparisons let NaN pass, which minimum and maximum would hide.
+        # Comparisons keep NaN; minimum and maximum would hide it.
         if clip is not None:
             x = tl.where(x > clip, clip, tl.where(x < -clip, -clip, x))
         return x
@@ -130,7 +130,7 @@ if triton is not None:
         place, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)
         row = direction * tl.num_programs(0) + place
         column = tl.program_id(2) * block + tl.arange(0, block)
-        # No column of padding is inside.
+        # At padding no column is inside.
         inside = column < width * tl.load(valid + direction * valid_stride + place).to(tl.int32)
         gates += direction * gates_stride + place * 4 * width + column
         sums += row * 4 * width + column
@@ -180,7 +180,7 @@ def _update(
     memory: torch.Tensor,
     clip: float | None,
 ) -> None:
-    """`update_plain` in one launch."""
+    """Compute `update_plain` in one launch."""
     directions, rows, width = cell.shape
     strides = gates.stride(0), valid.stride(0)
     tensors = gates, sums, bias, valid.view(torch.uint8), cell, memory
@@ -195,7 +195,7 @@ def _settle(
     outputs: torch.Tensor,
     clip: float | None,
 ) -> None:
-    """`settle_plain` in one launch."""
+    """Compute `settle_plain` in one launch."""
     directions, rows, width = hidden.shape
     strides = outputs.stride(0), valid.stride(0)
     grid = rows, directions, triton.cdiv(width, BLOCK)
@@ -212,7 +212,7 @@ def _find_fault(device: torch.device) -> str | None:
     try:
         with torch.cuda.device_of(torch.empty(0, device=device)):
             plain, fused = _try(device, update_plain, settle_plain), _try(device, _update, _settle)
-    except Exception as error:  # of Triton's compiler, of the driver, of the linker
+    except Exception as error:  # from Triton's compiler, the driver or the linker
         return f"Triton fails here ({type(error).__name__}: {str(error)[:80]})"
     agree = (torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, fused, strict=True))
     return None if all(agree) else "Triton's kernels give other values here"
@@ -221,7 +221,7 @@ def _find_fault(device: torch.device) -> str | None:
 def _try(
     device: torch.device, update: Callable[..., None], settle: Callable[..., None]
 ) -> list[torch.Tensor]:
-    """What two kernels make of some values, some of them clipped and one row padding."""
+    """Return the results of both kernels for test values, with clipped values and padding."""
     values = torch.linspace(-4.0, 4.0, 160, dtype=torch.float32, device=device)
     gates, sums = values.view(2, 5, 16), values.flip(0).view(2, 5, 16) / 3
     cell, memory = values[:40].view(2, 5, 4).clone(), values.new_zeros(2, 5, 4)

@@ -3,10 +3,10 @@
 """
 Linear maps by oneDNN, in floating point or 8 bits, and loops in TorchScript.
 
-PyTorch keeps oneDNN's operators private and has announced the end of TorchScript. So this file
-alone uses them, for every engine; it tries them on values once per process, and where one is
-missing, takes other arguments, or gives other values, PyTorch's public operators take its place.
-`operators_info` tells what is in use.
+PyTorch's oneDNN operators are private, and TorchScript is deprecated. So only this file uses them,
+for all engines. It tests each operator on values once per process. If one is missing, has another
+signature, or returns wrong values, PyTorch's public operators are used instead.
+`operators_info` returns what is in use.
 """
 
 import functools
@@ -26,11 +26,11 @@ from .engine_weights import Operators
 Kind = Literal["onednn", "plain", "int8", "split int8", "plain int8"]
 _Type = torch.dtype | Literal["int8"]
 
-# Up to this size BLAS multiplies a single row faster than oneDNN, whose call costs 15 us.
+# Up to this size BLAS multiplies a single row faster than oneDNN, whose call takes 15 us.
 ROW_WEIGHT_BYTES = 4 << 20
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the trial, for sums near 1
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # in trials, for sums near 1
 
-# Replaced by True in TorchScript, which does not compile what follows a return.
+# TorchScript replaces the call by True, and does not compile code after a return.
 _is_scripting = getattr(torch.jit, "is_scripting", lambda: False)
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ class PreparedMap(NamedTuple):
 
     Args:
         kind: `"onednn"` or `"plain"` in floating point; `"int8"`, `"split int8"` or `"plain int8"`
-            with levels of 8 bits.
-        weight: `(out, in)`, in oneDNN's own blocked layout unless plain; levels if 8-bit.
+            in 8 bits.
+        weight: `(out, in)`, in oneDNN's blocked layout unless plain; 8-bit integers if int8.
         bias: `(out)`.
-        bound: what the product is clipped to.
-        row_weight: `(in, out)`, for single rows.
-        scales: `(out)`, what a product of one level of the weight and one of a row with largest
-            value 1 stands for.
-        zeros: `(out)`, the levels of 0.
+        bound: the product is clipped to `[-bound, bound]`; None: not clipped.
+        row_weight: `(in, out)`, for products of a single row.
+        scales: `(out)`, converts integer products to floating point, for a row whose largest
+            magnitude is 1.
+        zeros: `(out)`, zero points of the weight, all 0.
     """
 
     kind: str
@@ -71,15 +71,15 @@ def prepare_map(
     single_rows: bool = False,
 ) -> PreparedMap:
     """
-    Lay out a weight for one kind of product.
+    Convert a weight to the layout of one kind of product.
 
     Args:
-        kind: as `find_operators` and `find_int8_kind` give it.
+        kind: from `find_operators` or `find_int8_kind`.
         weight: `(out, in)`, float32 or bfloat16.
         bias: `(out)`.
-        bound: what to clip the product to.
-        rows: a hint at how many will be multiplied at once; any number can be.
-        single_rows: whether products of one row are frequent enough for a layout of their own.
+        bound: clip the product to `[-bound, bound]`; None: do not clip.
+        rows: expected number of rows per product; a hint only.
+        single_rows: also store a layout for products of a single row.
     """
     bound = None if bound is None else float(bound)
     if kind == "plain":
@@ -92,7 +92,7 @@ def prepare_map(
         return PreparedMap(kind, blocked, bias, bound, row_weight)
     weight, bias = weight.float(), None if bias is None else bias.float()
     level = weight.abs().amax(1).clamp_min(1e-30) / 127  # (out)
-    levels = (weight / level[:, None]).round()  # (out, in), from -127 to 127
+    levels = (weight / level[:, None]).round()  # (out, in), integers from -127 to 127
     scales = level / 127
     if kind == "plain int8":
         return PreparedMap(kind, levels, bias, bound, None, scales)
@@ -101,17 +101,17 @@ def prepare_map(
     return PreparedMap(kind, blocked, bias, bound, None, scales, zeros)
 
 
-# TorchScript must understand every line of the next three functions.
+# TorchScript must support every line of the next three functions.
 
 
 def multiply(linear: PreparedMap, x: torch.Tensor, then: str = "none") -> torch.Tensor:
     """
-    `x W^T + b`, clipped to the map's bound; float32 from an 8-bit map, else of the weight's type.
+    Compute `x W^T + b`, clipped to the map's bound; float32 for an 8-bit map, else W's dtype.
 
     Args:
         linear: the map.
         x: `(rows, in)`.
-        then: `"relu"`, `"sigmoid"` or `"none"`, applied to the sum.
+        then: activation before the clip: `"relu"`, `"sigmoid"` or `"none"`.
     """
     row_weight, bias, bound = linear.row_weight, linear.bias, linear.bound
     if linear.scales is not None:
@@ -136,7 +136,7 @@ def multiply(linear: PreparedMap, x: torch.Tensor, then: str = "none") -> torch.
 
 
 def add_product(gates: torch.Tensor, linear: PreparedMap, x: torch.Tensor) -> torch.Tensor:
-    """`gates + x W^T`, `(rows, out)`."""
+    """Compute `gates + x W^T`, `(rows, out)`."""
     if linear.scales is not None:
         product, scale = _multiply_levels(linear, x)
         return product.mul_(scale).add_(gates)  # addcmul takes three times as long
@@ -147,20 +147,20 @@ def add_product(gates: torch.Tensor, linear: PreparedMap, x: torch.Tensor) -> to
         return torch.addmm(gates, x, linear.weight.t())
     if _is_scripting():
         return torch.ops.mkldnn._linear_pointwise(x, gates, linear.weight, None, "add")
-    # TorchScript does not know the overload by its name, which saves Python the search for it.
+    # Naming the overload saves Python the search for it; TorchScript does not support the name.
     return torch.ops.mkldnn._linear_pointwise.binary(x, gates, linear.weight, None, "add")
 
 
 def _multiply_levels(linear: PreparedMap, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The product with 8 bits, and each row's scale `(rows, 1)` still to apply.
+    Compute the 8-bit product, and return each row's scale `(rows, 1)`, not yet applied.
 
-    oneDNN's product knows one scale for all rows, which would make a row's values depend on its
-    neighbours'. So each row is scaled to [-1, 1] before it and scaled back after it. The sums are
-    whole numbers, so that a row gives the same bits whatever is multiplied beside it.
+    oneDNN's product has one scale for all rows, so a row's result would depend on the other rows.
+    Therefore each row is scaled to [-1, 1] before the product and back after it. The sums are
+    integers and thus exact, so a row has the same bits in every batch.
     """
     scale = torch.amax(torch.abs(x), 1, True).to(torch.float32).clamp_min_(1e-30)
-    # Half a unit above 128, the zero point, so that cutting off rounds to the nearest.
+    # 128 is the zero point; with 0.5 more, truncation rounds to the nearest integer.
     levels = (x * (127.0 / scale)).add_(128.5).to(torch.uint8)
     scales, zeros = linear.scales, linear.zeros
     assert scales is not None
@@ -168,11 +168,11 @@ def _multiply_levels(linear: PreparedMap, x: torch.Tensor) -> tuple[torch.Tensor
         return F.linear(levels.to(torch.float32).sub_(128.0), linear.weight).mul_(scales), scale
     zero = 128
     if linear.kind == "split int8":
-        # level - 128 = 2 (a - 64) + (b - 64), and two products with a or b fit into 16 bits.
+        # level - 128 = 2 (a - 64) + (b - 64); sums of two products with a or b fit into 16 bits.
         levels, zero = torch.cat([levels >> 1, (levels & 1).add_(64)]), 64
     weight = linear.weight
     nothing: list[int | float | complex | None] = []
-    # One scale of the product is 1: two would be multiplied in an order that varies.
+    # The input's scale is 1, because oneDNN multiplies two scales in varying order.
     product = torch.ops.onednn.qlinear_pointwise(
         levels, 1.0, zero, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", nothing, ""
     )
@@ -182,27 +182,27 @@ def _multiply_levels(linear: PreparedMap, x: torch.Tensor) -> tuple[torch.Tensor
     return product, scale
 
 
-# --- What this torch and this CPU have ---
+# --- Operators that work with this PyTorch on this CPU ---
 
 
 def find_operators(dtype: torch.dtype) -> Operators:
-    """`"onednn"` where its products of this type can be had, else `"plain"`."""
+    """Return `"onednn"` if its products of this dtype work here, else `"plain"`."""
     return "plain" if _find_obstacle(dtype) else "onednn"
 
 
 def find_int8_kind() -> Kind:
     """
-    The kind of 8-bit products: oneDNN's where they are exact, else `"plain int8"`.
+    Return the kind of 8-bit products: oneDNN's if they are exact, else `"plain int8"`.
 
-    CPUs without VNNI (Intel's before Ice Lake and Cascade Lake, AMD's before Zen 4) add two
-    products of 8 bits in 16, which do not hold the largest sums. `"split int8"` gives the same
-    values there, by twice as many products.
+    CPUs without VNNI (Intel's before Ice Lake and Cascade Lake, AMD's before Zen 4) add two 8-bit
+    products in 16 bits, where large sums overflow. `"split int8"` computes the exact values there
+    with twice as many products.
     """
     return "plain int8" if _find_obstacle("int8") else _try_int8()[0]
 
 
 def operators_info() -> str:
-    """What multiplies on the CPU, and what runs the loop over words, with the reasons."""
+    """Return which products and loops the CPU engines use, with the reasons."""
     types: tuple[_Type, ...] = (torch.float32, torch.bfloat16, "int8")
     obstacles = {str(type).removeprefix("torch."): _find_obstacle(type) for type in types}
     parts = [
@@ -210,14 +210,14 @@ def operators_info() -> str:
         for name, why in obstacles.items()
     ]
     if find_int8_kind() == "split int8":
-        parts[-1] += " in two halves (without VNNI this CPU adds products of 8 bits in 16)"
+        parts[-1] += " in two halves (this CPU has no VNNI and adds 8-bit products in 16 bits)"
     obstacle = _find_script_obstacle()
     loop = "TorchScript" if obstacle is None else f"Python ({obstacle})"
     return "; ".join([*parts, f"loops: {loop}"])
 
 
 def _find_obstacle(dtype: _Type) -> str | None:
-    """Why oneDNN's products are not used; None if they are."""
+    """Return why oneDNN's products are not used; None if they are used."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return "torch.backends.mkldnn is off"
     if dtype == "int8":
@@ -227,7 +227,7 @@ def _find_obstacle(dtype: _Type) -> str | None:
 
 @functools.cache
 def _try_products(dtype: torch.dtype) -> str | None:
-    """Why oneDNN's products of this type are not used; None if they give `F.linear`'s values."""
+    """Return why oneDNN's products of this dtype fail; None if they have `F.linear`'s values."""
 
     def disagree() -> str | None:
         weight = (torch.arange(-32.0, 32.0, device="cpu") / 32).reshape(16, 4).to(dtype)
@@ -246,7 +246,7 @@ def _try_products(dtype: torch.dtype) -> str | None:
 
 @functools.cache
 def _try_int8() -> tuple[Kind, str | None]:
-    """The fastest kind of exact 8-bit products, and why it is not oneDNN's."""
+    """Return the fastest kind of exact 8-bit products, and why it is not oneDNN's, or None."""
 
     def is_exact(kind: Kind) -> bool:
         draw = torch.Generator().manual_seed(0)
@@ -270,9 +270,9 @@ def _try_int8() -> tuple[Kind, str | None]:
 
 
 def _explain(disagree: Callable[[], str | None]) -> str | None:
-    """What a trial of private operators says, or how it failed."""
+    """Return the result of a trial of private operators, or its error message."""
     try:
-        # In a thread of its own no mode of the caller's (device, autocast, tracing) reaches it.
+        # A new thread has none of the caller's modes (device, autocast, tracing).
         return call_in_new_thread(torch.no_grad()(disagree))
     except (AttributeError, RuntimeError, TypeError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
@@ -283,9 +283,9 @@ def _explain(disagree: Callable[[], str | None]) -> str | None:
 
 def without_python(function: Callable[..., Any]) -> Callable[..., Any]:
     """
-    The function in TorchScript, where that can still be had, else itself.
+    Return the function compiled by TorchScript; where that fails, the function itself.
 
-    Between its operators no thread waits for Python's lock.
+    Compiled code does not need Python's global lock, so threads can run in parallel.
     """
     with _compiling:
         if function not in _compiled:
@@ -321,7 +321,7 @@ def _find_script_obstacle() -> str | None:
 def _script(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return torch.jit.script(function)
-    except DeprecationWarning:  # the process makes errors of warnings
+    except DeprecationWarning:  # the process turns warnings into errors
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.jit.script(function)
@@ -332,12 +332,12 @@ _failures: list[str] = []
 _compiling = threading.Lock()
 
 
-# --- Weights that torchao has quantized to 8 bits, as `TorchAoConfig` does at loading ---
+# --- Weights quantized to 8 bits by torchao, as with `TorchAoConfig` at loading ---
 
 
 def is_int8(weight: torch.Tensor | None) -> bool:
-    """Whether products with this weight have 8-bit weights and activations in torchao."""
-    # By name, so that torchao need not be installed.
+    """Whether torchao quantizes both this weight and its activations to 8 bits."""
+    # Compared by name, so that torchao need not be installed.
     return (
         type(weight).__name__ == "Int8Tensor"
         and getattr(weight, "act_quant_kwargs", None) is not None
@@ -345,12 +345,12 @@ def is_int8(weight: torch.Tensor | None) -> bool:
 
 
 def dequantize(weight: torch.Tensor) -> torch.Tensor:
-    """The weight in floating point, as it is or as near as its levels come."""
+    """Return the weight in floating point, dequantized if it has 8 bits."""
     return weight.dequantize() if is_int8(weight) else weight
 
 
 def stored_values(weight: torch.Tensor) -> torch.Tensor:
-    """What is kept of the weight: itself, or its levels, which change when it does."""
+    """Return the tensor that stores the weight: itself, or its 8-bit integers."""
     return getattr(weight, "qdata") if is_int8(weight) else weight  # noqa: B009
 
 

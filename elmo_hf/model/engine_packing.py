@@ -1,32 +1,32 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Padded batches packed for an LSTM: without padding, step after step, longest sentences first."""
+"""Packing of padded batches for an LSTM: no padding, ordered by step, longest sentences first."""
 
 import numpy as np
 import torch
 
-FRESH = torch.contiguous_format  # memory of its own, which a single sentence would share
+FRESH = torch.contiguous_format  # forces a copy, also for a single sentence
 
 
 class Packing:
     """
-    The order of a batch's words when the padding is removed, wherever it stands.
+    Class that removes the padding of a batch, wherever it is, and orders the words by step.
 
-    As in `torch.nn.utils.rnn.PackedSequence`, sentences are sorted by their number of words, the
-    longest first, and the first words of all sentences come first, then the second words, and so
-    on; if `reverse`, each sentence's last word counts as its first. So the sentences of step t are
-    the first `sizes[t]` sentences of step t - 1.
+    As in `torch.nn.utils.rnn.PackedSequence`, sentences are sorted by length, longest first; the
+    first words of all sentences come first, then all second words, and so on. If `reverse`, each
+    sentence is read from its last word. So the sentences of step t are the first `sizes[t]`
+    sentences of step t - 1.
 
     Args:
-        mask: bool `(batch, words)`, False at padding. What is packed is on its device.
+        mask: bool `(batch, words)`, False at padding, on the device of the tensors to pack.
         reverse: read from the last word to the first.
 
     Attributes:
-        sizes: the number of sentences at each step, all above 0.
-        offsets: the index of each step's first packed word.
-        places: `(packed words,)` indices into the flattened batch; None if nothing is padded.
-        order: `(batch,)`, the sentences sorted by length; None if their order stays.
-        lengths: the number of words of each sorted sentence.
+        sizes: number of sentences at each step, all positive.
+        offsets: index of each step's first packed word.
+        places: `(packed words,)`, indices into the flattened batch; None if there is no padding.
+        order: `(batch,)`, indices of the sentences sorted by length; None: unchanged order.
+        lengths: number of words of each sorted sentence.
     """
 
     def __init__(self, mask: torch.Tensor, reverse: bool) -> None:
@@ -61,7 +61,7 @@ class Packing:
         return lengths, np.bincount(steps).tolist()
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
-        """`(batch, words, ...)` -> `(packed words, ...)`."""
+        """Pack `(batch, words, ...)` to `(packed words, ...)`."""
         if self.places is not None:
             return padded.flatten(0, 1).index_select(0, self.places)
         if self.reverse:
@@ -69,7 +69,7 @@ class Packing:
         return padded.transpose(0, 1).flatten(0, 1)
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """`(packed words, width)` -> `(batch, words, width)`, zero at padding."""
+        """Unpack `(packed words, width)` to `(batch, words, width)`, zero at padding."""
         width = packed.shape[1]
         if self.places is not None:
             padded = packed.new_zeros(self.batch * self.words, width)
@@ -78,7 +78,7 @@ class Packing:
         return padded.flip(1) if self.reverse else padded.clone(memory_format=FRESH)
 
     def sort_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """`(batch, ...)` sorted by length; the same tensor if the order stays."""
+        """Sort `(batch, ...)` by length; return the same tensor if the order is unchanged."""
         return rows if self.order is None else rows.index_select(0, self.order)
 
     def unsort_rows(self, rows: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ class Packing:
         return torch.empty_like(rows).index_copy_(0, self.order, rows)
 
     def last_words(self) -> tuple[torch.Tensor, int]:
-        """Index of the last packed word of each sorted sentence that has any, and their number."""
+        """Return each nonempty sorted sentence's last packed index, and the number of these."""
         alive = int(np.count_nonzero(self.lengths))
         places = self.offsets[self.lengths[:alive] - 1] + np.arange(alive)
         return torch.from_numpy(places), alive

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The LSTM's loop as one operator of a graph, so that one graph serves any number of words."""
+"""The `scan` engine: the LSTM's loop as one operator, so a graph fits sentences of any length."""
 
 import dataclasses
 import warnings
@@ -16,7 +16,7 @@ _warned: list[bool] = []
 
 @torch.compiler.assume_constant_result
 def has_scan() -> bool:
-    """Whether this PyTorch has the private parts that a scan needs; warns once if it has not."""
+    """Whether this PyTorch has the private functions that a scan needs; warn once if not."""
     try:
         from torch._dynamo.comptime import ComptimeContext
         from torch._higher_order_ops.scan import scan  # noqa: F401
@@ -29,9 +29,9 @@ def has_scan() -> bool:
     if not found and not _warned:
         _warned.append(True)
         warnings.warn(
-            f"PyTorch {torch.__version__} lacks the scan operator in the form that elmo_hf knows; "
-            "compiled and exported models unroll the loop over words and serve sentences of one "
-            "length only. Other releases of PyTorch have it",
+            f"PyTorch {torch.__version__} lacks the scan operator that elmo_hf needs: compiled and "
+            "exported models unroll the loop over words and accept sentences of one length only. "
+            "Install another PyTorch release for graphs that fit all lengths",
             stacklevel=2,
         )
     return found
@@ -40,7 +40,7 @@ def has_scan() -> bool:
 def run_scan(
     lstm: Any, inputs: torch.Tensor, mask: torch.Tensor, state: States
 ) -> tuple[torch.Tensor, States]:
-    """Do what `ElmoLstm.run_reference` does, by the LSTM's own `input_map` and `scan_step`."""
+    """Compute the result of `ElmoLstm.run_reference` with `input_map` and `scan_step`."""
     from torch._dynamo.comptime import comptime
     from torch._higher_order_ops.scan import scan
 
@@ -49,7 +49,7 @@ def run_scan(
     gates = lstm.input_map(inputs).transpose(0, 1)  # (words, batch, 4 * cell_dim)
     valid = mask.t()[..., None]  # (words, batch, 1)
 
-    # `contiguous` keeps the strides of a single row, which the loop would not.
+    # Not `contiguous()`, which keeps a single row's strides; the loop must not change strides.
     start = tuple(part.clone(memory_format=torch.contiguous_format) for part in state)
     end, outputs = scan(lstm.scan_step, start, (gates, valid), dim=0, reverse=lstm.reverse)
     return outputs.transpose(0, 1), end
@@ -57,9 +57,9 @@ def run_scan(
 
 def _allow_counting(compilation: Any) -> None:
     """
-    Let inductor turn the scan into a loop that counts its steps.
+    Allow inductor to compile the scan to a loop with a step counter.
 
-    `torch.compile` without `fullgraph=True` forbids it to look at the counter, and fails.
+    Without this, `torch.compile` without `fullgraph=True` fails: it may not read the counter.
     """
     shapes = getattr(compilation, _TRANSLATOR)().output.shape_env
     shapes.settings = dataclasses.replace(shapes.settings, allow_scalar_outputs=True)

@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Numbers of threads on a CPU: a thread's own, and two calls at once on half of the caller's each.
+Numbers of threads on a CPU: per-thread settings, and two calls at once on half the threads each.
 
-`torch.set_num_threads` sets the number of the calling thread and also the number that every thread
-takes at its first operation. Here only the calling thread's number is ever changed.
+`torch.set_num_threads` sets the number of the calling thread, and also the process-wide number that
+each thread copies at its first operation. This module changes the calling thread's number only.
 """
 
 import contextvars
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Up to this cell_dim * projection_dim even a lone sentence leaves threads with nothing to do.
+# Up to this cell_dim * projection_dim, a product of even one sentence leaves threads idle.
 SMALL_LSTM = 1 << 18
 
 
@@ -26,15 +26,15 @@ def run_side_by_side(
     work: Callable[..., Any], first: tuple[Any, ...], second: tuple[Any, ...]
 ) -> tuple[Any, Any]:
     """
-    Call `work` with two tuples of arguments at once, each on half of the caller's threads.
+    Call `work` with two tuples of arguments in parallel, each on half of the caller's threads.
 
-    Small products do not spread over many threads: two at once on half of them each take up to a
-    third of the time that one after the other takes. The two calls run one after the other while
-    another thread's pair is running, on one thread, and where no thread can be started.
+    Small products do not use many threads well: two in parallel on half of the threads each take
+    as little as a third of their time in sequence. The calls run in sequence if another thread is
+    inside this function, if torch has one thread only, or if no thread can be started.
 
     Args:
-        work: may be called from any thread; runs in the caller's gradient mode and context.
-        first, second: the arguments.
+        work: thread-safe; runs in the caller's gradient mode and context.
+        first, second: the arguments of the two calls.
 
     Returns:
         Both results.
@@ -48,7 +48,7 @@ def run_side_by_side(
         other = helper.submit(threads // 2, _in_modes_of_caller(work), *second)
         if other is None:
             return work(*first), work(*second)
-        # More threads than cores would make all of them wait asleep, so the caller gives up half.
+        # With more threads than cores OpenMP's threads would sleep between products, which is slow.
         mkl_threads = number.set(threads - threads // 2)
         try:
             return work(*first), other.result()
@@ -60,11 +60,11 @@ def run_side_by_side(
 
 def keep_threads(threads: int) -> None:
     """
-    Set how many of torch's threads the calling thread uses, and change no other thread's number.
+    Set the calling thread's number of torch threads, without changing that of other threads.
 
-    Meant as the `initializer` of a pool of workers.
+    Use it as the `initializer` of a thread pool.
     """
-    torch.get_num_threads()  # A thread takes the process's number at its first operation.
+    torch.get_num_threads()  # copies the process-wide number, which must not happen later
     if (number := _find_own_number()) is not None:
         number.set(threads)
         return
@@ -78,22 +78,21 @@ def rest_alone() -> None:
     """
     Stop the helper thread; the next `run_side_by_side` starts a new one.
 
-    OpenMP counts its threads as running. Where it counts more threads than cores, its threads no
-    longer wait awake for the next product but fall asleep, which halves the speed of products
-    that follow each other quickly.
+    OpenMP counts the helper's threads as running. If it counts more threads than cores, its threads
+    sleep between products instead of spinning, which halves the speed of many short products.
     """
     _note_team(torch.get_num_threads())
     _helper.dismiss()
 
 
 def call_in_new_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `work` where no mode or setting of the calling thread holds, and wait for its result."""
+    """Call `work` in a new thread, without the caller's modes and settings, and wait for it."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def _in_modes_of_caller(work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work` for another thread, in the calling thread's gradient mode and context variables."""
+    """Wrap `work` for another thread, with the caller's gradient mode and context variables."""
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     context = contextvars.copy_context()
 
@@ -105,7 +104,7 @@ def _in_modes_of_caller(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Helper:
-    """One thread that waits for work, and the lock of the caller whose turn it is to use it."""
+    """One worker thread, and a lock so that only one caller uses it at a time."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
@@ -113,7 +112,7 @@ class _Helper:
         self._pool: ThreadPoolExecutor | None = None
 
     def submit(self, threads: int, work: Callable[..., Any], *arguments: Any) -> Future[Any] | None:
-        """Start `work` on so many threads; None where no thread can be started any more."""
+        """Start `work` on `threads` torch threads; return None if no thread can be started."""
 
         def run() -> Any:
             if torch.get_num_threads() != threads:
@@ -125,7 +124,7 @@ class _Helper:
                 self._pool = ThreadPoolExecutor(1, "elmo")
             try:
                 return self._pool.submit(run)
-            except RuntimeError:  # no new thread can be started: the interpreter ends
+            except RuntimeError:  # no new thread can be started: the interpreter is shutting down
                 self._pool = None
                 return None
 
@@ -134,18 +133,18 @@ class _Helper:
             return
         with self._lock:
             if self._pool is not None:
-                self._pool.shutdown(wait=False)  # what it has begun it finishes
+                self._pool.shutdown(wait=False)  # running work is still finished
                 self._pool = None
 
 
 class _OwnNumber(NamedTuple):
-    """OpenMP's and MKL's functions that set the calling thread's number of threads."""
+    """The OpenMP and MKL functions that set the calling thread's number of threads."""
 
     omp: Callable[[int], None]
     mkl: Callable[[int], int]
 
     def set(self, threads: int) -> int:
-        """Set both; return what MKL had of its own, 0 if it follows OpenMP."""
+        """Set both; return MKL's previous number, 0 if it follows OpenMP."""
         self.omp(threads)
         return self.mkl(threads)
 
@@ -156,7 +155,7 @@ class _OwnNumber(NamedTuple):
 
 @functools.cache
 def _find_own_number() -> _OwnNumber | None:
-    """The functions, if torch runs on an OpenMP that has them; found by trying them in a thread."""
+    """Return these functions if a trial in a new thread shows that torch obeys them, else None."""
     try:
         # Searches the libraries that torch was linked with.
         library = ctypes.CDLL(torch._C.__file__)
@@ -182,15 +181,15 @@ def _note_team(threads: int) -> None:
 
 
 class _ThisThread(threading.local):
-    has_team = False  # Whether OpenMP may keep threads that wait for this one's next operation.
+    has_team = False  # whether OpenMP may keep worker threads for this thread
 
 
 def _begin_as_child() -> None:
     """
-    Leave behind, in a forked process, the threads that only its parent has.
+    Reset this module in a forked process, which does not have its parent's threads.
 
-    An operation on several threads would wait for them forever, so that the child runs on one
-    thread, as the workers of torch's `DataLoader` do.
+    An operation on several threads would wait for them forever, so the child runs on one thread,
+    like the workers of torch's `DataLoader`.
     """
     global _helper, _process_number
     _helper, _process_number = _Helper(), threading.Lock()

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The LSTM of ELMo for training: `ElmoLstm.run_reference` with a backward pass written by hand."""
+"""The `cpu_training` engine: ELMo's LSTM with a hand-written backward pass, for any device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from .engine_packing import Packing
 
 State = tuple[torch.Tensor, torch.Tensor]
 
-# Laying weights out for oneDNN beforehand pays from this size on, and for this many products.
+# Converting a weight to oneDNN's layout pays from this size and number of products on.
 PACKED_WEIGHTS = 100_000
 PACKED_PRODUCTS = 12
 
@@ -35,33 +35,33 @@ def clipped_lstm(
     recompute: bool = False,
 ) -> tuple[torch.Tensor, State]:
     """
-    Run one direction of one layer as `ElmoLstm` does, ready for a fast backward pass.
+    Compute the result of `ElmoLstm.run_reference`, with a fast backward pass.
 
-    The cell is that of TensorFlow's `LSTMCell` with both clips, as Peters et al. 2018 trained
-    it. Padding costs nothing and leaves the state as it was, wherever it stands. Products are
-    made in the precision of the weights, or in autocast's; the memory keeps its own.
+    The cell is TensorFlow's `LSTMCell` with both clips, as trained by Peters et al. 2018. Padding
+    is skipped and leaves the states unchanged, wherever it is. Products have the dtype of the
+    weights, or autocast's; the cell state keeps its dtype.
 
     Args:
         inputs: `(batch, words, projection_dim)`.
         mask: bool `(batch, words)`, False at padding.
-        hidden: output to start from, `(batch, projection_dim)`.
-        cell: memory to start from, `(batch, cell_dim)`.
+        hidden: initial hidden state `(batch, projection_dim)`.
+        cell: initial cell state `(batch, cell_dim)`.
         input_weight: `(4 * cell_dim, projection_dim)`; gate rows input, forget, candidate, output.
         input_bias: `(4 * cell_dim,)`.
         recurrent_weight: `(4 * cell_dim, projection_dim)`.
-        output_weight: `(projection_dim, cell_dim)`; None where the output is not projected.
-        cell_clip: bound of the memory; None for none.
-        projection_clip: bound of the projected output; None for none.
+        output_weight: `(projection_dim, cell_dim)`; None: no projection.
+        cell_clip: bound of the cell state; None: unbounded.
+        projection_clip: bound of the projected output; None: unbounded.
         reverse: read from the last word to the first.
-        recompute: compute the gates again in the backward pass; saves about 80 % of the memory
-            that the call keeps for it.
+        recompute: recompute the gates in the backward pass; saves about 80 % of the memory that
+            the call keeps for it.
 
     Returns:
-        Outputs `(batch, words, projection_dim)`, zero at padding, and the state after each
-        sentence's last word read.
+        Outputs `(batch, words, projection_dim)`, zero at padding, and the states after each
+        sentence's last word.
 
     Raises:
-        RuntimeError: gradients of the gradients are asked for.
+        RuntimeError: second derivatives are requested.
     """
     plan = _make_plan(
         mask,
@@ -81,20 +81,20 @@ class _Plan:
     """
     All arguments of a call that have no gradients.
 
-    A table of states `(batch + words, ...)` has the initial states of the sentences, sorted as in
-    `packing`, and then the state after each packed word.
+    The functions below use tables of states `(batch + words, ...)`: first the initial states of
+    the sentences, sorted as in `packing`, then the state after each packed word.
     """
 
     packing: Packing
-    before: torch.Tensor  # (words,) row of the table with the state that each word starts from
-    last: torch.Tensor  # (batch,) row of the table with each sorted sentence's final state
+    before: torch.Tensor  # (words,) table index of the state before each packed word
+    last: torch.Tensor  # (batch,) table index of each sorted sentence's final state
     cell_clip: float | None
     projection_clip: float | None
     recompute: bool
     dtype: torch.dtype  # of the products
 
     def steps(self) -> list[tuple[slice, slice, slice]]:
-        """For each step its packed words, and the rows of the table before and after them."""
+        """Return slices for each step: packed words, and table rows before and after them."""
         batch, offsets = self.packing.batch, self.packing.offsets.tolist()
         starts = [0, *(batch + offset for offset in offsets)]
         steps = zip(self.packing.sizes, offsets, starts, starts[1:], strict=False)
@@ -104,7 +104,7 @@ class _Plan:
 def _make_plan(mask: torch.Tensor, reverse: bool, *settings: Any) -> _Plan:
     packing = Packing(mask, reverse)
     batch, sizes = packing.batch, packing.sizes
-    # So many rows of the table are between a word and the state that it starts from.
+    # In the table, the states before and after a word are this far apart.
     distances = np.repeat([batch, *sizes][:-1], np.array(sizes, dtype=np.int64)).astype(np.int64)
     before = torch.arange(batch, batch + sum(sizes)) - torch.from_numpy(distances)
     last = torch.arange(batch)
@@ -126,14 +126,14 @@ def _product_dtype(weight: torch.Tensor) -> torch.dtype:
 
 class _ClippedLstm(torch.autograd.Function):
     """
-    For a word x after the state (h, c), with gates i, f, g, o in rows of one map::
+    LSTM with clips and a hand-written backward pass; for a word x and the previous (h, c)::
 
         z = Wx x + b + Wh h         i, f, o = sigmoid(z)     g = tanh(z)
         C = f c + i g               c' = clip(C)
         m = o tanh(c')              H = Wp m                 h' = clip(H)
 
-    The backward pass needs H and C before clipping, to know where a clip took effect, and the
-    gates. In half precision z is kept in place of the gates, whose distance to 1 would be lost.
+    The backward pass needs the gates, and H and C before clipping, to know where a clip took
+    effect. In half precision z is saved instead of the gates, which would be rounded to 1.
     """
 
     @staticmethod
@@ -188,7 +188,7 @@ def _read(
     plan: _Plan,
 ) -> None:
     """
-    Run the recurrence.
+    Run the forward recurrence.
 
     Args:
         gates: Wx x + b `(words, 4 * cell_dim)`; overwritten by the gates, or by z in half
@@ -218,7 +218,7 @@ def _read(
 def _gradients(
     ctx: Any, d_outputs: torch.Tensor, d_hidden: torch.Tensor, d_cell: torch.Tensor
 ) -> list[torch.Tensor | None]:
-    """The gradients of the arguments of `_ClippedLstm.forward`, without the plan's."""
+    """Return the gradients of the arguments of `_ClippedLstm.forward`, except `plan`."""
     inputs, input_weight, input_bias, recurrent_weight, output_weight, *kept = ctx.saved_tensors
     hiddens, cells, gates = kept
     plan: _Plan = ctx.plan
@@ -240,7 +240,7 @@ def _gradients(
     d_z = _read_back(slopes, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan)
     del slopes
 
-    # Each product once over all words, and only where its result is wanted.
+    # Each product is computed for all words at once, and only if its gradient is required.
     needs, d_projected = ctx.needs_input_grad, d_hiddens[batch:].to(dtype)
     d_words = (d_z @ input_weight.to(dtype)).to(inputs.dtype) if needs[0] else None
     return [
@@ -259,7 +259,7 @@ class _Slopes:
     """
     The factors of the gradients that can be computed for all words at once.
 
-    With dm the gradient of the output m, dc' that of the memory after its clip, dc before it::
+    With the gradients dm of m, dc' of the clipped cell state c', and dc of C::
 
         dc' = dm o (1 - tanh(c')^2) + dc(next) f(next)      dc = dc' where |C| <= clip, else 0
         dz_i = dc g i (1 - i)        dz_f = dc c f (1 - f)
@@ -267,17 +267,17 @@ class _Slopes:
     """
 
     gates: torch.Tensor  # dz / (dc', dc', dc', dm), (words, 4 * cell_dim)
-    memory: torch.Tensor  # what dm adds to dc', divided by dm, (words, cell_dim)
-    carry: torch.Tensor  # what the word before gets of dc', divided by dc', (words, cell_dim)
+    memory: torch.Tensor  # the contribution of dm to dc', divided by dm, (words, cell_dim)
+    carry: torch.Tensor  # factor from dc' to the previous word's dc', (words, cell_dim)
 
 
 def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slopes, torch.Tensor]:
-    """Return the slopes, and the outputs m before their projection `(words, cell_dim)`."""
+    """Return the slopes, and the outputs m before the projection `(words, cell_dim)`."""
     packing, width = plan.packing, cells.shape[1]
     i, f, g, o = gates.chunk(4, 1)  # (words, cell_dim) each
     clipped = _clip(cells, plan.cell_clip, packing)
     c, t = clipped[plan.before], _tanh(clipped[packing.batch :])
-    # The operators that autograd itself uses: grad, result -> grad * derivative.
+    # The operators that autograd uses: (grad, result) -> grad * derivative.
     by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
     slopes = torch.empty_like(gates)
     d_i, d_f, d_g, d_o = slopes.chunk(4, 1)
@@ -287,7 +287,7 @@ def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slo
     by_sigmoid(t, o, grad_input=d_o)
     carry = f
     if plan.cell_clip is not None:
-        inside = cells[packing.batch :].abs().le_(plan.cell_clip)  # 1 or 0, as clamp has it
+        inside = cells[packing.batch :].abs().le_(plan.cell_clip)  # clamp's derivative: 1 or 0
         slopes[:, : 3 * width].unflatten(1, (3, width)).mul_(inside[:, None])
         carry = inside.mul_(f)
     return _Slopes(slopes, by_tanh(o, t), carry), t.mul_(o)
@@ -303,11 +303,11 @@ def _read_back(
     plan: _Plan,
 ) -> torch.Tensor:
     """
-    Run the recurrence backwards; return the gradients of z `(words, 4 * cell_dim)`.
+    Run the backward recurrence; return the gradients of z `(words, 4 * cell_dim)`.
 
-    Overwrites its arguments: `d_hiddens` holds the gradients that come from outside, then those of
-    the initial outputs and of H before clipping; `d_cell` those of the final memories, then of the
-    initial ones.
+    It overwrites two arguments. `d_hiddens` contains the gradients of the outputs, afterwards those
+    of the initial hidden states and of H before clipping. `d_cell` contains the gradients of the
+    final cell states, afterwards those of the initial ones.
     """
     dtype, steps, width = plan.dtype, plan.steps(), d_cell.shape[1]
     recurrent_map = _prepare(recurrent_weight.to(dtype).t(), len(steps))
@@ -315,14 +315,14 @@ def _read_back(
         None if output_weight is None else _prepare(output_weight.to(dtype).t(), len(steps))
     )
     inside = None if plan.projection_clip is None else hiddens.abs().le_(plan.projection_clip)
-    d_z = slopes.gates.to(dtype)  # the slopes themselves unless products have less precision
+    d_z = slopes.gates.to(dtype)  # the same tensor, unless products have lower precision
     for words, before, after in reversed(steps):
         d_projected = d_hiddens[after]
         if inside is not None:
             d_projected.mul_(inside[after])
         d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
         d_memory = d_memory.to(d_cell.dtype)  # (running, cell_dim)
-        # What a sentence that ends here has in d_cell is the gradient of its final memory.
+        # For a sentence that ends here, d_cell still has the gradient of its final cell state.
         running = d_cell[: len(d_memory)].addcmul_(d_memory, slopes.memory[words])
         d_gates = slopes.gates[words]
         d_gates[:, : 3 * width].unflatten(1, (3, width)).mul_(running[:, None])
@@ -336,10 +336,10 @@ def _read_back(
 
 def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
     """
-    Lay out a weight `(out, in)` for so many products of few rows each.
+    Prepare a weight `(out, in)` for a number of products with few rows each.
 
-    Their time is the reading of the weights, which MKL does up to three times as slowly as oneDNN.
-    Products of all words at once gain less than the new layout costs.
+    They spend their time on reading the weights, in which MKL is up to three times slower than
+    oneDNN. Products of all words at once gain less than converting the layout costs.
     """
     pays = products >= PACKED_PRODUCTS and weight.numel() >= PACKED_WEIGHTS
     has_onednn = weight.device.type == "cpu" and find_operators(weight.dtype) == "onednn"
@@ -347,12 +347,12 @@ def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
 
 
 def _weight_gradient(d_output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The gradient of the weight `(out, in)`, summed over all words."""
+    """Return the gradient of the weight `(out, in)`, summed over all words."""
     return (d_output.t() @ x).to(weight.dtype)
 
 
 def _activate(z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The gates of z `(rows, 4 * cell_dim)`, written to `out` or over z."""
+    """Compute the gates from z `(rows, 4 * cell_dim)`, in `out` or in place."""
     out, width = z if out is None else out, z.shape[1] // 4
     torch.sigmoid(z[:, : 2 * width], out=out[:, : 2 * width])
     _tanh(z[:, 2 * width : 3 * width], out=out[:, 2 * width : 3 * width])
@@ -361,7 +361,7 @@ def _activate(z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def _tanh(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The tanh; in float32 on a CPU by a sigmoid, which takes a fifth of the time there."""
+    """Compute tanh; in float32 on a CPU from a sigmoid, which takes a fifth of the time there."""
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return torch.tanh(x, out=out)
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
@@ -372,7 +372,7 @@ def _clamp(raw: torch.Tensor, bound: float | None) -> torch.Tensor:
 
 
 def _table(initial: torch.Tensor, packing: Packing) -> torch.Tensor:
-    """A table of states with the initial ones filled in."""
+    """Allocate a table of states and fill in the initial ones."""
     batch, width = initial.shape
     table = initial.new_empty(batch + sum(packing.sizes), width)
     table[:batch] = packing.sort_rows(initial)
@@ -380,7 +380,7 @@ def _table(initial: torch.Tensor, packing: Packing) -> torch.Tensor:
 
 
 def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.Tensor:
-    """A table of states, clipped but for the initial ones."""
+    """Clip a table of states, except the initial ones."""
     if bound is None:
         return table
     initial, after = table.tensor_split([packing.batch])
@@ -388,7 +388,7 @@ def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.T
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """The identity for a gradient; its own backward pass raises an error."""
+    """Identity for a gradient that raises an error in its own backward pass."""
 
     @staticmethod
     def forward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
@@ -397,9 +397,9 @@ class _OnlyOnce(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: torch.Tensor) -> None:
         raise RuntimeError(
-            "the gradient of a gradient was asked for (backward or torch.autograd.grad after "
-            "create_graph=True), and the fast training engine of the LSTM has first derivatives "
-            'only; run the model under use_engine("reference"), the reference engine, which is '
+            "second derivatives were requested (backward or torch.autograd.grad after "
+            "create_graph=True), but the training engine of the LSTM has first derivatives only; "
+            'run the model inside `with use_engine("reference"):`, the reference engine, which is '
             "differentiable any number of times"
         )
 

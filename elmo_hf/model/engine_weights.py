@@ -1,12 +1,12 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The weights and settings of one LSTM, as every engine receives them."""
+"""The weights and settings of one LSTM, in the form that all engines use."""
 
 from typing import Literal, NamedTuple
 
 import torch
 
-# Output `(batch, projection_dim)` and memory `(batch, cell_dim)`.
+# Hidden state `(batch, projection_dim)` and cell state `(batch, cell_dim)`.
 States = tuple[torch.Tensor, torch.Tensor]
 # Vectors `(vectors, projection_dim)`, and the index of each word's vector `(batch, words)`.
 Unique = tuple[torch.Tensor, torch.Tensor]
@@ -14,7 +14,7 @@ Operators = Literal["onednn", "plain"]
 
 
 class LstmWeights(NamedTuple):
-    """The maps of one `ElmoLstm`, gate rows in the order input, forget, candidate, output."""
+    """The weights of one `ElmoLstm`; gate rows are ordered input, forget, candidate, output."""
 
     input_weight: torch.Tensor  # (4 * cell_dim, projection_dim)
     input_bias: torch.Tensor  # (4 * cell_dim)
@@ -24,14 +24,14 @@ class LstmWeights(NamedTuple):
 
 class LstmSettings(NamedTuple):
     """
-    Everything besides the weights that changes an `ElmoLstm`'s values, and how to compute them.
+    Everything besides the weights that changes an `ElmoLstm`'s result or its computation.
 
     Args:
-        cell_clip, projection_clip: bounds, or None.
+        cell_clip, projection_clip: bounds; None: unbounded.
         reverse: read from the last word to the first.
-        precision: `"int8"` rounds weights and activations to 8 bits; None keeps the weights' type,
-            which torchao's 8-bit tensors have of themselves.
-        operators: `"onednn"` or `"plain"` PyTorch operators; None takes the faster that works.
+        precision: `"int8"` rounds weights and activations to 8 bits; None uses the weights' dtype
+            (8 bits for torchao's 8-bit tensors).
+        operators: `"onednn"`, or `"plain"` PyTorch operators; None: the faster one that works.
     """
 
     cell_clip: float | None = 3.0

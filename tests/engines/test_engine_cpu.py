@@ -439,6 +439,6 @@ def test_obstacles_are_named():
     double = weights_of(copy.deepcopy(lstm).double())
     assert find_cpu_obstacle((x,), double) == "the weights are torch.float64"
     mixed = weights._replace(output_weight=weights.output_weight.bfloat16())
-    assert find_cpu_obstacle((x,), mixed) == "the weights' types differ"
+    assert find_cpu_obstacle((x,), mixed) == "the weights' dtypes differ"
     turned = weights._replace(input_weight=torch.rand(WIDTH, 4 * CELL).t())
     assert find_cpu_obstacle((x,), turned) == "a weight is not contiguous"
