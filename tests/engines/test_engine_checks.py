@@ -191,7 +191,7 @@ def test_hooks_of_the_softmax_layer_are_run():
 
 
 @pytest.mark.parametrize("engine", ["cpu", "gpu"])
-def test_an_engine_for_inference_is_refused_where_gradients_are_wanted(engine):
+def test_inference_engines_are_refused_if_gradients_are_required(engine):
     model, ids = make(), words()
     with use_engine(engine):
         with pytest.raises(RuntimeError, match=r"gradients are required; .* torch\.no_grad\(\)"):
@@ -203,14 +203,14 @@ def test_an_engine_for_inference_is_refused_where_gradients_are_wanted(engine):
 
 
 @pytest.mark.parametrize("engine", ["cpu", "cpu_training", "gpu"])
-def test_an_engine_that_would_pass_over_a_hook_is_refused(engine):
+def test_engines_that_would_skip_a_hook_are_refused(engine):
     model = make()
     model.layers[0].forward_lstm.recurrent_map.register_forward_hook(double)
     with use_engine(engine), torch.no_grad(), pytest.raises(RuntimeError, match="has a hook"):
         model(words())
 
 
-def test_use_engine_is_of_its_own_thread():
+def test_use_engine_applies_to_its_own_thread_only():
     model, inside, leave, chosen = make(), threading.Event(), threading.Event(), []
     lstm, state = model.layers[0].forward_lstm, (torch.zeros(1, 12), torch.zeros(1, 24))
 
@@ -233,7 +233,7 @@ def test_use_engine_is_of_its_own_thread():
 
 
 @pytest.mark.parametrize("grad_mode", [torch.enable_grad, torch.no_grad])
-def test_forward_mode_derivatives_are_the_references(grad_mode):
+def test_forward_mode_derivatives_equal_the_references(grad_mode):
     model = make().requires_grad_(False)
     embeds, tangent = torch.randn(2, 4, 12), torch.randn(2, 4, 12)
     results = []
@@ -266,7 +266,7 @@ def test_forward_mode_derivatives_of_weights_are_not_lost():
     torch.testing.assert_close(found, expected)
 
 
-def test_gradients_of_each_sentence_by_vmap_are_those_of_one_after_the_other():
+def test_vmap_gives_the_gradients_of_single_sentences():
     model, ids = make(), words(3)
     weights = {key: value.detach() for key, value in model.named_parameters()}
 
@@ -315,7 +315,7 @@ def test_a_model_can_be_traced_for_sentences_of_one_length(gradients):
         torch.testing.assert_close(traced(others), top(model, others), atol=2e-6, rtol=0)
 
 
-def test_a_release_that_lacks_a_private_check_is_answered_for_safety(monkeypatch):
+def test_a_missing_private_check_selects_the_reference(monkeypatch):
     missing = engine_checks._private(torch._C, "no_such_function")
     for name in ("_has_global_hook", "_has_transforms", "_count_dispatch_modes", "_is_tracing"):
         with monkeypatch.context() as patch, torch.no_grad():

@@ -38,7 +38,7 @@ def top(model, ids):
         return model(ids).last_hidden_state
 
 
-def test_the_fast_engines_are_chosen_without_being_asked_for():
+def test_fast_engines_are_chosen_by_default():
     info = chosen(make())
     assert (info["inference"], info["training"]) == ("cpu", "cpu_training")
 
@@ -81,7 +81,7 @@ def test_hooked_and_replaced_maps_are_called():
         for changes in ({}, {"bidirectional": False}, {"cell_clip": None})
     ],
 )
-def test_every_engine_computes_what_the_plain_one_does(engine, changes):
+def test_every_engine_computes_the_same_as_the_reference(engine, changes):
     model, ids = make(**changes), words(9, 4, 1)
     with torch.no_grad():
         with use_engine("reference"):
@@ -92,7 +92,7 @@ def test_every_engine_computes_what_the_plain_one_does(engine, changes):
         torch.testing.assert_close(b, a, atol=2e-6, rtol=0)
 
 
-def test_training_has_the_plain_engine_s_gradients():
+def test_training_has_the_gradients_of_the_reference():
     gradients = []
     for engine in ("reference", "cpu_training"):
         model = make()
@@ -123,7 +123,7 @@ def test_inference_follows_every_change_of_the_weights():
         before = after
 
 
-def test_a_copy_of_a_model_that_has_run_stands_alone():
+def test_a_copy_of_a_used_model_is_independent():
     model, ids = make(), words(6, 2)
     expected = top(model, ids)
     clone = copy.deepcopy(model)
@@ -132,7 +132,7 @@ def test_a_copy_of_a_model_that_has_run_stands_alone():
     assert torch.equal(top(model, ids), expected)
 
 
-def test_the_first_layer_is_told_each_word_once(monkeypatch):
+def test_the_first_layer_maps_each_distinct_word_once(monkeypatch):
     told, run = [], CpuLstm.run
     monkeypatch.setattr(
         CpuLstm,
@@ -150,7 +150,7 @@ def test_the_first_layer_is_told_each_word_once(monkeypatch):
     assert told[4:] == [None] * 4
 
 
-def test_an_unknown_engine_is_refused_and_a_forced_one_ends():
+def test_an_unknown_engine_is_refused_and_use_engine_ends_with_its_block():
     with pytest.raises(ValueError, match="expected one of reference, cpu"), use_engine("warp"):
         pass
     with use_engine("reference"):

@@ -256,7 +256,7 @@ def test_functional_call_with_another_models_parameters(engine):
         del other, found
 
 
-def test_two_parameters_over_one_memory_are_two():
+def test_two_parameters_that_share_memory_are_told_apart():
     weight = nn.Parameter(torch.zeros(3, 4))
     cache, made = KeptCopy(), []
     cache.get([weight], lambda: made.append(1), 1)
@@ -265,7 +265,7 @@ def test_two_parameters_over_one_memory_are_two():
     assert len(made) == 2
 
 
-def test_copies_leave_when_a_model_moves_and_stay_when_it_does_not():
+def test_copies_are_dropped_only_if_a_model_moves():
     model, ids = make(), words()
     expected = run(model, ids)
     kept = [model.embeddings._copies, *(m._copies for m in model.modules() if hasattr(m, "maps"))]
@@ -313,7 +313,7 @@ def test_overlapping_word_caches_end_with_the_last():
     assert embeddings._copies.max_words == 0
 
 
-def test_threads_share_one_model_without_a_wrong_row():
+def test_threads_that_share_a_model_get_the_right_vectors():
     model = make()
     batches = [words(3, 7, seed) for seed in range(8)]
     expected = [run(model, ids, "reference") for ids in batches]

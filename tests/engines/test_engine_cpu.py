@@ -124,7 +124,7 @@ def test_every_mask_gives_the_plain_loops_outputs_and_states(mask, reverse, oper
 
 @torch.no_grad()
 @pytest.mark.parametrize("operators", OPERATORS)
-def test_the_first_step_from_zero_takes_no_product(operators):
+def test_the_first_step_from_zero_needs_no_product(operators):
     lstm, mask = make_lstm(), MASKS["right"]
     inputs, _, cell = draw_inputs(lstm, mask)
     hidden = torch.zeros(len(mask), WIDTH)
@@ -151,12 +151,12 @@ def test_every_setting_gives_the_plain_loops_outputs_and_states(variant, reverse
     ),
     reverse=st.booleans(),
 )
-def test_any_mask_at_all_gives_the_plain_loops_outputs_and_states(rows, reverse):
+def test_random_masks_give_the_plain_loops_outputs_and_states(rows, reverse):
     assert_like_the_plain_loop(make_lstm(reverse), torch.tensor(rows))
 
 
 @torch.no_grad()
-def test_both_clips_fire_in_these_tests():
+def test_both_clips_take_effect_in_these_tests():
     lstm, mask = make_lstm(**VARIANTS["tight clips"]), MASKS["holes"]
     inputs, hidden, cell = draw_inputs(lstm, mask)
     outputs, (_, memory) = prepare(lstm).run(inputs, mask, hidden, cell)
@@ -232,7 +232,7 @@ def test_eight_bits_stay_within_their_error(mask, dtype, operators):
 
 
 @torch.no_grad()
-def test_eight_bits_bear_words_and_states_that_are_all_zero():
+def test_eight_bits_work_with_words_and_states_of_zeros():
     lstm, mask = make_lstm(), MASKS["right"]
     zeros = torch.zeros(4, 5, WIDTH), torch.zeros(4, WIDTH), torch.zeros(4, CELL)
     outputs, _ = prepare(lstm, precision="int8").run(zeros[0], mask, *zeros[1:])
@@ -241,7 +241,7 @@ def test_eight_bits_bear_words_and_states_that_are_all_zero():
 
 @pytest.mark.parametrize("count", [2, 40])
 @pytest.mark.parametrize("mask", [MASKS["full"], MASKS["holes"]], ids=["full", "holes"])
-def test_distinct_vectors_and_their_places_stand_for_the_words(count, mask):
+def test_deduplicated_vectors_give_the_outputs_of_all_words(count, mask):
     lstm = make_lstm(reverse=True)
     _, hidden, cell = draw_inputs(lstm, mask)
     vectors = torch.randn(count, WIDTH)
@@ -251,7 +251,7 @@ def test_distinct_vectors_and_their_places_stand_for_the_words(count, mask):
     assert_near(prepared.run(None, mask, hidden, cell, (vectors, places)), expected, 2e-6)
 
 
-def test_what_is_given_is_left_as_it_was():
+def test_arguments_are_not_changed():
     for mask in MASKS.values():
         lstm = make_lstm()
         given = draw_inputs(lstm, mask)
@@ -264,7 +264,7 @@ def test_what_is_given_is_left_as_it_was():
         )
 
 
-def test_a_text_cut_in_two_with_states_between_gives_what_the_whole_gives():
+def test_two_halves_with_carried_states_equal_the_whole_text():
     lstm, mask = make_lstm(), torch.ones(2, 8, dtype=torch.bool)
     inputs, hidden, cell = draw_inputs(lstm, mask)
     prepared = prepare(lstm)
@@ -276,7 +276,7 @@ def test_a_text_cut_in_two_with_states_between_gives_what_the_whole_gives():
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_packing_and_unpacking_gives_the_words_back(mask, reverse):
+def test_unpacking_undoes_packing(mask, reverse):
     packing = Packing(mask, reverse)
     words = torch.rand(*mask.shape, 2) * mask[..., None]
     packed = packing.pack(words)
@@ -347,7 +347,7 @@ CHANGES = [value for name, value in globals().copy().items() if name.startswith(
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__[7:])
-def test_weights_are_prepared_anew_after_every_kind_of_change(change):
+def test_weights_are_prepared_again_after_every_kind_of_change(change):
     lstm, mask, cache = make_lstm(), MASKS["right"], KeptCopy()
     before = get(cache, lstm)
     assert get(cache, lstm) is before
@@ -361,7 +361,7 @@ def test_weights_are_prepared_anew_after_every_kind_of_change(change):
     assert_near(after.run(inputs, mask, hidden, cell), expected, 0)
 
 
-def test_weights_are_prepared_anew_for_other_settings():
+def test_weights_are_prepared_again_for_other_settings():
     lstm, cache = make_lstm(), KeptCopy()
     first = get(cache, lstm)
     lstm.cell_clip = 1.0
@@ -378,7 +378,7 @@ def test_copies_and_pickles_of_a_cache_are_empty():
     assert len(pickle.dumps(cache)) < 200
 
 
-def test_weights_born_in_inference_mode_are_served():
+def test_weights_made_in_inference_mode_work():
     with torch.inference_mode():
         lstm = make_lstm()
     cache = KeptCopy()
@@ -387,7 +387,7 @@ def test_weights_born_in_inference_mode_are_served():
     assert_like_the_plain_loop(lstm, MASKS["right"])
 
 
-def test_what_inference_mode_prepared_serves_outside_of_it():
+def test_copies_made_in_inference_mode_work_outside_of_it():
     lstm, mask, cache = make_lstm(), MASKS["right"], KeptCopy()
     inputs, hidden, cell = draw_inputs(lstm, mask)
     with torch.inference_mode():
@@ -416,7 +416,7 @@ def test_many_threads_share_one_cache():
         assert_near(result, wanted, 0)
 
 
-def test_looking_for_changes_costs_little_beside_a_new_copy():
+def test_change_detection_is_cheap_compared_with_a_new_copy():
     lstm, cache = make_lstm(projection_dim=64, cell_dim=256), KeptCopy()
 
     def seconds(work):

@@ -166,7 +166,7 @@ def test_same_as_plain_loop_with_nan():
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.skipif(engine_gpu_triton.INTERPRETED, reason="this is the interpreter")
-def test_kernels_in_the_interpreter_pass_what_plain_operators_pass():
+def test_kernels_in_the_interpreter_pass_the_tests_of_plain_operators():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     found = subprocess.run(
         [*command, "-k", "(same_as_plain_loop and not shape) or interpreter_is_used"],
@@ -188,7 +188,7 @@ def test_the_interpreter_is_used():
 @pytest.mark.skipif(engine_gpu_triton.INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_kernels_compile_for_a_gpu_that_is_not_here(capability, dtype):
+def test_kernels_compile_without_a_gpu(capability, dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -244,7 +244,7 @@ def test_graphs_follow_every_change_of_the_weights():
 
 
 @no_interpreter
-def test_graphs_made_under_inference_mode_serve_outside_it():
+def test_graphs_made_in_inference_mode_work_outside_of_it():
     lstms, runner = make_lstms(), GpuRunner(Recorder())
     batch = make_batch(lstms)
     for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
@@ -294,7 +294,7 @@ def test_large_batches_are_read_in_small_pieces(monkeypatch):
     assert [space.longest for space in runner.peek().workspaces.values()] == [4]
 
 
-def test_a_lone_direction_is_read_without_copying_its_weights():
+def test_a_single_direction_does_not_copy_its_weights():
     for lstm in make_lstms(dtype=torch.float64):
         (weights,), (settings,) = describe([lstm])
         (inputs,), (mask,), (state,) = make_batch([lstm])
@@ -314,7 +314,7 @@ def test_copies_and_pickles_of_a_runner_are_empty():
 # --- Which engine runs -------------------------------------------------------------------------
 
 
-def test_missing_triton_is_said(monkeypatch):
+def test_missing_triton_is_reported(monkeypatch):
     monkeypatch.setattr(engine_gpu_triton, "triton", None)
     engine_gpu_triton._find_fault.cache_clear()
     assert engine_gpu_triton.find_kernels(CPU).why == "Triton is not installed: plain operators"
@@ -356,7 +356,7 @@ def make_ids(*lengths, device="cpu"):
 
 @pytest.mark.parametrize("changes", [{}, {"bidirectional": False}, {"cell_clip": None}])
 @torch.no_grad()
-def test_a_model_runs_on_it_and_says_so(changes):
+def test_a_model_runs_on_the_gpu_engine_and_reports_it(changes):
     model, ids = make_model(**changes), make_ids(9, 4, 1)
     with use_engine("reference"):
         expected = model(ids, use_cache=True)
@@ -368,7 +368,7 @@ def test_a_model_runs_on_it_and_says_so(changes):
 
 
 @torch.no_grad()
-def test_directions_are_read_together_unless_somebody_listens_to_one(monkeypatch):
+def test_directions_run_together_unless_one_has_a_hook(monkeypatch):
     model, ids, together = make_model(), make_ids(4, 2), []
     run = GpuRunner.run
     monkeypatch.setattr(GpuRunner, "run", lambda *args: (together.append(1), run(*args))[1])
@@ -382,7 +382,7 @@ def test_directions_are_read_together_unless_somebody_listens_to_one(monkeypatch
 
 
 @torch.no_grad()
-def test_a_model_that_moves_forgets_its_copies():
+def test_moving_a_model_drops_its_copies():
     model = make_model()
     with use_engine("gpu"):
         model(make_ids(3))
@@ -394,7 +394,7 @@ def test_a_model_that_moves_forgets_its_copies():
 @needs_gpu
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_it_is_chosen_and_its_graphs_are_right(dtype):
+def test_the_gpu_engine_is_chosen_on_a_gpu_and_its_graphs_are_right(dtype):
     model = make_model("cuda", cell_clip=0.5, projection_clip=0.2).to(dtype)
     info = model.engine_info()
     assert info["inference"].startswith("gpu: no gradients are required, on a GPU; ")

@@ -72,7 +72,7 @@ FAULTS = {
 
 @pytest.fixture(params=FAULTS)
 def fault(request, monkeypatch, untried):
-    """Break the products of floating point and of 8 bits; give a piece of the reason."""
+    """Break the products of floating point and of 8 bits; yield a part of the reason."""
     if not HAS_ONEDNN:
         pytest.skip("oneDNN's products are not here")
     make, reason = FAULTS[request.param]
@@ -168,7 +168,7 @@ def test_every_kind_of_map_gives_the_linear_map(kind, then):
 
 @pytest.mark.parametrize("kind", LEVELS)
 @pytest.mark.parametrize("width", [64, 1024])
-def test_a_row_has_the_same_bits_whatever_is_multiplied_beside_it(kind, width):
+def test_a_row_has_the_same_bits_in_every_product(kind, width):
     torch.manual_seed(0)
     linear = prepare_map(kind, torch.randn(128, width), torch.randn(128))
     x = torch.randn(40, width) * torch.rand(40, 1)
@@ -219,7 +219,7 @@ can_script = sys.version_info < (3, 14) and hasattr(torch.jit, "script")
 
 
 @pytest.mark.skipif(not can_script, reason="there is no TorchScript here")
-def test_functions_are_compiled_once_and_touch_no_filter_of_warnings(untried, monkeypatch):
+def test_functions_are_compiled_once_and_keep_the_warning_filters(untried, monkeypatch):
     monkeypatch.setattr(warnings, "catch_warnings", None)  # not safe among threads
     barrier = threading.Barrier(4, timeout=30)
     with ThreadPoolExecutor(4) as pool:

@@ -165,7 +165,7 @@ def helpers():
     return [thread for thread in threading.enumerate() if thread.name.startswith("elmo")]
 
 
-def test_a_lone_sentence_and_training_have_the_cores_to_themselves(monkeypatch):
+def test_single_sentences_and_training_run_without_the_helper_thread(monkeypatch):
     monkeypatch.setattr(engine_choice, "SMALL_LSTM", 0)
     config = ElmoConfig(cell_dim=24, projection_dim=12, filters=[[1, 4], [2, 8]])
     model, input_ids = ElmoModel(config).eval(), torch.randint(1, 262, (3, 9, 50))
@@ -181,7 +181,7 @@ def test_a_lone_sentence_and_training_have_the_cores_to_themselves(monkeypatch):
         assert not helpers()
 
 
-def test_helpers_may_be_dismissed_while_they_are_asked_for():
+def test_helpers_may_be_dismissed_while_in_use():
     stop = threading.Event()
 
     def dismiss():

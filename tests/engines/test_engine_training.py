@@ -93,7 +93,7 @@ def assert_close(found, expected, tolerance):
 
 
 def assert_equals_plain(lstm, mask, given_tensors, tolerance, recompute=False):
-    """In the values, and in the gradients of all that is given and of all weights."""
+    """Compare the values, and the gradients of all arguments and weights."""
     sources = [*given_tensors, *lstm.parameters()]
     fast = run_fast(lstm, mask, *given_tensors, recompute=recompute)
     plain = run_reference(lstm, mask, *given_tensors)
@@ -243,7 +243,7 @@ def test_a_retained_graph_gives_the_same_gradients_again(recompute):
 
 
 @pytest.mark.parametrize("frozen", ["weights", "inputs", "all but the bias", "all but the output"])
-def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_the_same(frozen, monkeypatch):
+def test_frozen_weights_get_no_gradient_and_the_others_the_same(frozen, monkeypatch):
     lstm = make_lstm()
     mask = torch.tensor(RAGGED)
     given_tensors = draw(lstm, mask)
@@ -271,7 +271,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_the_same(frozen, monk
     assert len(products) == len(matrices)
 
 
-def test_a_second_derivative_is_refused_with_what_to_do_instead():
+def test_second_derivatives_are_refused_with_an_alternative():
     lstm = make_lstm()
     mask = torch.tensor(RAGGED)
     inputs, hidden, cell = draw(lstm, mask)
@@ -361,7 +361,7 @@ def test_autocast_gives_the_types_of_the_plain_recurrence():
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 3)])
-def test_nothing_to_read_leaves_the_state_and_passes_its_gradient(shape, reverse):
+def test_empty_input_keeps_the_state_and_its_gradient(shape, reverse):
     lstm = make_lstm(reverse)
     mask = torch.zeros(shape, dtype=torch.bool)
     inputs, hidden, cell = draw(lstm, mask)
@@ -388,7 +388,7 @@ def test_without_onednn_the_results_are_the_same(packs_small_weights, monkeypatc
     assert_close(found, gradients(others, sources), 1e-5)
 
 
-def test_an_initial_state_beyond_the_clips_is_taken_as_it_is():
+def test_an_initial_state_beyond_the_clips_is_not_clipped():
     lstm = make_lstm()
     mask = torch.tensor(RAGGED)
     inputs, hidden, cell = draw(lstm, mask)

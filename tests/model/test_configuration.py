@@ -21,13 +21,13 @@ def test_the_default_is_the_published_original():
     assert config.has_embedding_projection and config.has_lstm_projection
 
 
-def test_saved_settings_come_back(tmp_path):
+def test_saved_settings_are_loaded(tmp_path):
     config = ElmoConfig(cell_dim=64, projection_dim=64, cell_clip=None, filters=[[1, 4]])
     config.save_pretrained(tmp_path)
     assert ElmoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_a_saved_config_brings_the_code_that_its_auto_map_names(tmp_path):
+def test_saving_a_config_copies_the_code_of_its_auto_map(tmp_path):
     config = ElmoConfig()
     config.save_pretrained(tmp_path)
     for reference in config.auto_map.values():
@@ -42,7 +42,7 @@ def test_a_folder_of_other_source_files_is_saved_with_the_map_of_these(tmp_path)
 
 
 @pytest.mark.slow
-def test_pushing_a_config_uploads_the_code_that_its_auto_map_names(tmp_path):
+def test_pushing_a_config_uploads_the_code_of_its_auto_map(tmp_path):
     script = (
         "from elmo_hf import ElmoConfig\n"
         "ElmoConfig().save_pretrained('saved', push_to_hub=True, repo_id='me/new')"
@@ -97,6 +97,6 @@ def test_projections_are_added_only_if_widths_differ_or_by_request():
         ({"word_vocab_size": 5}, "word_embedding_dim is 0"),
     ],
 )
-def test_contradictions_are_named(fields, complaint):
+def test_errors_name_contradictory_settings(fields, complaint):
     with pytest.raises(StrictDataclassError, match=complaint):
         ElmoConfig(**fields)

@@ -149,7 +149,7 @@ def test_transforms_of_torch_func_give_the_gradients_of_autograd():
 
 
 @pytest.mark.parametrize("part", ["transitions", "end"])
-def test_forbidding_scores_take_the_plain_sum(part):
+def test_scores_that_would_underflow_use_the_plain_sum(part):
     """Tag 0 wins by its word, tag 1 by what follows: a product would have lost tag 1."""
     crf = ElmoCrf(2)
     getattr(crf, part).data[..., 0] = -2000
@@ -188,7 +188,7 @@ def is_valid(tags, scheme):
     return scheme == "BIO" or open_kind is None
 
 
-def test_constraints_hold_against_any_emissions_and_where_nothing_is_allowed_there_is_an_answer():
+def test_constraints_hold_for_any_emissions_and_decoding_works_if_nothing_is_allowed():
     constraints = make_constraints(("O", "B-X", "I-X"), "BIO")
     emissions = torch.tensor([[[0.0, 0, 900], [0, 0, 900]]])
     mask = torch.ones(1, 2).bool()

@@ -87,12 +87,12 @@ def test_a_batch_may_be_cut_behind_its_longest_word(lengths):
     assert_near(embeddings.encode_reference(cut), embeddings.encode_reference(ids))
 
 
-def test_the_widths_of_filters_may_stand_in_any_order():
+def test_filter_widths_may_have_any_order():
     embeddings = make(filters=[[5, 4], [1, 3], [7, 2], [5, 3]], num_highway_layers=0)
     assert_plain_and_fast_agree(embeddings, spell(*of_length(3, 43, 44, 45, 48, 0, 12)))
 
 
-def test_a_word_table_stands_beside_the_characters():
+def test_a_word_table_is_concatenated_with_the_characters():
     embeddings = make(word_vocab_size=9, word_embedding_dim=4)
     ids = spell("a", "bc", "a", "bc", "a")
     word_ids = torch.tensor([[1, 2, 1, 3, 4]])  # one spelling with several ids
@@ -116,7 +116,7 @@ def test_a_batch_without_words_has_no_vectors():
         assert embeddings.encode_unique(ids)[0].shape == (0, 12)
 
 
-def test_unique_rows_are_exact_even_where_two_have_one_number(monkeypatch):
+def test_unique_rows_are_exact_even_if_hashes_collide(monkeypatch):
     rows = torch.randint(0, 3, (200, 4), dtype=torch.int32)
     expected = torch.unique(rows, dim=0)
     for same_number in (False, True):
@@ -233,7 +233,7 @@ def test_prepared_weights_are_neither_copied_nor_pickled():
     assert embeddings.state_dict().keys() == dict(embeddings.named_parameters()).keys()
 
 
-def test_vectors_made_in_inference_mode_serve_a_trained_head_later():
+def test_vectors_cached_in_inference_mode_can_train_a_head():
     embeddings, ids = make().requires_grad_(False), spell("one", "two")
     head = nn.Linear(12, 1)
     with embeddings.word_cache():
@@ -322,7 +322,7 @@ def test_the_model_gives_the_same_vectors_with_the_cache():
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
 
 
-def test_a_word_that_two_threads_meet_is_encoded_by_one():
+def test_a_word_in_two_threads_is_encoded_once():
     snapshot, rows, encoded, started = (
         Snapshot(),
         torch.arange(12).view(6, 2),
@@ -345,7 +345,7 @@ def test_a_word_that_two_threads_meet_is_encoded_by_one():
     assert sorted(encoded) == rows[:, 0].tolist()
 
 
-def test_a_word_whose_encoding_failed_is_encoded_anew():
+def test_a_word_whose_encoding_failed_is_encoded_again():
     snapshot, rows = Snapshot(), torch.arange(4).view(2, 2)
     with pytest.raises(ZeroDivisionError):
         snapshot.recall(rows, lambda some: some / (1 // 0), 100)

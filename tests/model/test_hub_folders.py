@@ -131,7 +131,7 @@ def run_alone(script, argument, folder):
     return result.stdout
 
 
-def test_a_stranger_without_elmo_hf_gets_equal_vectors(folder, tmp_path):
+def test_the_vectors_are_equal_without_elmo_hf_installed(folder, tmp_path):
     arguments = json.dumps([str(folder), str(tmp_path / "copy"), SENTENCES, TASKS])
     output = run_alone("hide()\n" + STRANGER, arguments, tmp_path)
     line = next(line for line in output.splitlines() if line.startswith("VECTORS "))

@@ -40,7 +40,7 @@ def test_padding_on_either_side_changes_nothing(model, input_ids):
         assert not found[mask[0] == 0].any()
 
 
-def test_each_half_has_seen_the_whole_sentence(model, input_ids):
+def test_each_half_depends_on_the_whole_sentence(model, input_ids):
     before = model(input_ids).last_hidden_state
     changed = input_ids.clone()
     changed[:, -1] = changed[:, 0]
@@ -59,7 +59,7 @@ def test_it_is_saved_trained_and_opened_as_a_head(model, input_ids, tmp_path):
     assert again.engine_info()["inference"].startswith("torch")
 
 
-def test_what_it_cannot_do_is_refused(model, input_ids):
+def test_unsupported_arguments_are_refused(model, input_ids):
     with pytest.raises(ValueError, match="no states to carry"):
         model(input_ids, use_cache=True)
     mask = torch.ones(2, 6, 2)

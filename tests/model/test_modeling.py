@@ -61,7 +61,7 @@ def test_a_sentence_has_the_same_vectors_alone_and_in_a_padded_batch():
         assert not batch[:, row, length:].any()
 
 
-def test_padding_may_stand_on_either_side():
+def test_padding_may_be_on_either_side():
     model, ids = make(), words(6, 4)
     left = torch.stack([ids[0], ids[1].roll(2, 0)])
     right, moved = layers(model, ids), layers(model, left)
@@ -119,7 +119,7 @@ def test_layer_zero_is_the_word_vector_twice_and_last_hidden_state_the_top_layer
     ("wanted", "kept"),
     [(True, [0, 1, 2]), (False, None), (1, [1]), (-1, [2]), ([0, -1], [0, 2]), ([], [])],
 )
-def test_hidden_states_can_be_asked_for_one_by_one(wanted, kept):
+def test_single_hidden_states_can_be_requested(wanted, kept):
     found = make()(words(3), output_hidden_states=wanted).hidden_states
     if kept is None:
         assert found is None
@@ -127,14 +127,14 @@ def test_hidden_states_can_be_asked_for_one_by_one(wanted, kept):
         assert [i for i, layer in enumerate(found) if layer is not None] == kept
 
 
-def test_the_config_can_ask_for_hidden_states_and_tuples():
+def test_the_config_can_request_hidden_states_and_tuples():
     model = make(output_hidden_states=True)
     assert len(model(words(3)).hidden_states) == 3
     top, hidden_states = model(words(3), return_dict=False)
     assert torch.equal(top, hidden_states[-1])
 
 
-def test_embedded_characters_and_word_vectors_can_be_given_instead_of_ids():
+def test_embedded_characters_and_word_vectors_can_replace_ids():
     model, ids = make(), words(5, 3)
     mask = ids.any(-1)
     expected = layers(model, ids)
@@ -145,7 +145,7 @@ def test_embedded_characters_and_word_vectors_can_be_given_instead_of_ids():
     torch.testing.assert_close(by_words, expected, atol=1e-6, rtol=0)
 
 
-def test_both_clips_are_at_work_in_these_tests():
+def test_both_clips_take_effect_in_these_tests():
     output = make()(words(30), use_cache=True)
     hidden, cell = (state.abs().max().item() for state in output.states)
     assert (hidden, cell) == (pytest.approx(0.2), pytest.approx(0.3))
@@ -300,12 +300,12 @@ def test_a_word_table_that_is_the_softmax_s_weight_is_not_resized():
         ),
     ],
 )
-def test_bad_input_is_named_with_what_was_expected(given, complaint):
+def test_errors_name_bad_input_and_what_was_expected(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         make()(**given)
 
 
-def test_states_of_another_precision_are_taken_in_the_model_s():
+def test_states_of_another_dtype_are_converted():
     model, ids = make(), words(4, 2)
     states = model(ids, use_cache=True).states
     expected = model(ids, states=states).last_hidden_state
@@ -317,6 +317,6 @@ def test_there_are_no_attentions():
     assert make()(IDS).attentions is None
 
 
-def test_unknown_arguments_are_not_swallowed():
+def test_unknown_arguments_are_refused():
     with pytest.raises(TypeError, match="token_type_ids"):
         make()(IDS, token_type_ids=None)

@@ -65,7 +65,7 @@ def test_padding_and_batch_mates_change_nothing(head, variant):
 
 @pytest.mark.parametrize("boundaries", [False, True])
 @pytest.mark.parametrize("pooling", ["mean", "max", "mean+max", "ends"])
-def test_pooling_is_what_it_says(pooling, boundaries):
+def test_pooling_equals_its_definition(pooling, boundaries):
     model = make(classifier_pooling=pooling, pool_boundaries=boundaries)
     inputs = tokenize(SENTENCES)
     layers = torch.stack(model.elmo(**inputs, output_hidden_states=True).hidden_states)
@@ -170,7 +170,7 @@ def test_each_problem_has_its_loss_and_num_items_scales_its_sum(
     assert model.config.problem_type == problem
 
 
-def test_missing_labels_of_several_do_not_count():
+def test_missing_labels_do_not_count_in_the_multi_label_loss():
     model = make(num_labels=2, problem_type="multi_label_classification")
     labels = torch.tensor([[0.0, -100], [-100, 1], [-100, -100]])
     output = model(**tokenize(SENTENCES), labels=labels)
@@ -230,7 +230,7 @@ def test_a_crf_needs_labels_that_follow_its_scheme():
         make(ElmoForTokenClassification, use_crf=True, tagging_scheme="BIOES")
 
 
-def test_answers_are_looked_for_in_the_context_and_at_the_first_row():
+def test_answers_are_searched_in_the_context_and_at_the_first_position():
     model = make(ElmoForQuestionAnswering)
     inputs = tokenize([("who fell ?", "rain fell"), ("why ?", "no one knows why")])
     lowest = torch.finfo(torch.float32).min
@@ -276,7 +276,7 @@ def test_choices_are_scored_one_by_one_in_either_layout():
     torch.testing.assert_close(model(**flat).logits, output.logits)
 
 
-def test_hidden_states_come_out_when_asked_for_only():
+def test_hidden_states_are_returned_only_if_requested():
     model, inputs = make(), tokenize(SENTENCES)
     assert model(**inputs).hidden_states is None
     assert len(model(**inputs, output_hidden_states=True).hidden_states) == 3
@@ -318,7 +318,7 @@ def test_models_that_read_words_know_their_boundaries():
     assert many(words[None]).logits.shape == (1, 2)
 
 
-def test_embedded_words_carry_no_boundaries_so_all_rows_count():
+def test_inputs_embeds_have_no_boundaries_so_all_words_count():
     model = make(pool_boundaries=True)
     inputs = tokenize(SENTENCES)
     embedded = model.get_input_embeddings()(inputs.input_ids)
@@ -387,7 +387,7 @@ WORDS = tokenize(SENTENCES)
         (ElmoForTokenClassification, torch.full((3, 7), 4), {"use_crf": True}, "labels hold 4"),
     ],
 )
-def test_bad_labels_are_named_with_what_was_expected(head, labels, changes, complaint):
+def test_errors_name_bad_labels_and_what_was_expected(head, labels, changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         make(head, **changes)(**WORDS, labels=labels)
 
@@ -400,7 +400,7 @@ def test_bad_labels_are_named_with_what_was_expected(head, labels, changes, comp
         ({"classifier_lstm_dim": -1}, "classifier_lstm_dim is -1"),
     ],
 )
-def test_settings_that_make_no_head_are_named(fields, complaint):
+def test_errors_name_invalid_settings_of_heads(fields, complaint):
     with pytest.raises(StrictDataclassClassValidationError, match=complaint):
         ElmoConfig(**fields)
 

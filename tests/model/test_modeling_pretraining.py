@@ -123,7 +123,7 @@ def test_logits_are_left_out_by_default_only_while_training_with_labels():
     assert model.train()(ids).forward_logits is not None
 
 
-def test_a_sampled_loss_serves_training_and_evaluation_takes_all_words():
+def test_training_samples_words_and_evaluation_uses_all():
     (ids, labels), settings = words(6, 4), {"lm_vocab_size": 400}
     sampled, full = make(num_sampled_words=30, **settings), make(**settings)
     assert torch.equal(sampled(ids, labels=labels).loss, full(ids, labels=labels).loss)
@@ -136,7 +136,7 @@ def test_a_sampled_loss_serves_training_and_evaluation_takes_all_words():
 
 
 @pytest.mark.parametrize("sampled", [0, 4])
-def test_the_plain_engine_has_the_same_gradients_and_gradients_of_those(sampled):
+def test_the_reference_has_the_same_gradients_and_second_derivatives(sampled):
     (ids, labels), found = words(5, 3), []
     for engine in ("reference", "cpu_training"):
         model = make(num_sampled_words=sampled).train()
@@ -196,7 +196,7 @@ MASK = torch.stack([FORWARD, BACKWARD], -1)
 @pytest.mark.parametrize(
     "engine", ["reference", "cpu", "cpu_training", pytest.param("scan", marks=pytest.mark.slow)]
 )
-def test_a_direction_skips_what_its_mask_hides(engine):
+def test_a_direction_skips_masked_words(engine):
     model, (ids, _) = make(bidirectional=True), words(9)
     with use_engine("reference"), torch.no_grad():
         by_hand = [
@@ -219,7 +219,7 @@ def test_a_direction_skips_what_its_mask_hides(engine):
 
 
 @pytest.mark.parametrize("output_logits", [True, False])
-def test_a_hidden_word_predicts_nothing_but_is_predicted(output_logits):
+def test_a_skipped_word_predicts_nothing_but_is_predicted(output_logits):
     model, (ids, labels) = make(), words(9)
     output = model(ids, MASK, labels=labels)
     found = model(ids, MASK, labels=labels, output_logits=output_logits)
@@ -232,7 +232,7 @@ def test_a_hidden_word_predicts_nothing_but_is_predicted(output_logits):
     torch.testing.assert_close(found.backward_loss, torch.stack(backward).mean())
 
 
-def test_a_word_that_no_direction_reads_is_predicted_if_the_mask_is_theirs_and_it_has_a_label():
+def test_a_word_that_all_directions_skip_is_predicted_if_it_has_a_label():
     model, (ids, labels) = make(), words(5)
     mask = torch.tensor([[1, 1, 1, 1, 0]])
     ended = model(ids, mask, labels=labels)
@@ -336,7 +336,7 @@ def test_a_tied_table_learns_from_both_its_uses_and_padding_never(sampled):
         ({"num_sampled_words": -1}, "expected 0 or more"),
     ],
 )
-def test_a_softmax_that_cannot_be_is_named(changes, complaint):
+def test_errors_name_invalid_settings_of_the_softmax(changes, complaint):
     with pytest.raises(StrictDataclassError, match=complaint):
         ElmoConfig(**{**TINY, **changes})
 

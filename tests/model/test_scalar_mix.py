@@ -73,7 +73,7 @@ def test_gradients_are_right():
     assert torch.autograd.gradcheck(lambda *ls: mix(ls, MASK), given)
 
 
-def test_bad_layers_are_named():
+def test_errors_name_bad_layers():
     with pytest.raises(ValueError, match=r"layers is \[3\]; expected one or more of 0 to 2"):
         ElmoScalarMix(3, layers=[3])
     with pytest.raises(ValueError, match=r"layers is \[\]"):

@@ -53,7 +53,7 @@ def test_the_full_softmax_has_the_gradients_of_finite_differences(rows_at_once):
     )
 
 
-def test_what_needs_no_gradient_gets_none_and_the_rest_what_it_always_gets():
+def test_gradients_are_computed_only_where_required():
     hidden, targets, weight, bias = tensors()
     expected = torch.autograd.grad(full_softmax_loss(hidden, targets, weight, bias), hidden)
     frozen = full_softmax_loss(hidden, targets, weight.detach(), bias.detach())
@@ -70,7 +70,7 @@ def test_large_scores_do_not_overflow():
     assert all(g.isfinite().all() for g in torch.autograd.grad(loss, (hidden, weight, bias)))
 
 
-def test_no_rows_lose_nothing():
+def test_no_rows_have_no_loss():
     hidden, targets, weight, bias = tensors(rows=0)
     for loss in (
         full_softmax_loss(hidden, targets, weight, bias),
@@ -98,7 +98,7 @@ def test_autocast_multiplies_in_its_precision_and_adds_up_in_single(sampled):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_tensors_are_served(dtype):
+def test_half_precision_tensors_work(dtype):
     single = tensors(rows=50, width=16, words=80, dtype=torch.float32)
     half = [x if x.dtype == torch.long else x.detach().to(dtype).requires_grad_() for x in single]
     expected, found = full_softmax_loss(*single), full_softmax_loss(*half)
@@ -107,7 +107,7 @@ def test_half_precision_tensors_are_served(dtype):
     assert b.dtype == dtype and (a - b).norm() < 0.05 * a.norm()
 
 
-def test_gradients_of_gradients_are_refused_but_the_plain_engine_has_them():
+def test_second_derivatives_are_refused_except_by_the_reference():
     hidden, targets, weight, bias = tensors()
     with pytest.raises(RuntimeError, match=r'use_engine\("reference"\)'):
         torch.autograd.grad(
@@ -203,7 +203,7 @@ def test_in_expectation_the_candidates_weigh_as_much_as_all_words():
     assert torch.stack(found).mean().item() == pytest.approx(scores.exp().sum().item(), rel=0.02)
 
 
-def test_one_set_of_candidates_serves_all_rows():
+def test_all_rows_share_one_set_of_candidates():
     hidden, targets, weight, bias = tensors(rows=40, words=300)
     sampled_softmax_loss(hidden, targets, weight, bias, 20).backward()
     learned = weight.grad.any(1).sum().item()
@@ -232,7 +232,7 @@ def test_sets_of_words_are_as_probable_as_drawing_until_there_are_enough():
         assert abs(sets.count((first, second)) / draws - expected) < 4 * spread
 
 
-def test_candidates_differ_and_the_tries_are_those_it_took():
+def test_candidates_are_distinct_and_their_draws_are_counted():
     for words, count in ((30, 29), (30, 30), (5000, 700), (1, 1)):
         torch.manual_seed(1)
         ids, tries = sample_words(count, words)
@@ -253,7 +253,7 @@ def test_expected_counts_are_exact_for_rare_words_of_large_vocabularies():
     assert found[1] == pytest.approx(-math.expm1(tries * math.log1p(-rarest)), rel=1e-9)
 
 
-def test_the_generator_of_torch_decides():
+def test_sampling_follows_torchs_generator():
     torch.manual_seed(5)
     first, state = sample_words(50, 1000), torch.get_rng_state()
     second = sample_words(50, 1000)
