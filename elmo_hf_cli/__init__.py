@@ -82,12 +82,18 @@ def main(
         was interrupted. Each error is one line on stderr.
     """
     click_command = typer.main.get_command(app)
-    if command is not None:
-        click_command = click_command.commands[command]  # type: ignore[attr-defined]
+    commands = click_command.commands  # type: ignore[attr-defined]
     hide_logs()
     given = sys.argv[1:] if arguments is None else [*arguments]
+    if command is None and given and given[0] in commands:
+        # Alone, without the options that stand before it: to read them, typer imports pydantic.
+        command, program, given = given[0], f"{program} {given[0]}", given[1:]
+    if command is not None:
+        click_command = commands[command]
+    elif not given:
+        given = ["--help"]
     try:
-        status = click_command.main(given or ["--help"], program, standalone_mode=False)
+        status = click_command.main(given, program, standalone_mode=False)
     except UsageError as error:
         context = getattr(error, "ctx", None)
         asked = context.command_path if context else program
