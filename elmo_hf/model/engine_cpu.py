@@ -108,7 +108,7 @@ class CpuLstm:
         if not packing.sizes:
             return hidden.new_zeros(*mask.shape, hidden.shape[1]), (hidden, cell)
         bound = None if self.settings.cell_clip is None else 2.0 * self.settings.cell_clip
-        read = without_python(_read) if self.settings.operators is None else _read
+        read = without_python(_run_steps) if self.settings.operators is None else _run_steps
         doubled_cell = packing.sort_rows(cell) * 2
         outputs = [packing.sort_rows(hidden)]
         is_empty = not hidden.any()
@@ -141,7 +141,7 @@ class CpuLstm:
             assert inputs is not None
             vectors = packing.pack(inputs)
         limit = PIECE_BYTES // (16 * self.cell_dim)
-        for start, stop in _cut(packing.sizes, limit):
+        for start, stop in _split_steps(packing.sizes, limit):
             rows = slice(packing.offsets[start], packing.offsets[stop])
             if table is not None and places is not None:
                 gates = table.index_select(0, places[rows])
@@ -152,7 +152,7 @@ class CpuLstm:
             yield list(gates.split(packing.sizes[start:stop]))
 
 
-def _read(
+def _run_steps(
     gates: list[torch.Tensor],
     hidden: torch.Tensor,
     is_empty: bool,
@@ -223,7 +223,7 @@ def _double_rows(tensor: torch.Tensor, rows: slice) -> torch.Tensor:
     return doubled
 
 
-def _cut(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
+def _split_steps(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of steps `(start, stop)`, with at most `limit` rows or with a single step."""
     start = rows = 0
     for step, size in enumerate(sizes):

@@ -55,10 +55,10 @@ def read_once(
     state: State,
 ) -> tuple[torch.Tensor, State]:
     """Compute the result of `ElmoLstm.run_reference` without keeping weights or graphs."""
-    with _quietly(inputs):
+    with _without_gradients(inputs):
         stack = _stack([weights])
         workspace = _Workspace(stack, _round_up(len(mask)), settings, state, None)
-        return _read(workspace, [settings], [inputs], [mask], [state])[0]
+        return _run_pieces(workspace, [settings], [inputs], [mask], [state])[0]
 
 
 class GpuRunner(KeptCopy["_Kept"]):
@@ -99,12 +99,12 @@ class GpuRunner(KeptCopy["_Kept"]):
             For each direction, outputs `(batch, words, projection_dim)`, zero at padding, and the
             states after each sentence's last word.
         """
-        with self._turn, _quietly(inputs[0]):
+        with self._turn, _without_gradients(inputs[0]):
             maps = [weight for one in weights for weight in one if weight is not None]
             words = sum(mask.numel() for mask in masks)
             kept = self.get(maps, lambda: _keep(weights), words)
             workspace = self._find_workspace(kept, len(masks[0]), settings[0], states[0])
-            return _read(workspace, settings, inputs, masks, states)
+            return _run_pieces(workspace, settings, inputs, masks, states)
 
     def _find_workspace(
         self, kept: "_Kept", batch: int, settings: LstmSettings, state: State
@@ -237,7 +237,7 @@ class _Workspace:
             self._settle(self._product, valid, self.hidden, outputs, self.projection_clip)
 
 
-def _read(
+def _run_pieces(
     workspace: _Workspace,
     settings: Sequence[LstmSettings],
     inputs: Sequence[torch.Tensor],
@@ -257,7 +257,7 @@ def _read(
     hidden, cell = (torch.stack(parts) for parts in zip(*states, strict=True))
     workspace.hidden[:, :batch], workspace.cell[:, :batch] = hidden, cell
     # Rows from `batch` on may contain anything, because rows do not affect each other.
-    for start, steps in _cut(length, workspace.longest):
+    for start, steps in _split_length(length, workspace.longest):
         piece = slice(start, start + steps)
         workspace.words[:, :steps, :batch] = words[:, piece]
         workspace.valid[:, :steps, :batch] = valid[:, piece]
@@ -271,7 +271,7 @@ def _read(
     ]
 
 
-def _cut(words: int, longest: int) -> Iterator[tuple[int, int]]:
+def _split_length(words: int, longest: int) -> Iterator[tuple[int, int]]:
     """Yield first step and number of steps of each piece; the numbers are powers of two."""
     start = 0
     while start < words:
@@ -296,7 +296,7 @@ def _as_float(bound: float | None) -> float | None:
 
 
 @contextmanager
-def _quietly(tensor: torch.Tensor) -> Iterator[None]:
+def _without_gradients(tensor: torch.Tensor) -> Iterator[None]:
     """Disable gradients and inference mode (its tensors refuse writes); select the tensor's GPU."""
     with torch.inference_mode(False), torch.no_grad(), torch.cuda.device_of(tensor):
         yield

@@ -41,7 +41,7 @@ class Kernels(NamedTuple):
 
 def find_kernels(device: torch.device, dtype: torch.dtype = torch.float32) -> Kernels:
     """Return Triton kernels if a trial succeeds on this device and the cell state is float32."""
-    why_not = _find_fault(device) if dtype == torch.float32 else f"the cell state is {dtype}"
+    why_not = _find_obstacle(device) if dtype == torch.float32 else f"the cell state is {dtype}"
     if why_not is not None:
         return Kernels(update_plain, settle_plain, f"{why_not}: plain operators")
     place = ", interpreted" if INTERPRETED else ""
@@ -204,7 +204,7 @@ def _settle(
 
 
 @functools.cache
-def _find_fault(device: torch.device) -> str | None:
+def _find_obstacle(device: torch.device) -> str | None:
     if triton is None:
         return "Triton is not installed"
     if device.type != "cuda" and not INTERPRETED:

@@ -151,7 +151,7 @@ class _ClippedLstm(torch.autograd.Function):
             words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
             gates = F.linear(words, input_weight.to(dtype), input_bias.to(dtype))
             hiddens, cells = _table(hidden, packing), _table(cell, packing)
-            _read(gates, hiddens, cells, recurrent_weight, output_weight, plan)
+            _run_forward(gates, hiddens, cells, recurrent_weight, output_weight, plan)
         if plan.recompute:
             gates = gates.new_empty(0)
         ctx.save_for_backward(inputs, *weights, hiddens, cells, gates)
@@ -179,7 +179,7 @@ class _ClippedLstm(torch.autograd.Function):
         return *gradients[:3], None, *gradients[3:]
 
 
-def _read(
+def _run_forward(
     gates: torch.Tensor,
     hiddens: torch.Tensor,
     cells: torch.Tensor,
@@ -237,7 +237,7 @@ def _gradients(
     d_hiddens[batch:] = packing.pack(d_outputs).to(cells.dtype)
     d_hiddens[plan.last] += packing.sort_rows(d_hidden).to(cells.dtype)
     d_cell = packing.sort_rows(d_cell).clone()
-    d_z = _read_back(slopes, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan)
+    d_z = _run_backward(slopes, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan)
     del slopes
 
     # Each product is computed for all words at once, and only if its gradient is required.
@@ -293,7 +293,7 @@ def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slo
     return _Slopes(slopes, by_tanh(o, t), carry), t.mul_(o)
 
 
-def _read_back(
+def _run_backward(
     slopes: _Slopes,
     d_hiddens: torch.Tensor,
     d_cell: torch.Tensor,

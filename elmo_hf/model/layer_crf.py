@@ -59,7 +59,7 @@ class ElmoCrf(nn.Module):
         if not emissions.shape[1]:
             return emissions.new_zeros(len(emissions))
         rows = LeftAlignment(mask)
-        emissions = rows.align(_precise(emissions))
+        emissions = rows.align(_at_least_float32(emissions))
         labels = rows.align(labels.masked_fill(~mask, -100))[..., None]
         tags = torch.arange(self.num_labels, device=labels.device)
         possible = labels.eq(-100) | labels.eq(tags)
@@ -80,13 +80,13 @@ class ElmoCrf(nn.Module):
             constraints: the allowed taggings, from `make_constraints`; None: all.
         """
         rows = LeftAlignment(mask)
-        emissions = rows.align(_precise(emissions))
+        emissions = rows.align(_at_least_float32(emissions))
         start, transitions, end = self._scores(constraints)
-        outlooks = _outlooks(emissions, rows.mask, transitions, end)
+        suffixes = _suffix_scores(emissions, rows.mask, transitions, end)
         tags: list[torch.Tensor] = []
         for t in range(emissions.shape[1]):
             before = transitions[tags[-1]] if tags else start
-            tags.append((before + emissions[:, t] + outlooks[t]).argmax(-1))
+            tags.append((before + emissions[:, t] + suffixes[t]).argmax(-1))
         best = torch.stack(tags, 1) if tags else rows.order
         return rows.restore(best.masked_fill(~rows.mask, -100))
 
@@ -127,14 +127,14 @@ class ElmoCrf(nn.Module):
         if not emissions.shape[1]:
             return emissions
         rows = LeftAlignment(mask)
-        aligned = rows.align(_precise(emissions))
+        aligned = rows.align(_at_least_float32(emissions))
         start, transitions, end = self._scores(constraints)
-        histories = [start + aligned[:, 0]]
+        prefixes = [start + aligned[:, 0]]
         for t in range(1, aligned.shape[1]):
-            before = combine(histories[-1][:, :, None] + transitions, 1)
-            histories.append(before + aligned[:, t])
-        outlooks = _outlooks(aligned, rows.mask, transitions, end, combine)
-        return rows.restore(torch.stack(histories, 1) + torch.stack(outlooks, 1))
+            before = combine(prefixes[-1][:, :, None] + transitions, 1)
+            prefixes.append(before + aligned[:, t])
+        suffixes = _suffix_scores(aligned, rows.mask, transitions, end, combine)
+        return rows.restore(torch.stack(prefixes, 1) + torch.stack(suffixes, 1))
 
     def _log_partition(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         start, transitions, end = self._scores(None)
@@ -147,7 +147,7 @@ class ElmoCrf(nn.Module):
         return (scores + end).logsumexp(-1)
 
     def _scores(self, constraints: Constraints | None) -> tuple[torch.Tensor, ...]:
-        scores = tuple(map(_precise, (self.start, self.transitions, self.end)))
+        scores = tuple(map(_at_least_float32, (self.start, self.transitions, self.end)))
         if constraints is None:
             return scores
         pairs = zip(scores, constraints, strict=True)
@@ -198,7 +198,7 @@ def _may_follow(before: str, after: str, scheme: TaggingScheme) -> bool:
     return continues if is_open else not is_inside
 
 
-def _outlooks(
+def _suffix_scores(
     emissions: torch.Tensor,
     mask: torch.Tensor,
     transitions: torch.Tensor,
@@ -206,15 +206,15 @@ def _outlooks(
     combine: Callable[..., torch.Tensor] = torch.amax,
 ) -> list[torch.Tensor]:
     """Return, per word of left-aligned chains, the scores `(batch, labels)` of all that follows."""
-    outlook = end.expand_as(emissions[:, 0]) if emissions.shape[1] else end
-    outlooks = [outlook] * emissions.shape[1]
+    suffix = end.expand_as(emissions[:, 0]) if emissions.shape[1] else end
+    suffixes = [suffix] * emissions.shape[1]
     for t in reversed(range(emissions.shape[1] - 1)):
-        longer = combine(transitions + (emissions[:, t + 1] + outlooks[t + 1])[:, None], -1)
-        outlooks[t] = torch.where(mask[:, t + 1, None], longer, outlook)
-    return outlooks
+        longer = combine(transitions + (emissions[:, t + 1] + suffixes[t + 1])[:, None], -1)
+        suffixes[t] = torch.where(mask[:, t + 1, None], longer, suffix)
+    return suffixes
 
 
-def _precise(scores: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(scores: torch.Tensor) -> torch.Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 

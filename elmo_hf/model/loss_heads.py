@@ -47,10 +47,10 @@ def sequence_loss(
     targets = labels.view_as(logits).float()
     if problem_type == "regression":
         losses = F.mse_loss(logits.float(), targets, reduction="none")
-        return _share(losses.sum(), torch.ones_like(losses), num_items)
+        return _divide(losses.sum(), torch.ones_like(losses), num_items)
     given = targets.ne(IGNORED)
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
-    return _share(losses.masked_fill(~given, 0).sum(), given, num_items)
+    return _divide(losses.masked_fill(~given, 0).sum(), given, num_items)
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor, num_items: NumItems) -> torch.Tensor:
@@ -64,7 +64,7 @@ def label_loss(logits: torch.Tensor, labels: torch.Tensor, num_items: NumItems) 
     total = F.cross_entropy(
         logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return _share(total, labels.ne(IGNORED), num_items)
+    return _divide(total, labels.ne(IGNORED), num_items)
 
 
 def chain_loss(
@@ -79,7 +79,7 @@ def chain_loss(
         words: bool `(batch, words)`, True for the words of the chains.
         num_items: number of labels in the whole step; None: in this call.
     """
-    return _share(losses.sum(), labels.ne(IGNORED) & words, num_items)
+    return _divide(losses.sum(), labels.ne(IGNORED) & words, num_items)
 
 
 def span_loss(
@@ -109,7 +109,7 @@ def span_loss(
         inside = inside & allowed.gather(1, places[:, None])[:, 0]
         targets = position.masked_fill(~inside, IGNORED)
         total = F.cross_entropy(scores.float(), targets, reduction="sum")
-        losses.append(_share(total, inside, num_items))
+        losses.append(_divide(total, inside, num_items))
     return torch.stack(losses).mean(0)
 
 
@@ -144,7 +144,7 @@ def _guess_problem(num_labels: int, labels: torch.Tensor) -> str:
     return "multi_label_classification" if is_multi else "single_label_classification"
 
 
-def _share(total: torch.Tensor, counted: torch.Tensor, num_items: NumItems) -> torch.Tensor:
+def _divide(total: torch.Tensor, counted: torch.Tensor, num_items: NumItems) -> torch.Tensor:
     return total / (counted.sum().clamp(min=1) if num_items is None else num_items)
 
 

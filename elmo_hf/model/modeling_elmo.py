@@ -133,8 +133,8 @@ class ElmoModel(ElmoPreTrainedModel):
 
     For inference the engines keep copies of the weights in a faster layout. The next call notices
     changes by optimizers, `load_state_dict`, `.to(...)`, pruning, parametrizations, adapters, new
-    parameters and in-place writes. It notices a write to part of a weight through `weight.data`, a
-    NumPy view or another process only if it has 512 words or more; otherwise the change is noticed
+    parameters and in-place writes. Writes to part of a weight through `weight.data`, a NumPy view
+    or another process are noticed at once by a call of 512 words or more; shorter calls notice them
     within 512 words, with a warning. Call `model.reset_engines()` after such writes.
 
     Args:

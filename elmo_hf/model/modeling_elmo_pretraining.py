@@ -78,8 +78,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         ValueError: `lm_vocab_size` is 0.
     """
 
-    # Trainer must not pass its number of labels: it counts boundary words, which predict a word in
-    # one direction only, like the others. It then averages the losses of the batches instead.
+    # Trainer's number of labels would be a wrong divisor, because a boundary is predicted in one
+    # direction only. With False, Trainer averages the losses of the batches instead.
     accepts_loss_kwargs = False
 
     def __init__(self, config: ElmoConfig) -> None:

@@ -17,9 +17,9 @@ def check_words(
 ) -> torch.Size:
     """Return `(batch, words)`; raise ValueError if inputs are missing, redundant or malformed."""
     if config.uses_characters:
-        given, name = _only(input_ids=input_ids, inputs_embeds=inputs_embeds)
+        given, name = _exactly_one(input_ids=input_ids, inputs_embeds=inputs_embeds)
     else:
-        given, name = _only(
+        given, name = _exactly_one(
             input_ids=input_ids, word_input_ids=word_input_ids, inputs_embeds=inputs_embeds
         )
     if name == "inputs_embeds":
@@ -127,7 +127,7 @@ def _find_words(
     return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
 
 
-def _only(**given: torch.Tensor | None) -> tuple[torch.Tensor, str]:
+def _exactly_one(**given: torch.Tensor | None) -> tuple[torch.Tensor, str]:
     present = [(value, name) for name, value in given.items() if value is not None]
     if len(present) != 1:
         names = " and ".join(name for _, name in present) or "nothing"

@@ -14,7 +14,7 @@ from elmo_hf import ElmoConfig
 from elmo_hf.model.engine_copies import KeptCopy
 from elmo_hf.model.engine_cpu import (
     CpuLstm,
-    _cut,
+    _split_steps,
     find_cpu_obstacle,
 )
 from elmo_hf.model.engine_onednn import find_operators, multiply
@@ -290,7 +290,7 @@ def test_unpacking_undoes_packing(mask, reverse):
 def test_pieces_cover_every_step_and_hold_no_more_rows_than_allowed():
     sizes = [7, 5, 5, 3, 1, 1]
     for limit in (1, 6, 10, 100):
-        pieces = list(_cut(sizes, limit))
+        pieces = list(_split_steps(sizes, limit))
         assert [step for start, stop in pieces for step in range(start, stop)] == [*range(6)]
         assert all(sum(sizes[a:b]) <= limit or b == a + 1 for a, b in pieces)
 

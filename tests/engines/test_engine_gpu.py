@@ -316,9 +316,9 @@ def test_copies_and_pickles_of_a_runner_are_empty():
 
 def test_missing_triton_is_reported(monkeypatch):
     monkeypatch.setattr(engine_gpu_triton, "triton", None)
-    engine_gpu_triton._find_fault.cache_clear()
+    engine_gpu_triton._find_obstacle.cache_clear()
     assert engine_gpu_triton.find_kernels(CPU).why == "Triton is not installed: plain operators"
-    engine_gpu_triton._find_fault.cache_clear()
+    engine_gpu_triton._find_obstacle.cache_clear()
 
 
 def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
@@ -330,9 +330,9 @@ def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
         (None, "Triton fails here (TypeError"),
     ):
         monkeypatch.setattr(engine_gpu_triton, "_update", update)
-        engine_gpu_triton._find_fault.cache_clear()
+        engine_gpu_triton._find_obstacle.cache_clear()
         assert engine_gpu_triton.find_kernels(CPU).why.startswith(why)
-    engine_gpu_triton._find_fault.cache_clear()
+    engine_gpu_triton._find_obstacle.cache_clear()
 
 
 def test_obstacles_are_named():
