@@ -1,10 +1,10 @@
-"""How good a checkpoint's language model is: perplexity of held-out text, and BLiMP.
+"""Measure a checkpoint's language model: perplexity of held-out text, and accuracy on BLiMP.
 
     python benchmarks/language_model.py CHECKPOINT [--data DIR] [--output FILE.md] [--card FILE.md]
 
-Perplexity of every test part in the data folder and of WikiText-2, in each direction, of single
-sentences and of running text; accuracy on BLiMP's minimal pairs (Warstadt et al. 2020), where the
-score of a sentence is the sum of its words' log-probabilities forward, backward, or both.
+The perplexity is that of every test part in the data folder and of WikiText-2, in each direction,
+sentence by sentence and as running text. In BLiMP's minimal pairs (Warstadt et al. 2020) the score
+of a sentence is the sum of its words' log-probabilities forward, backward, or both.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def evaluate(
     pairs: Sequence[Pair],
     streams: int,
 ) -> dict:
-    """Everything that is measured, ready for JSON."""
+    """Measure everything; return the results as JSON values."""
     perplexities = {}
     for name, sentences in texts.items():
         print(f"{name}: {len(sentences)} sentences", file=sys.stderr, flush=True)
@@ -48,7 +48,7 @@ def evaluate(
             score_text(model, tokenizer, sentences, streams=streams),
         )
         perplexities[name] = {
-            mode: asdict(perplexity(found)) for mode, found in zip(MODES, scores, strict=True)
+            mode: asdict(perplexity(scored)) for mode, scored in zip(MODES, scores, strict=True)
         }
     if pairs:
         print(f"BLiMP: {len(pairs)} pairs", file=sys.stderr, flush=True)
@@ -62,7 +62,7 @@ def evaluate(
 def evaluate_pairs(
     model: ElmoForPreTraining, tokenizer: ElmoTokenizer, pairs: Iterable[Pair]
 ) -> dict[str, dict]:
-    """By paradigm the shares of pairs that are told apart, and that have unknown words."""
+    """Return, per paradigm, the shares of correct pairs and of pairs with unknown words."""
     pairs = list(pairs)
     sentences = (sentence for pair in pairs for sentence in (pair.good, pair.bad))
     scores = score_sentences(model, tokenizer, sentences)
@@ -82,7 +82,7 @@ def evaluate_pairs(
 
 
 def compare(good: SentenceScores, bad: SentenceScores) -> dict[str, bool]:
-    """Whether the good sentence wins, by direction, and whether a word of the two is unknown."""
+    """Return whether the good sentence wins, per direction, and whether any word is unknown."""
     outcome = {"forward": good.forward.sum() > bad.forward.sum()}
     if good.backward is not None and bad.backward is not None:
         outcome["backward"] = good.backward.sum() > bad.backward.sum()
@@ -94,7 +94,7 @@ def compare(good: SentenceScores, bad: SentenceScores) -> dict[str, bool]:
 
 
 def summarize(blimp: dict[str, dict], group: str | None = None) -> dict[str, dict]:
-    """Means over paradigms, as published: of all ("all"), or by field or term."""
+    """Return means over paradigms, as published: of all ("all"), or per field or term."""
     groups: dict[str, list[dict]] = {}
     for result in blimp.values():
         groups.setdefault(result[group] if group else "all", []).append(result)
@@ -109,28 +109,30 @@ def summarize(blimp: dict[str, dict], group: str | None = None) -> dict[str, dic
 
 
 def markdown(results: dict) -> str:
-    """The tables, with what has to be known to read them."""
+    """Return the tables and their explanation."""
     parts = []
     if results["perplexity"]:
         parts.append(perplexity_table(results["perplexity"]))
         parts.append(
-            "Perplexity of the full softmax over the checkpoint's vocabulary; every word and one "
-            "boundary a sentence are predicted. Unknown words (share of all words) count as one "
-            "class, so perplexities at different vocabularies do not compare. Mean: exp of both "
-            "directions' mean loss. Running text: memory is carried from sentence to sentence, in "
-            f"{results['streams']} parts read side by side."
+            "Perplexity of the full softmax over the checkpoint's vocabulary. Every word and one "
+            "boundary per sentence are predicted. Unknown: share of words outside the vocabulary; "
+            "they count as one class, so perplexities with different vocabularies are not "
+            "comparable. Mean: exp of the mean loss of both directions. Running text: the LSTM "
+            "states are carried from sentence to sentence, in "
+            f"{results['streams']} parts that are read in parallel."
         )
     if any(name.startswith("wikitext") for name in results["perplexity"]):
         parts[-1] += (
-            " WikiText-2: the sentences of its test text without headings, its split marks (`@-@`) "
-            "undone, its `<unk>` the unknown word; not comparable with figures for its own tokens."
+            " WikiText-2: the sentences of its test text without headings; its split marks (`@-@`) "
+            "are removed and its `<unk>` is the unknown word. Not comparable with figures for its "
+            "own tokens."
         )
     if results["blimp"]:
         parts.append(blimp_table(results["blimp"]))
         parts.append(
-            "BLiMP: percent of minimal pairs whose good sentence is the more probable one, mean of "
-            "the paradigms; unknown: percent of pairs with an unknown word. In Warstadt et al. "
-            "(2020): 5-gram 61.2, LSTM 69.8, GPT-2 83.0, people 88.6."
+            "BLiMP: percent of minimal pairs whose good sentence is more probable, mean of the "
+            "paradigms. Unknown: percent of pairs with an unknown word. In Warstadt et al. "
+            "(2020): 5-gram 61.2, LSTM 69.8, GPT-2 83.0, humans 88.6."
         )
     made = results["made"]
     machine = made["machine"]
@@ -180,7 +182,7 @@ def table(rows: list[list[str]]) -> str:
 
 
 def put_in_card(card: Path, text: str) -> None:
-    """Put the tables between the card's two marks, or at its end with the marks around them."""
+    """Replace the text between the card's two marks; without marks, append it with them."""
     old = card.read_text(encoding="utf-8")
     section = f"{BEGIN}\n{text}{END}"
     before, found, rest = old.partition(BEGIN)
@@ -193,7 +195,7 @@ def put_in_card(card: Path, text: str) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
@@ -202,40 +204,44 @@ def write(path: Path, text: str) -> None:
 def read_data(
     folder: Path, unknown: str, only: Sequence[str], limit: int | None
 ) -> tuple[dict[str, Sequence], list[Pair]]:
-    """The texts by name, and the pairs; of each text and paradigm at most `limit`."""
+    """Return the texts by name, and the pairs, at most `limit` of each text and paradigm."""
 
-    def wanted(name: str) -> bool:
+    def is_selected(name: str) -> bool:
         return not only or any(fnmatch.fnmatch(name, pattern) for pattern in only)
 
     texts: dict[str, Sequence] = {}
     for file in sorted(folder.glob("*/test.txt*")):
         name = file.parent.name
-        if name.startswith("pretrain_") and wanted(name):
+        if name.startswith("pretrain_") and is_selected(name):
             texts[name] = read_text(file)[:limit]
-        elif name == "wikitext2_valid_test" and wanted(name):
+        elif name == "wikitext2_valid_test" and is_selected(name):
             texts[name] = read_wikitext(file, unknown)[:limit]
     pairs: list[Pair] = []
     blimp = folder / "blimp" / "blimp_data.zip"
-    if blimp.is_file() and wanted("blimp"):
+    if blimp.is_file() and is_selected("blimp"):
         counts: dict[str, int] = {}
         for pair in read_blimp(blimp):
             counts[pair.paradigm] = counts.get(pair.paradigm, 0) + 1
             if limit is None or counts[pair.paradigm] <= limit:
                 pairs.append(pair)
     if not texts and not pairs:
-        raise DataError(f"{folder} holds none of the test data; name their folder with --data DIR")
+        raise DataError(f"{folder} has no test data; name the folder of the data with --data DIR")
     return texts, pairs
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("checkpoint", help="folder or name of a checkpoint with an LM head")
+    parser.add_argument("checkpoint", help="folder or Hub name of a checkpoint with a softmax")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--output", type=Path, default=REPORT, help="tables; JSON goes beside them")
-    parser.add_argument("--card", type=Path, help="model card to put the tables into, too")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="data folders")
-    parser.add_argument("--limit", type=int, help="of sentences and of pairs, for a quick look")
-    parser.add_argument("--streams", type=int, default=32, help="parts of running text")
+    parser.add_argument("--card", type=Path, help="model card that also gets the tables")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PATTERN", help="only these data folders, or blimp"
+    )
+    parser.add_argument("--limit", type=int, help="most sentences per text and pairs per paradigm")
+    parser.add_argument(
+        "--streams", type=int, default=32, help="parts of running text that are read in parallel"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""What language models are tested on: held-out text, WikiText and BLiMP, read from their files."""
+"""Read the test data of language models: held-out text, WikiText and BLiMP."""
 
 import json
 import lzma
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# What WikiText splits otherwise than other text: "two @-@ part", "1 @,@ 000"; "did" and "n't".
+# WikiText splits some words in its own way: "two @-@ part", "1 @,@ 000"; "didn 't".
 SPLIT_MARK = re.compile(r" @(\W)@ ")
 SPLIT_NOT = re.compile(r"(?<=\w)n 't(?= )")
-# BLiMP's files differ here from its paper's tables of 4 fields and 12 phenomena.
+# These names in BLiMP's files differ from the paper's tables of 4 fields and 12 phenomena.
 PUBLISHED_NAMES = {"syntax/semantics": "syntax_semantics", "s-selection": "argument_structure"}
 SENTENCE_ENDS = {".", "!", "?"}
 
 
 class DataError(ValueError):
-    """A data file is missing or not what it should be."""
+    """Error in a data file: it is missing, or its content is not as expected."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A minimal pair of BLiMP: the good sentence and the bad one."""
+    """Class for a minimal pair of BLiMP: a good and a bad sentence."""
 
     paradigm: str
     term: str
@@ -32,7 +32,7 @@ class Pair:
 
 
 def read_text(file: Path) -> list[str]:
-    """The sentences of a file, one a line, compressed with xz or not."""
+    """Return the sentences of a file, one per line, plain or .xz."""
     opener = lzma.open if file.suffix == ".xz" else open
     try:
         with opener(file, "rt", encoding="utf-8-sig") as lines:
@@ -43,10 +43,10 @@ def read_text(file: Path) -> list[str]:
 
 def read_wikitext(file: Path, unknown: str) -> list[list[str]]:
     """
-    The sentences of a WikiText file as words, its headings left out.
+    Return the sentences of a WikiText file as lists of words, without its headings.
 
-    Its own tokens become those of ordinary text: "two @-@ part" is two-part, "didn 't" is "did
-    n't", and <unk>, a rare word that the corpus hides, is the vocabulary's own unknown word.
+    Its tokens become those of ordinary text: "two @-@ part" becomes "two-part", "didn 't" becomes
+    "did n't", and <unk>, which replaces rare words, becomes the vocabulary's unknown word.
     """
     sentences = []
     for line in read_text(file):
@@ -59,7 +59,7 @@ def read_wikitext(file: Path, unknown: str) -> list[list[str]]:
 
 
 def split_sentences(words: list[str]) -> Iterator[list[str]]:
-    """A paragraph's sentences: each ends after . ! or ? and a quotation mark that it closes."""
+    """Yield a paragraph's sentences: each ends after . ! or ? and a closing quotation mark."""
     start, is_quoted = 0, False
     for end, word in enumerate(words, 1):
         if word == '"':
@@ -73,16 +73,16 @@ def split_sentences(words: list[str]) -> Iterator[list[str]]:
 
 
 def read_blimp(file: Path) -> list[Pair]:
-    """The pairs of BLiMP's zip: one JSON object a line, one file a paradigm."""
+    """Return the pairs of BLiMP's zip: one JSON object per line, one file per paradigm."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jsonl"))
             lines = [line for name in names for line in archive.read(name).splitlines()]
         found = [read_pair(json.loads(line)) for line in lines if line.strip()]
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, KeyError, ValueError) as error:
-        raise DataError(f"{file} is no sound zip of BLiMP's pairs: {error!r}") from error
+        raise DataError(f"{file} is not a valid zip of BLiMP's pairs: {error!r}") from error
     if not found:
-        raise DataError(f"{file} holds no .jsonl file of pairs")
+        raise DataError(f"{file} contains no .jsonl file of pairs")
     return found
 
 

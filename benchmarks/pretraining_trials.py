@@ -1,11 +1,11 @@
-"""Small trials of architectures and recipes: the same words through each, then held-out perplexity.
+"""Compare architectures and recipes: train each on equally many words, then measure perplexity.
 
     python benchmarks/pretraining_trials.py --train_files 'text/train-*.txt.xz' \
         --valid_files text/valid.txt.xz [--words 1000000] [--only NAME ...]
 
-Every trial is one run of examples/pretrain.py, in one process of one thread, as many side by side
-as there are cores. Writes benchmarks/pretraining_trials.md and .json. What trials came to is kept
-in the folder --work, by all that they were told, and not measured again.
+Every trial is a run of examples/pretrain.py, in one process with one thread; each core runs another
+trial. Writes benchmarks/pretraining_trials.md and .json. The folder --work keeps the results by the
+settings of the trial, so a finished trial is not run again.
 """
 
 import argparse
@@ -62,7 +62,7 @@ FIXED = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial changes of the configuration and of the recipe."""
+    """Class with the changes that a trial makes to the configuration and to the recipe."""
 
     config: dict = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
@@ -90,7 +90,7 @@ TRIALS = {
 
 
 def plan(trial: Trial, stream: WordStream, words: int) -> tuple[dict, dict]:
-    """The trial's configuration and recipe, of as many steps as read so many words."""
+    """Return the trial's configuration and recipe, with the steps that read `words` words."""
     config, recipe = CONFIG | trial.config, RECIPE | trial.recipe
     if recipe.get("feed") == "streams":
         each = float(recipe["window"])
@@ -101,7 +101,7 @@ def plan(trial: Trial, stream: WordStream, words: int) -> tuple[dict, dict]:
 
 
 def make_command(config: dict, recipe: dict, given: argparse.Namespace, output: Path) -> list[str]:
-    """The command of examples/pretrain.py."""
+    """Return the arguments of Python that run examples/pretrain.py."""
     command = [f"{ROOT}/examples/pretrain.py", "--config", json.dumps(config)]
     for name, value in recipe.items():
         command += [f"--{name}", str(value)]
@@ -111,7 +111,7 @@ def make_command(config: dict, recipe: dict, given: argparse.Namespace, output: 
 
 
 def run(name: str, given: argparse.Namespace, stream: WordStream) -> dict:
-    """Run a trial, unless it has ended before, and return what it came to."""
+    """Run a trial, unless its result is stored, and return the result."""
     config, recipe = plan(TRIALS[name], stream, given.words)
     setting = json.dumps([config, recipe, given.train_files, given.valid_files])
     output = given.work / hashlib.sha256(setting.encode()).hexdigest()[:12]
@@ -127,7 +127,7 @@ def run(name: str, given: argparse.Namespace, stream: WordStream) -> dict:
 
 
 def read_result(output: Path) -> dict:
-    """Perplexities and the biLM's parameters, its softmax apart."""
+    """Return the perplexities and the number of the biLM's parameters, without the softmax."""
     result = json.loads((output / "eval_results.json").read_text())
     with safe_open(output / "model.safetensors", "pt") as weights:
         shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
@@ -140,7 +140,7 @@ def read_result(output: Path) -> dict:
 
 
 def markdown(results: dict) -> str:
-    """The table and what has to be known to read it."""
+    """Return the table and its explanation."""
     trials, made = results["trials"], results["made"]
     lines = [
         f"| {name} | {one['perplexity']:.1f} | {one['forward_perplexity']:.1f} "
@@ -152,17 +152,17 @@ def markdown(results: dict) -> str:
         [
             "# Trials of pre-training",
             "",
-            f"{made['words'] / 1e6:.1f} million words through each, boundaries included, then the "
-            f"perplexity of {held_out:,} held-out words, full softmax, in windows of 128. Each "
-            "line changes what it names and nothing else. Parameters are the biLM's, the softmax "
-            "apart. Two lines differ by their seed alone: a smaller difference says nothing. A "
-            "longer run may rank them otherwise.",
+            f"Each trial trains on {made['words'] / 1e6:.1f} million words, boundaries included. "
+            f"Then the perplexity of {held_out:,} held-out words is measured, with the full "
+            "softmax, in windows of 128. Each row changes only the setting that it names. "
+            "Parameters are those of the biLM, without the softmax. Two rows differ only in the "
+            "seed: smaller differences are not significant. A longer run may rank them otherwise.",
             "",
             "| trial | perplexity | forward | backward | parameters | steps |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
             *lines,
             "",
-            f"The first line is `{json.dumps(CONFIG)}` with `{json.dumps(RECIPE)}`.",
+            f"The first row is `{json.dumps(CONFIG)}` with `{json.dumps(RECIPE)}`.",
             "",
             f"Made on {made['machine']['processor']} by `{made['command']}`.",
             "",
@@ -176,7 +176,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--train_files", nargs="+", required=True, help="as in examples/pretrain.py"
     )
     parser.add_argument("--valid_files", nargs="+", required=True, help="held-out text")
-    parser.add_argument("--words", type=int, default=1_000_000, help="read by each trial")
+    parser.add_argument("--words", type=int, default=1_000_000, help="words that each trial reads")
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME")
     parser.add_argument("--work", type=Path, default=Path("trials_work"))
     parser.add_argument("--output", type=Path, default=REPORT)

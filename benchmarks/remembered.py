@@ -1,4 +1,4 @@
-"""A frozen biLM that encodes every sentence once, for heads that are trained again and again."""
+"""Cache the output of a frozen biLM, so that many heads train on it without encoding again."""
 
 import hashlib
 
@@ -14,12 +14,12 @@ Known = dict[bytes, torch.Tensor]
 
 def remember(elmo: ElmoModel, known: Known) -> nn.Module:
     """
-    Return a module that gives what the frozen `elmo` gives, from memory where it can.
+    Return a module that computes what `elmo` does, and caches the layers of every sentence.
 
     Args:
-        elmo: in evaluation, without parameters that are trained.
-        known: layers `(words, layers, hidden_size)` by the sentence's ids; filled by use, and to
-            be shared among models of the same weights.
+        elmo: a frozen model in evaluation mode.
+        known: the cache: layers `(words, layers, hidden_size)` by a hash of the sentence's ids.
+            Models with the same weights may share it.
     """
     return _Remembered(elmo, known)
 
@@ -33,7 +33,7 @@ class _Remembered(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object
     ) -> BaseModelOutput:
-        """All layers of right-padded sentences."""
+        """Return all layers of right-padded sentences."""
         lengths = attention_mask.sum(1).tolist()
         sentences = [ids[:length] for ids, length in zip(input_ids, lengths, strict=True)]
         keys = [hashlib.blake2b(ids.numpy().tobytes()).digest() for ids in sentences]

@@ -1,11 +1,11 @@
-"""How fast ELMo is here, in AllenNLP, and beside BERT-base: one command, one run.
+"""Measure the speed of elmo_hf, AllenNLP and BERT-base in one run.
 
     python benchmarks/speed.py [--text FILE] [--sizes small original] [--quick] [--only NAME ...]
 
-Builds random models in the original format, installs AllenNLP into an environment of its own,
-checks that all programs compute the same, and stops if they do not; then measures them in turn.
-Writes benchmarks/speed.md, speed.json and speed.svg and the README's table; with --quick or --only
-or --parts, whose figures are for the eye, into the folder --work instead.
+Builds random models in the original format and installs AllenNLP into a separate environment. Stops
+if elmo_hf and AllenNLP do not compute the same, else measures all programs in turn. Writes
+benchmarks/speed.md, speed.json and speed.svg and the README's table. With --quick, --only or
+--parts, whose figures are not for publication, writes into the folder --work instead.
 """
 
 import argparse
@@ -39,16 +39,17 @@ from speed_variants import (
     Variant,
 )
 
-# Of the norm of a layer, against the reference engine in float64.
+# Largest error, relative to the norm of a layer of the reference engine in float64.
 LAYER_LIMITS = {"float32": 2e-6, "bfloat16": 1.5e-2, "int8": 5e-2}
-# Of the norm of a gradient that has come back through all layers.
+# Largest error, relative to the norm of a gradient that passed through all layers.
 GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 1e-1}
 PARTS = ("inference", "training", "sweeps")
 SWEEP_LENGTHS = (10, 30, 100, 300, 1000, 3000)
 SWEEP_BATCHES = (1, 8, 32, 128)
 SWEEP_VARIETY = (5, 20, 50, 100)  # distinct words of 100
-LONG, TOO_LONG = 10, 60  # seconds: a sweep's point is measured once; not at all
-FEW = 6  # sentences for comparing gradients, which takes the reference long
+# Seconds that a point of a sweep may take: above LONG it is measured once, above TOO_LONG never.
+LONG, TOO_LONG = 10, 60
+FEW = 6  # sentences for comparing gradients, where the reference is slow
 AWKWARD = [
     ["Pretty"],
     ["naïve", "日本語", "😀", "x" * 47, "x" * 48, "x" * 49, "x" * 70, "!"],
@@ -58,7 +59,7 @@ AWKWARD = [
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: sentences or batches in each round, and rounds."""
+    """Class with the numbers of sentences, batches and rounds to measure."""
 
     corpus: int = 2048
     batches: int = 2
@@ -73,14 +74,14 @@ QUICK = Plan(corpus=128, batches=1, singles=2, steps=1, rounds=1, sweep_words=10
 
 
 class Programs:
-    """The processes of one size, all started; calls go to each of them in turn."""
+    """Class with the running processes of one model size; iterating visits each in turn."""
 
     def __init__(self, processes: dict[str, Process]) -> None:
         self.processes = processes
         self.turn = 0
 
     def __iter__(self) -> Iterator[tuple[Variant, Process]]:
-        """Whose turn is first moves on, so that nobody is always behind the same other."""
+        """Rotate the order, so that no program always follows the same other program."""
         self.turn += 1
         names = list(self.processes)
         start = self.turn % max(1, len(names))
@@ -105,9 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [variant.name for variant in VARIANTS]
-    parser.add_argument("--text", type=Path, help="one sentence a line, plain or .xz")
+    parser.add_argument("--text", type=Path, help="text with one sentence per line, plain or .xz")
     parser.add_argument("--sizes", nargs="+", choices=speed_models.SIZES, metavar="SIZE")
-    parser.add_argument("--quick", action="store_true", help="one short round, to try it out")
+    parser.add_argument("--quick", action="store_true", help="one short round, as a trial")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--threads", type=int, default=speed_machine.cores(), help="cores to use")
@@ -119,7 +120,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run(given: argparse.Namespace) -> dict:
-    """Measure every size; the limits of the machine before and after."""
+    """Measure every size, and the limits of the machine before and after."""
     import torch
 
     plan = QUICK if given.quick else Plan()
@@ -152,7 +153,7 @@ def run(given: argparse.Namespace) -> dict:
 
 
 class Measurement:
-    """One size of ELMo: all its programs started, compared, measured."""
+    """Class that starts, compares and measures all programs for one model size."""
 
     def __init__(self, given, plan, name, folder, pool, python) -> None:
         self.given, self.plan, self.folder, self.pool = given, plan, folder, pool
@@ -193,7 +194,7 @@ class Measurement:
         return Process(variant, self.folder, python, self.given.threads)
 
     def start_or_skip(self, variant: Variant) -> Process | None:
-        """Without a peer to compare with there is no benchmark; a variant may be missing."""
+        """Start a variant, or record why it cannot start; only AllenNLP is required."""
         try:
             return self.start(variant)
         except BenchmarkError as error:
@@ -204,7 +205,7 @@ class Measurement:
             return None
 
     def compare(self, programs: Programs) -> None:
-        """Stop unless all layers, and the gradients of what trains, are the reference's."""
+        """Raise BenchmarkError unless layers and gradients agree with the reference engine."""
         sentences = AWKWARD + self.pool.take(13)
         with self.start(REFERENCE) as reference:
             layers = reference.arrays("layers", sentences)
@@ -241,7 +242,7 @@ class Measurement:
                     record(modes["corpus"], variant, answer)
 
     def count(self, corpus: list) -> None:
-        """What a word of the corpus costs at least."""
+        """Record the least arithmetic that a word of the corpus needs."""
         words = sum(map(len, corpus))
         pieces = [round(PIECES_PER_WORD * len(sentence)) + 2 for sentence in corpus]
         size = speed_models.SIZES[self.results["name"]]
@@ -261,7 +262,7 @@ class Measurement:
                     record(measured, variant, answer | {"steps": len(batches)})
 
     def measure_memory(self, variants: list[Variant]) -> None:
-        """The peak of a first step, in a new process each."""
+        """Measure the peak memory of a first training step, each in a new process."""
         sentences = self.pool.take(32)
         for variant in variants:
             if not variant.trains:
@@ -272,7 +273,7 @@ class Measurement:
                     measured[variant.name] = answer["bytes"]
 
     def measure_sweeps(self, programs: Programs) -> None:
-        expected: dict[tuple[str, str], float] = {}  # seconds a word, by sweep and variant
+        expected: dict[tuple[str, str], float] = {}  # seconds per word, by sweep and variant
         rounds = self.plan.sweep_rounds
         for turn in range(rounds):
             for sweep, point, threads, request in self.points():
@@ -293,7 +294,7 @@ class Measurement:
                     record(measured, variant, answer)
 
     def points(self) -> Iterator[tuple[str, object, int, dict]]:
-        """Sweep, point, cores and what is measured there."""
+        """Yield sweep, point, cores and the request to measure."""
         pool, least, threads = self.pool, self.plan.sweep_words, self.given.threads
         for length in SWEEP_LENGTHS:
             count = max(1, least // length)
@@ -312,8 +313,10 @@ class Measurement:
 
 
 def errors(found: list[np.ndarray], expected: list[np.ndarray]) -> list[float]:
-    """Norm of the difference over the norm of each array; the largest number where shapes differ
-    or something is not finite."""
+    """Return the norm of each difference over the norm of the expected array.
+
+    The largest float is returned for different shapes and values that are not finite.
+    """
     largest = sys.float_info.max
     if [a.shape for a in found] != [a.shape for a in expected]:
         return [largest] * len(expected)
@@ -325,7 +328,7 @@ def errors(found: list[np.ndarray], expected: list[np.ndarray]) -> list[float]:
 
 
 def check(layers: dict[str, list[float]], gradients: dict[str, list[float]]) -> None:
-    """Raise BenchmarkError for every variant that is further off than its precision allows."""
+    """Raise BenchmarkError if the error of a variant exceeds the limit of its precision."""
     wrong = []
     for what, limits, found in (
         ("layer", LAYER_LIMITS, layers),
@@ -334,7 +337,7 @@ def check(layers: dict[str, list[float]], gradients: dict[str, list[float]]) -> 
         for name, values in found.items():
             limit = limits[speed_report.PRECISIONS[name]]
             wrong += [
-                f"{name}, {what} {i}: off by {value:.1e} of its norm, allowed is {limit:.1e}"
+                f"{name}, {what} {i}: off by {value:.1e} of its norm, the limit is {limit:.1e}"
                 for i, value in enumerate(values)
                 if not value <= limit
             ]
@@ -346,7 +349,7 @@ def check(layers: dict[str, list[float]], gradients: dict[str, list[float]]) -> 
 
 
 def record(measured: dict, variant: Variant, answer: dict) -> None:
-    """Append a round: seconds, of one step where there are steps, and words."""
+    """Append a round's seconds and words, per step if the answer has steps."""
     steps = answer.get("steps", 1)
     measured.setdefault(variant.name, []).append(
         [answer["seconds"] / steps, answer["words"] / steps]
@@ -366,7 +369,7 @@ def write(results: dict, folder: Path) -> None:
 
 
 def plotted(results: dict) -> dict:
-    """Words/s of a whole corpus for each size, the fastest first."""
+    """Return the bars of the plot: words/s of a whole corpus for each size, fastest first."""
     groups = {}
     for name, size in results["sizes"].items():
         measured = size["inference"]["corpus"]

@@ -1,17 +1,17 @@
-"""AllenNLP 2.10.1, the last release, made to import beside today's torch.
+"""Import ELMo from AllenNLP 2.10.1, the last release, with a current torch.
 
-It demands torch below 1.13 and some twenty packages, of which ELMo computes with torch, numpy and
-h5py alone. So it is installed without its dependencies, and this file
+AllenNLP requires torch below 1.13 and some twenty packages, but its ELMo needs only torch, numpy
+and h5py. So it is installed without its dependencies, and this file
 
-- gives its packages without running their `__init__.py`, which import every model there is; what
-  ELMo takes from a package instead of from one of its modules is looked up when asked for;
-- puts empty stand-ins where a module names a class of a package that is not there: base58, dill,
-  spacy and transformers, for spaCy models, saved checkpoints and annotations of types;
-- replaces `allennlp.common.file_utils` (downloads and caches) by a `cached_path` that gives the
-  path back;
-- leaves out the first random weights of each LSTM, which the file's weights overwrite at once.
+- creates its packages without running their `__init__.py`, which import every model; names that
+  ELMo imports from a package instead of from a module are looked up when needed;
+- creates empty stand-ins for classes of missing packages: base58, dill, spacy and transformers,
+  which are used for spaCy models, saved checkpoints and type annotations;
+- replaces `allennlp.common.file_utils` (downloads and caches) by a `cached_path` that returns its
+  argument;
+- skips the random initialization of each LSTM, because the weights of the file replace it.
 
-What is measured, `batch_to_ids` and `_ElmoBiLm`, is AllenNLP's own code, unchanged.
+The code that is measured, `batch_to_ids` and `_ElmoBiLm`, is AllenNLP's own, unchanged.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-# Of each package: where the names that ELMo imports from it are defined.
+# Per package: the names that ELMo imports from it, and the modules that define them.
 PACKAGES = {
     "allennlp": {},
     "allennlp.common": {
@@ -53,7 +53,7 @@ MISSING = {
 
 
 def load(folder: str, precision: str) -> tuple[Callable, object]:
-    """The function from a batch of sentences to layers and mask, and the torch module in it."""
+    """Return the function from a batch of sentences to layers and mask, and its torch module."""
     install()
     elmo = importlib.import_module("allennlp.modules.elmo")
     cells = importlib.import_module("allennlp.modules.lstm_cell_with_projection")
@@ -62,7 +62,7 @@ def load(folder: str, precision: str) -> tuple[Callable, object]:
     bilm = elmo._ElmoBiLm(str(original / "options.json"), str(original / "weights.hdf5")).eval()
 
     def forward(batch):
-        # It would carry the memory of one batch into the next.
+        # Otherwise the LSTM states of one batch are carried into the next.
         bilm._elmo_lstm.reset_states()
         output = bilm(elmo.batch_to_ids(batch))
         return output["activations"], output["mask"]
@@ -71,13 +71,13 @@ def load(folder: str, precision: str) -> tuple[Callable, object]:
 
 
 def recurrent_weight(bilm):
-    """The weight whose gradient has come through everything: first layer, recurrent map."""
+    """Return the recurrent weight of the first layer: its gradient passes through all layers."""
     return bilm._elmo_lstm.forward_layer_0.state_linearity.weight
 
 
 def install() -> None:
     """Make `import allennlp.modules.elmo` work in this process."""
-    # torch looks for dill by its specification, so it must be read before the stand-ins are there.
+    # torch checks for dill when it is imported, so import it before the stand-ins exist.
     import torch  # noqa: F401
 
     for name, attributes in MISSING.items():
@@ -94,7 +94,7 @@ def install() -> None:
 
 
 def add_module(name: str, folder: Path | None = None) -> types.ModuleType:
-    """An empty module; a package that finds its modules where it has a folder."""
+    """Add an empty module to sys.modules; with a folder, a package that finds its modules."""
     module = types.ModuleType(name)
     module.__spec__ = ModuleSpec(name, None, is_package=True)
     module.__path__ = [str(folder)] if folder else []
@@ -103,7 +103,7 @@ def add_module(name: str, folder: Path | None = None) -> types.ModuleType:
 
 
 def finder(package: str, places: dict[str, str]) -> Callable:
-    """A package's `__getattr__`: names that its `__init__.py` would have imported."""
+    """Return a `__getattr__` that imports the names which the package's `__init__.py` would."""
 
     def find(name):
         if name in places:

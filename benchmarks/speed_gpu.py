@@ -1,10 +1,9 @@
-"""How fast ELMo is on a GPU, beside cuDNN's LSTM of the same size: one command, one run.
+"""Measure the speed of ELMo on a GPU, beside cuDNN's LSTM of the same size, in one run.
 
     python benchmarks/speed_gpu.py [--sizes small original] [--rounds 7]
 
-Builds random models in the original format, checks that the GPU engine computes what the plain
-engine does, and stops if it does not; then measures all programs in turn. Writes
-benchmarks/speed_gpu.md.
+Builds random models in the original format. Stops if the GPU engine does not compute what the
+reference engine does, else measures all programs in turn. Writes benchmarks/speed_gpu.md.
 """
 
 import argparse
@@ -28,12 +27,12 @@ from speed_peers import BenchmarkError
 from elmo_hf import ElmoModel, ElmoTokenizer, use_engine
 
 BATCHES = (32, 256, 1024)
-WORDS = 22  # of a sentence, both boundaries included
+WORDS = 22  # in a sentence, both boundaries included
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-# Of the norm of the top layer, against the reference engine in float32 on the same device.
+# Largest error, relative to the norm of the top layer of the reference engine in float32.
 LIMITS = {"bfloat16": 2e-2, "float32": 1e-5}
-LARGE = 8192  # rows and columns of the product that stands for the peak
-SECONDS = 0.1  # of each measurement at least
+LARGE = 8192  # rows and columns of the product that measures the peak
+SECONDS = 0.1  # least duration of a measurement
 WHOLE, LAYERS, REFERENCE, CUDNN = (
     "whole model",
     "LSTMs",
@@ -88,14 +87,14 @@ def run(
 
 
 def check(model: ElmoModel, exact: ElmoModel, dtype: str) -> float:
-    """The distance from the reference engine in float32; raises BenchmarkError if it is large."""
+    """Return the error against the reference engine in float32; BenchmarkError if it is large."""
     ids = make_ids(48).to(model.device)
     for row, row_ids in enumerate(ids):  # padding on either side
         padding = slice(0, row % WORDS // 2) if row % 2 else slice(WORDS - row % WORDS // 2, None)
         row_ids[padding] = 0
     with use_engine("reference"):
         expected = exact(ids).last_hidden_state
-    for _ in range(3):  # as it is, captured, replayed
+    for _ in range(3):  # the CUDA graph: not used, captured, replayed
         found = model(ids).last_hidden_state.float()
     error = float((found - expected).norm() / expected.norm())
     if not error <= LIMITS[dtype]:
@@ -107,7 +106,7 @@ def check(model: ElmoModel, exact: ElmoModel, dtype: str) -> float:
 
 
 def programs(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
-    """What is measured, by name."""
+    """Return the functions to measure, by name."""
     ids = make_ids(batch).to(model.device)
     width = model.config.projection_dim
     vectors = torch.randn(batch, WORDS, width, device=model.device).to(model.dtype)
@@ -132,7 +131,7 @@ def programs(model: ElmoModel, batch: int) -> dict[str, Callable[[], object]]:
 
 
 def make_cudnn(model: ElmoModel) -> torch.nn.LSTM:
-    """One direction's stack as cuDNN has it: without the clips and the skip connections."""
+    """Return cuDNN's LSTMs of one direction, which have no clips and no skip connections."""
     config = model.config
     return torch.nn.LSTM(
         config.projection_dim,
@@ -146,7 +145,7 @@ def make_cudnn(model: ElmoModel) -> torch.nn.LSTM:
 
 
 def make_ids(batch: int) -> torch.Tensor:
-    """Character ids of sentences of random words, `(batch, WORDS, 50)`."""
+    """Return the character ids of sentences of random words, `(batch, WORDS, 50)`."""
     draw = random.Random(batch)
 
     def word() -> str:
@@ -159,7 +158,7 @@ def make_ids(batch: int) -> torch.Tensor:
 def measure(
     runs: dict[str, Callable[[], object]], device: torch.device, rounds: int
 ) -> dict[str, float]:
-    """Median seconds of each; cuDNN is left out where it cannot run."""
+    """Return the median seconds of each function; cuDNN is left out if it cannot run."""
     repeats, seconds = {}, {}
     for name, run in runs.items():
         try:
@@ -179,7 +178,7 @@ def measure(
 
 
 def clock(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Seconds of one run."""
+    """Return the mean seconds of one run."""
     wait(device)
     start = time.perf_counter()
     for _ in range(repeats):
@@ -194,7 +193,7 @@ def wait(device: torch.device) -> None:
 
 
 def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large product, the best of some tries."""
+    """Return the operations per second of a large product, the best of five tries."""
     side = LARGE if device.type == "cuda" else LARGE // 16
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     a @ b
@@ -210,14 +209,14 @@ def report(
     lines = [
         "# Speed on a GPU",
         "",
-        f"Words a second, boundaries included, in sentences of {WORDS} words of random letters;",
+        f"Words per second, boundaries included, in sentences of {WORDS} words of random letters;",
         f"random weights. All programs in turn, medians of {rounds} rounds.",
         "Written by `python benchmarks/speed_gpu.py`.",
         "",
         f"{name}, torch {torch.__version__}. Engine: {engine}.",
         f"Largest product measured: {limits}.",
-        "cuDNN has neither clips nor skip connections: a reference for speed, not another ELMo.",
-        "Error: of the top layer's norm, against the reference engine in float32.",
+        "cuDNN has neither clips nor skip connections, so it is a reference for speed only.",
+        "Error: relative to the norm of the top layer of the reference engine in float32.",
         "",
         f"| model | type | batch | {WHOLE} | {LAYERS} | of peak | {REFERENCE} | {CUDNN} | error |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

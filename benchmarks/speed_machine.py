@@ -1,4 +1,4 @@
-"""The machine: what it is, and how fast its products and its memory are at most."""
+"""Describe the machine, and measure its peak speed of products and of memory."""
 
 import importlib.metadata
 import os
@@ -11,21 +11,21 @@ import torch
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 LARGE = 2048  # rows and columns of the products
-STREAM = 1 << 28  # bytes read at once, more than any cache holds
-SECONDS = 0.5  # of trying; the fastest run counts
+STREAM = 1 << 28  # bytes read at once, more than the size of any cache
+SECONDS = 0.5  # time of all tries; the fastest counts
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def describe(text: str | None = None) -> dict:
-    """Model, cores and instruction sets of the processor, and its memory.
+    """Return the processor's name, cores and instruction sets.
 
-    `text` stands for Linux' /proc/cpuinfo.
+    `text` replaces Linux' /proc/cpuinfo in tests.
     """
     if text is None:
         file = Path("/proc/cpuinfo")
@@ -41,7 +41,7 @@ def describe(text: str | None = None) -> dict:
 
 
 def versions(allennlp: bool) -> dict[str, str]:
-    """Versions of everything that is measured."""
+    """Return the versions of all packages that are measured."""
     found = {"Python": platform.python_version()}
     for package in ("torch", "transformers", "numpy"):
         found[package] = importlib.metadata.version(package)
@@ -56,14 +56,14 @@ def versions(allennlp: bool) -> dict[str, str]:
 
 
 def limits(threads: int) -> dict[str, float | None]:
-    """Operations per second of large products in each precision, and bytes read per second."""
+    """Return the operations per second of large products by precision, and the bytes read."""
     from torch.utils.mkldnn import to_mkldnn
 
     torch.set_num_threads(threads)
     operations = 2 * LARGE**3
     square, long = torch.randn(LARGE, LARGE), torch.ones(STREAM // 4)
     half, whole = square.bfloat16(), square.clamp(-1, 1).mul(100).char()
-    # Plain products go to MKL where there is one, which is not the fastest on every processor.
+    # Plain products may use MKL, which is not the fastest library on every processor.
     packed = to_mkldnn(torch.nn.Linear(LARGE, LARGE, bias=False))
     return {
         "float32": operations
@@ -75,7 +75,7 @@ def limits(threads: int) -> dict[str, float | None]:
 
 
 def int8_seconds(square: torch.Tensor) -> float | None:
-    """Seconds of the product; None where processor or torch have none."""
+    """Return the seconds of the int8 product; None if the processor or torch has none."""
     try:
         return fastest(lambda: torch._int_mm(square, square))
     except (AttributeError, RuntimeError):
@@ -83,7 +83,7 @@ def int8_seconds(square: torch.Tensor) -> float | None:
 
 
 def fastest(run: Callable) -> float:
-    """Seconds of the fastest of many runs, without gradients."""
+    """Return the seconds of the fastest of many runs, without gradients."""
     best, end = float("inf"), time.perf_counter() + SECONDS
     with torch.no_grad():
         run()
@@ -95,5 +95,5 @@ def fastest(run: Callable) -> float:
 
 
 def higher(first: dict, second: dict) -> dict:
-    """The higher of two measurements of each limit."""
+    """Return the higher of two measurements of each limit."""
     return {key: first[key] and max(first[key], second[key]) for key in first}

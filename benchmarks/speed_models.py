@@ -1,4 +1,4 @@
-"""Random models of full size in the original format, and what a word costs in them at least."""
+"""Build random models of full size in the original format, and count operations per word."""
 
 import json
 import math
@@ -17,7 +17,7 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of a model that differ between the published ones."""
+    """Class with the sizes that differ between the published models."""
 
     cell: int
     projection: int
@@ -58,7 +58,7 @@ def write(file: Path, content: Iterator[tuple[str, np.ndarray]]) -> None:
 
 
 def options(size: Size) -> dict:
-    """The options.json of bilm-tf."""
+    """Return the options.json of bilm-tf."""
     return {
         "lstm": {
             "cell_clip": 3,
@@ -80,11 +80,11 @@ def options(size: Size) -> dict:
 
 
 def arrays(size: Size, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Normal weights, each map scaled by what goes into it.
+    """Yield normal weights, each map scaled by the number of its inputs.
 
-    Gates come near N(0, 1). The memory reaches its clip now and then, the louder units of the
-    output theirs; recurrent weights are small enough to keep rounding errors from growing from
-    word to word, as in trained models, so that programs can be compared.
+    Gates are roughly N(0, 1). Cell states and some output units sometimes reach their clips. The
+    recurrent weights are small, so that rounding errors do not grow from word to word, as in
+    trained models; otherwise programs could not be compared.
     """
     draw = np.random.default_rng(seed)
 
@@ -118,11 +118,11 @@ def arrays(size: Size, seed: int) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{cell}/W_P_0", output
 
 
-# --- What a word costs at least ---------------------------------------------------------------
+# --- Operations per word ----------------------------------------------------------------------
 
 
 def lstm_flops(size: Size) -> int:
-    """Floating point operations of one word in all LSTMs, a multiplication and an addition each.
+    """Return the floating point operations of one word in all LSTMs, two per weight.
 
     Input map and recurrent map are (4 cell x projection), the output map (projection x cell).
     """
@@ -131,10 +131,10 @@ def lstm_flops(size: Size) -> int:
 
 
 def character_flops(size: Size, length: float) -> float:
-    """Floating point operations of the character encoder for one word of `length` symbols.
+    """Return the operations of the character encoder for one word of `length` symbols.
 
-    A filter of width w stands at as many places as begin inside the word; behind it all places are
-    the same for all words. Each highway layer is two square maps, then comes the projection.
+    A filter counts at the positions that begin inside the word; later positions are the same for
+    all words. Each highway layer has two square maps; the projection follows.
     """
     features = sum(count for _, count in FILTERS)
     convolutions = length * sum(width * CHARACTER_WIDTH * count for width, count in FILTERS)
@@ -143,7 +143,7 @@ def character_flops(size: Size, length: float) -> float:
 
 
 def corpus_flops(size: Size, sentences: list[list[str]]) -> float:
-    """All LSTMs for every word and boundary, the character encoder once for each distinct word."""
+    """Return the operations of a corpus; the character encoder counts once per distinct word."""
     steps = sum(len(sentence) + 2 for sentence in sentences)
     words = {word for sentence in sentences for word in sentence}
     lengths = [min(len(word.encode()) + 2, LONGEST_WORD) for word in words]
@@ -151,12 +151,12 @@ def corpus_flops(size: Size, sentences: list[list[str]]) -> float:
 
 
 def recurrent_bytes(size: Size, precision: str) -> int:
-    """Bytes of weights that each word of a lone sentence has to read: recurrent and output maps."""
+    """Return the bytes of recurrent and output maps, which each word of one sentence reads."""
     return (4 + 1) * size.cell * size.projection * size.layers * DIRECTIONS * BYTES[precision]
 
 
 def bert_flops(pieces: int) -> float:
-    """Floating point operations of BERT-base for a sentence of so many word pieces.
+    """Return the operations of BERT-base for a sentence of `pieces` word pieces.
 
     Twelve layers with four square maps of 768, two maps to and from 3072, and the two products of
     the attention.

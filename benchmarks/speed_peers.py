@@ -1,4 +1,4 @@
-"""AllenNLP's environment, and the processes in which every program runs."""
+"""Set up AllenNLP's environment, and run each program in a process of its own."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ALLENNLP = "allennlp==2.10.1"
-# With torch, all that AllenNLP's ELMo computes with; tqdm is what it imports besides.
+# AllenNLP's ELMo needs these besides torch; it only imports tqdm.
 NEEDS = ["numpy", "h5py", "tqdm"]
 
 
 class BenchmarkError(RuntimeError):
-    """The benchmark cannot go on."""
+    """Error that ends the benchmark."""
 
 
 def allennlp_python(work: Path, torch_version: str) -> Path:
-    """Return the Python of an environment with AllenNLP and the torch that we run on."""
+    """Return the Python of an environment with AllenNLP and the same torch as here."""
     folder = work / "allennlp"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     done = folder / "installed"
@@ -47,7 +47,7 @@ def allennlp_python(work: Path, torch_version: str) -> Path:
 
 
 class Process:
-    """A `speed_worker` in a process of its own; a context manager."""
+    """Class that runs a `speed_worker` in a process; a context manager."""
 
     def __init__(self, variant, folder: Path, python: Path | str, threads: int) -> None:
         self.variant = variant
@@ -74,14 +74,14 @@ class Process:
             raise
 
     def __call__(self, do: str, **request) -> dict:
-        # A process that has ended tells so, and why, in its answer.
+        # If the process has ended, `answer` raises the reason.
         with contextlib.suppress(OSError):
             self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self.process.stdin.flush()
         return self.answer()
 
     def arrays(self, do: str, sentences: list) -> list[np.ndarray]:
-        """The arrays that a request writes to a file."""
+        """Return the arrays that a request writes to a file."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "arrays.npz"
             self(do, sentences=sentences, file=str(file))

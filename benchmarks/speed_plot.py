@@ -1,4 +1,4 @@
-"""Horizontal bars of words per second, as an SVG that looks the same with any fonts."""
+"""Draw horizontal bars of words per second as an SVG that does not depend on fonts."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ OURS, PEER, INK = "#1a7f64", "#8c959f", "#24292f"
 
 def draw(groups: dict[str, list[tuple[str, float, str]]], file: Path) -> None:
     """
-    Draw groups of bars, each group on its own scale; needs the extra `benchmarks`.
+    Draw groups of bars, each group with its own scale; needs the extra `benchmarks`.
 
     Args:
-        groups: by title, bars of (name, value, the text behind the bar); names that begin with
-            "elmo_hf" are ours.
+        groups: by title, bars of (name, value, label); names that begin with "elmo_hf" get
+            another color.
         file: the SVG to write.
     """
     from matplotlib import rc_context
 
-    # Letters become shapes, so that no other font can make them wider than their place.
+    # Letters are drawn as shapes, because another font could make them wider.
     with rc_context({"svg.fonttype": "path", "svg.hashsalt": "elmo_hf"}):
         make_figure(groups).savefig(file, metadata={"Date": None})
 
 
 def make_figure(groups: dict[str, list[tuple[str, float, str]]]):
-    """Return matplotlib's figure of groups of bars, as `draw` takes them."""
+    """Return the matplotlib figure for `draw`."""
     from matplotlib.figure import Figure
 
     heights = [len(bars) + 1.5 for bars in groups.values()]

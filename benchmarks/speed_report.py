@@ -1,4 +1,4 @@
-"""Measurements as text: medians, ratios, the Markdown tables of the page and of the README."""
+"""Format measurements as the Markdown tables of benchmarks/speed.md and of the README."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ NONE = "–"
 
 
 def rate(rounds: list) -> float:
-    """Median words per second of rounds of [seconds, words]."""
+    """Return the median words per second of rounds of [seconds, words]."""
     return median(words / seconds for seconds, words in rounds)
 
 
 def compute_share(size: dict, variant: str, limits: dict) -> float | None:
-    """Part of the measured peak of its precision that the corpus' arithmetic takes."""
+    """Return the corpus' arithmetic per second over the measured peak of the precision."""
     rounds = size["inference"]["corpus"].get(variant)
     peak = limits[PRECISIONS[variant]]
     if not rounds or not peak:
@@ -34,7 +34,7 @@ def compute_share(size: dict, variant: str, limits: dict) -> float | None:
 
 
 def bandwidth_share(size: dict, variant: str, limits: dict) -> float | None:
-    """Part of the measured memory bandwidth that a lone sentence's recurrent weights take."""
+    """Return the bytes/s of a single sentence's recurrent weights over the measured bandwidth."""
     rounds = size["inference"]["single"].get(variant)
     if not rounds or variant.startswith("BERT"):
         return None
@@ -43,7 +43,7 @@ def bandwidth_share(size: dict, variant: str, limits: dict) -> float | None:
 
 
 def inference_table(size: dict, limits: dict) -> str:
-    """Words/s and multiples of AllenNLP in each mode, errors of layers, shares of limits."""
+    """Return the table of words/s, multiples of AllenNLP, errors and shares of the limits."""
     rows = [
         ["", *MODES.values(), "error by layer", "of peak products", "of memory bandwidth"],
         ["---", "---:", "---:", "---:", "---", "---:", "---:"],
@@ -64,7 +64,7 @@ def inference_table(size: dict, limits: dict) -> str:
 
 
 def training_table(size: dict) -> str:
-    """Seconds and peak memory of a step, with ratios to AllenNLP, and the error of a gradient."""
+    """Return the table of a step's seconds, peak memory and gradient error."""
     heads = [f"{name}: {what}" for name in TRAINING.values() for what in ("s/step", "peak MB")]
     rows = [["", *heads, "error of gradient"], ["---", *["---:"] * len(heads), "---:"]]
     for variant in size["variants"]:
@@ -82,7 +82,7 @@ def training_table(size: dict) -> str:
 
 
 def sweep_table(name: str, points: dict) -> str:
-    """Words/s of each variant at each point of a sweep."""
+    """Return the table of words/s of each variant at each point of a sweep."""
     measured_somewhere = {variant for point in points.values() for variant in point}
     variants = [variant for variant in PRECISIONS if variant in measured_somewhere]
     rows = [[name, *variants], ["---:", *["---:"] * len(variants)]]
@@ -93,14 +93,14 @@ def sweep_table(name: str, points: dict) -> str:
 
 
 def growth(points: dict, variant: str = "elmo_hf", first: str = "100", last: str = "3000") -> str:
-    """How a word's time changes with the length of its sentence, in a sentence."""
+    """Return a sentence on how the time per word changes with the sentence's length."""
     if not all(points.get(point, {}).get(variant) for point in (first, last)):
         return ""
     change = rate(points[first][variant]) / rate(points[last][variant]) - 1
     compared = f"{abs(change):.0%} {'more' if change >= 0 else 'less'} time"
     return (
-        f"\n\nIn {variant} a word of a sentence of {last} words takes {compared} than one of a "
-        f"sentence of {first}."
+        f"\n\nIn {variant}, each word of a sentence of {last} words takes {compared} than each of "
+        f"a sentence of {first}."
     )
 
 
@@ -119,7 +119,7 @@ def step_time(measured: dict, variant: str) -> str:
 
 
 def step_seconds(rounds: list) -> float:
-    """Median seconds of rounds of [seconds, words]."""
+    """Return the median seconds of rounds of [seconds, words]."""
     return median(seconds for seconds, _ in rounds)
 
 
@@ -160,32 +160,32 @@ the row's. Before the measurement every layer of every variant was compared with
 engine in float64: the error is the norm of the difference over the norm of the layer. Weights are
 random, in the original format; AllenNLP loads the same file that our model was converted from.
 
-- Rows: `elmo_hf` is what users get by default, `elmo_hf, reference engine` the plain PyTorch code
-  that it must agree with, `bf16` and `int8` lower precisions.
-- Words are counted without sentence boundaries. Time begins with lists of words and ends with all
-  layers; BERT's word pieces ({pieces} a word, random) cost it nothing.
-- Whole corpus: {sentences} sentences. `embed_corpus` forms its own batches. The others get batches
-  of 32, each fourth of which is measured: AllenNLP as the sentences stand, as its own embedder
-  takes them, and in a row of its own sorted by length; BERT and the reference engine sorted.
+- Rows: `elmo_hf` is the default; `elmo_hf, reference engine` is the plain PyTorch code that all
+  engines must agree with; `bf16` and `int8` are lower precisions.
+- Words are counted without sentence boundaries. The time includes everything from lists of words to
+  all layers, except that BERT's word pieces ({pieces} per word, random) are given.
+- Whole corpus: {sentences} sentences. `embed_corpus` forms its own batches. The other programs get
+  batches of 32, of which every fourth is measured: BERT and the reference engine get the sentences
+  sorted by length, AllenNLP in their order, as its own embedder does, and sorted in a second row.
 - Known words: the character encoder's vectors are kept from batch to batch (`word_cache`), as
-  `embed_corpus` does of itself.
-- Before its batches, lone sentences or steps a program works on another sentence for 0.3 s.
-- AllenNLP forgets its carried memory before each batch, so that all compute the same.
-- A training step is forward and backward of a batch of 32 with a tagger's head on a scalar mix,
-  without dropout; the weights are moved between the steps. Peak memory is that of the first step
-  in a new process, over what the process held before it.
-- Of peak products: the arithmetic of the corpus (every LSTM once for each word and boundary, the
-  character encoder once for each distinct word) over the fastest large product in that precision;
-  what an engine spares of it, such as a boundary that nobody asks for, counts as done. Of memory
-  bandwidth: the recurrent weights once for each word of a lone sentence, over the fastest read of
-  memory; weights that stay in a cache can exceed it.
+  `embed_corpus` does by default.
+- Warm-up: before each measurement a program computes another sentence for 0.3 s.
+- AllenNLP's carried LSTM states are reset before each batch, so that all programs compute the same.
+- A training step is a forward and a backward pass of a batch of 32 with a tagger's head on a scalar
+  mix, without dropout; the weights are updated between the steps, outside the measured time. Peak
+  memory is that of the first step in a new process, minus the memory before the step.
+- Of peak products: the arithmetic of the corpus per second (every LSTM once for each word and
+  boundary, the character encoder once for each distinct word), relative to the fastest large
+  product in that precision. Work that an engine skips counts as done. Of memory bandwidth: the
+  bytes of the recurrent weights, once for each word of a single sentence, relative to the fastest
+  read of memory; weights in a CPU cache can exceed 100%.
 {skipped}
 Made on {date} by `{command}`.
 """
 
 
 def page(results: dict) -> str:
-    """benchmarks/speed.md."""
+    """Return the text of benchmarks/speed.md."""
     sections, sweeps = [], []
     for size in results["sizes"].values():
         title = f"## ELMo {size['name']}"
@@ -210,7 +210,7 @@ def page(results: dict) -> str:
 
 
 def machine_text(results: dict) -> str:
-    """Processor, measured limits and versions in two sentences."""
+    """Return the processor, the measured limits and the versions in two sentences."""
     machine, limits = results["machine"], results["limits"]
     peaks = ", ".join(
         f"{kind} {limits[kind] / 1e9:,.0f}"
@@ -226,7 +226,7 @@ def machine_text(results: dict) -> str:
 
 
 def readme_table(results: dict) -> str:
-    """One short table of both sizes, with a line about the machine."""
+    """Return a short table of both sizes, with a line about the machine."""
     sizes = results["sizes"].values()
     modes = ("corpus", "single")
     heads = [f"{size['name']}: {MODES[mode]}" for size in sizes for mode in modes]
@@ -240,7 +240,7 @@ def readme_table(results: dict) -> str:
 
 
 def put_between_marks(file: Path, text: str) -> bool:
-    """Replace what stands between the marks; False, and nothing done, where there are none."""
+    """Replace the text between the marks; return False if the file has no marks."""
     if not file.exists():
         return False
     content = file.read_text(encoding="utf-8")

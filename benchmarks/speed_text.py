@@ -1,4 +1,4 @@
-"""The sentences that are measured, as lists of words."""
+"""Read the sentences to measure, as lists of words."""
 
 import lzma
 import random
@@ -7,35 +7,35 @@ from pathlib import Path
 from speed_peers import BenchmarkError
 
 TEXT = Path(__file__).resolve().parents[2] / "shared/data/pretrain_wiki_en_core/valid.txt.xz"
-LONGEST = 390  # words; BERT reads no longer sentence
+LONGEST = 390  # words; BERT cannot read longer sentences
 
 
 class Pool:
-    """Sentences given out once, so that no program meets in a round what it has cached."""
+    """Class that returns each sentence once, so that no program has cached its words' vectors."""
 
     def __init__(self, sentences: list[list[str]]) -> None:
         self.sentences = sentences
         self.taken = 0
 
     def take(self, count: int) -> list[list[str]]:
-        """The next sentences."""
+        """Return the next sentences."""
         self.taken += count
         if self.taken > len(self.sentences):
             raise BenchmarkError(
-                f"the text has {len(self.sentences):,} sentences and more than "
-                f"{self.taken - 1:,} are needed: give a longer --text, or --quick"
+                f"the text has {len(self.sentences):,} sentences, but at least "
+                f"{self.taken:,} are needed; use a longer --text, or --quick"
             )
         return self.sentences[self.taken - count : self.taken]
 
     def take_words(self, count: int) -> list[str]:
-        """That many words of running text, as one sentence."""
+        """Return `count` words of running text as one sentence."""
         words: list[str] = []
         while len(words) < count:
             words += self.take(1)[0]
         return words[:count]
 
     def take_variety(self, distinct: int, count: int, length: int) -> list[list[str]]:
-        """Sentences of a length that together have at most `distinct` different words."""
+        """Return sentences of equal length that have at most `distinct` different words."""
         words: dict[str, None] = {}
         while len(words) < distinct:
             words.update(dict.fromkeys(self.take(1)[0]))
@@ -47,12 +47,14 @@ class Pool:
 
 
 def read(file: Path | None) -> list[list[str]]:
-    """Words of a text, one sentence a line, split as ELMo's training text was."""
+    """Return the words of a text with one sentence per line, split with "treebank"."""
     from elmo_hf.model.tokenization_splitter import word_splitter
 
     file = TEXT if file is None else file
     if not file.exists():
-        raise BenchmarkError(f"there is no text {file}; name one, a sentence a line, with --text")
+        raise BenchmarkError(
+            f"{file} does not exist; name a text (a sentence per line) with --text"
+        )
     opened = lzma.open if file.suffix == ".xz" else open
     split = word_splitter("treebank").pre_tokenize_str
     with opened(file, "rt", encoding="utf-8") as lines:

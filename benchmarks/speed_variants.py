@@ -1,4 +1,4 @@
-"""What is measured: one line for each variant, one function for each way to load a program."""
+"""Define the variants to measure, and the functions that load their programs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ PIECES_PER_WORD = 1.3  # of English in BERT's vocabulary
 @dataclass(frozen=True)
 class Variant:
     """
-    One row of the table.
+    Class that describes one row of the table.
 
     Args:
-        program: its name.
-        loader: which function below loads it; "allennlp" is in `speed_allennlp`.
-        precision: of weights and products; also says how far its layers may be off.
-        trains: its training step is measured too.
-        modes: which of inference's are measured.
-        sorts: its corpus' batches have sentences of like length, not those that stand together.
-        every: in the corpus, measure this part of its batches only (see `Worker.corpus`).
-        longest: the longest sentence that it reads, in words.
-        swept: it is measured against sentence length, batch size, variety and cores too.
+        program: the name of the program.
+        loader: key of `LOADERS`, or "allennlp", which is in `speed_allennlp`.
+        precision: precision of weights and products; it also sets the allowed error.
+        trains: measure a training step too.
+        modes: the modes of inference to measure.
+        sorts: sort the sentences of the corpus by length.
+        every: measure only every n-th batch of the corpus (see `Worker.corpus`).
+        longest: the longest sentence that the program can read, in words.
+        swept: measure against sentence length, batch size, variety and cores too.
     """
 
     program: str
@@ -63,7 +63,7 @@ VARIANTS = [
 
 
 def load_ours(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
-    """Our model as its users have it: the engine chooses itself."""
+    """Load our model with the default choice of the engine."""
     from elmo_hf import ElmoModel, ElmoTokenizer
 
     tokenizer = ElmoTokenizer.from_pretrained(Path(folder) / "converted")
@@ -84,7 +84,7 @@ def load_ours(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
 
 
 def load_reference(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
-    """Our model computed by the reference engine."""
+    """Load our model with the reference engine."""
     from elmo_hf import use_engine
 
     forward, model = load_ours(folder, precision)
@@ -97,14 +97,14 @@ def load_reference(folder: str, precision: str) -> tuple[Callable, torch.nn.Modu
 
 
 def load_cached(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
-    """Our model keeping the character encoder's vectors of the words that it has met."""
+    """Load our model with a cache of the character encoder's vectors."""
     forward, model = load_ours(folder, precision)
     model.embeddings.word_cache().__enter__()  # for as long as the process lives
     return forward, model
 
 
 def load_bert(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
-    """BERT-base with random weights; making word pieces costs it nothing here."""
+    """Load BERT-base with random weights; its input is random word pieces, which cost no time."""
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -123,7 +123,7 @@ def load_bert(folder: str, precision: str) -> tuple[Callable, torch.nn.Module]:
 
 
 def at_precision(precision: str) -> dict:
-    """What `from_pretrained` is given for it."""
+    """Return the arguments of `from_pretrained` for a precision."""
     if precision != "int8":
         return {"dtype": getattr(torch, precision)}
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig
@@ -133,7 +133,7 @@ def at_precision(precision: str) -> dict:
 
 
 def corpus_helper(model: torch.nn.Module, tokenizer: object) -> Callable | None:
-    """The function from many sentences to their vectors one by one, if there is one."""
+    """Return a function that embeds many sentences; None if elmo_hf has no `embed_corpus`."""
     try:
         from elmo_hf.embedding import embed_corpus
     except ImportError:
@@ -142,7 +142,7 @@ def corpus_helper(model: torch.nn.Module, tokenizer: object) -> Callable | None:
 
 
 def recurrent_weight(model: torch.nn.Module) -> torch.nn.Parameter:
-    """The weight whose gradient has come through everything: first layer, recurrent map."""
+    """Return the recurrent weight of the first layer: its gradient passes through all layers."""
     return model.layers[0].forward_lstm.recurrent_map.weight
 
 

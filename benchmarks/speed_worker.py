@@ -1,10 +1,10 @@
-"""One program to be timed, in a process of its own: a line of JSON in, a line of JSON out.
+"""Time one program in a process of its own: reads lines of JSON, answers each with a line.
 
     python benchmarks/speed_worker.py '{"loader": "ours", "precision": "float32", "folder": ...}'
 
-Each program is one function from a batch of sentences, lists of words, to its layers
-`(batch, words, width)` and their mask `(batch, words)`; all the rest is the same for all programs.
-Imports torch and numpy only, so that it runs in AllenNLP's environment as well.
+Each program is one function from a batch of sentences (lists of words) to its layers
+`(batch, words, width)` and their mask `(batch, words)`; everything else is the same for all
+programs. Imports only torch and numpy, so that it also runs in AllenNLP's environment.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ import numpy as np
 import torch
 
 BATCH = 32
-TAGS = 9  # of the task whose head is trained
+TAGS = 9  # number of tags of the head that is trained
 WARM_UP = 0.3  # seconds of work before the clock starts
 WARM_UP_SENTENCE = ["It", "was", "a", "dark", "and", "stormy", "night", "."]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 class Worker:
-    """Answers requests about one program; each public method is a request."""
+    """Class that answers requests about one program; each public method is a request."""
 
     def __init__(self, loader: str, folder: str, precision: str, threads: int) -> None:
         self.threads(threads)
@@ -41,7 +41,7 @@ class Worker:
         self.head = None
 
     def threads(self, count: int) -> dict:
-        """Give the process that many cores and no more."""
+        """Restrict the process to `count` cores."""
         if CORES:
             cores = set(CORES[:count])
             for task in Path("/proc/self/task").iterdir():
@@ -60,7 +60,7 @@ class Worker:
 
     @torch.no_grad()
     def batches(self, batches: list) -> dict:
-        """Time batches one after another as they are."""
+        """Time batches one after another."""
         warm_up(self.forward)
         start = time.perf_counter()
         for batch in batches:
@@ -71,8 +71,8 @@ class Worker:
     def corpus(self, sentences: list, every: int = 1, sort: bool = True) -> dict:
         """Time many sentences.
 
-        A program that does not form batches itself gets them as the sentences stand, or sorted by
-        length; as they know nothing of each other, a slow one may be timed on each `every`-th.
+        A program that does not form batches itself gets the sentences in their order or sorted by
+        length. A slow program may be timed on every `every`-th batch, as batches are independent.
         """
         encode = getattr(self.forward, "corpus", None)
         start = time.perf_counter()
@@ -89,7 +89,7 @@ class Worker:
         return timed(start, batches)
 
     def steps(self, batches: list, frozen: bool) -> dict:
-        """Time forward and backward; the weights move in between, which nobody times."""
+        """Time forward and backward; the weights change in between, which is not timed."""
         self.trained(frozen)
         warm_up(lambda batch: self.loss(batch).backward())
         self.module.zero_grad()
@@ -115,7 +115,7 @@ class Worker:
         return {"loss": loss.item()}
 
     def peak(self, sentences: list, frozen: bool) -> dict:
-        """Peak memory of one training step over what the process held before it, in bytes."""
+        """Return the peak memory of one training step minus the memory before it, in bytes."""
         self.trained(frozen)
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
@@ -128,7 +128,7 @@ class Worker:
         return {"bytes": memory("VmHWM") - before}
 
     def trained(self, frozen: bool) -> list:
-        """The parameters that a training step moves."""
+        """Return the parameters that a training step changes."""
         if self.head is None:
             with torch.no_grad():
                 layers, _ = self.forward([["a", "word"]])
@@ -144,17 +144,17 @@ class Worker:
 
 
 def warm_up(work) -> None:
-    """Set a program to work: threads wake, and those of the program before come to rest."""
+    """Run a program for a while: its threads start, and those of the last program stop."""
     end = time.perf_counter() + WARM_UP
     while time.perf_counter() < end:
         work([WARM_UP_SENTENCE])
 
 
 class Head(torch.nn.Module):
-    """A tagger on a scalar mix of the layers; its weights and tags are the same in every program.
+    """Class for a tagger on a scalar mix; its weights and tags are the same in every program.
 
     Args:
-        layers, width: how many layers there are, and their size.
+        layers, width: the number of layers and their size.
     """
 
     def __init__(self, layers: int, width: int) -> None:
@@ -183,13 +183,13 @@ def count_words(batches: list) -> int:
 
 
 def memory(field: str) -> int:
-    """A line of the process's status that is a number of kB, in bytes."""
+    """Return a field of the process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def main() -> None:
-    # What libraries print must not get between the answers.
+    # Libraries may print to stdout, which must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""What the checkpoint is compared with on tasks: its architecture untrained, and word2vec."""
+"""Make the baselines of the tasks: the untrained architecture, and word2vec."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ WORD2VEC = {"window": 5, "min_count": 5, "negative": 5, "sg": 1, "sample": 1e-4,
 
 
 def write_random(checkpoint: str, folder: Path, seed: int = 0) -> Path:
-    """Write the checkpoint's architecture with weights as they are before training."""
+    """Write a model with the checkpoint's architecture and newly initialized weights."""
     if not (folder / "config.json").is_file():
         set_seed(seed)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -29,7 +29,7 @@ def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int)
     """
     Train word2vec (skip-gram; gensim) on text files and write it as a model that heads open.
 
-    It is a word table under one LSTM layer that is there for form; heads are to mix layer 0 alone.
+    The model is a word table and one LSTM layer, which is required but not used: heads mix layer 0.
     Layer 0 has the vector twice, once per direction. Rare words share the mean of all vectors.
     """
     if (folder / "config.json").is_file():
@@ -67,7 +67,7 @@ def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int)
 
 
 class Sentences:
-    """The sentences of a corpus as gensim reads them: again and again, without boundaries."""
+    """Class that gensim can iterate over again: a corpus' sentences without boundaries."""
 
     def __init__(self, corpus) -> None:
         self.corpus = corpus
@@ -80,7 +80,7 @@ class Sentences:
 
 
 def save(model: ElmoModel, tokenizer: ElmoTokenizer, folder: Path) -> None:
-    """Write the folder whole or not at all."""
+    """Write the folder completely or not at all."""
     part = folder.with_name(folder.name + ".part")
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)

@@ -1,4 +1,4 @@
-"""The labelled data of benchmarks/tasks.py, written as files that the examples read."""
+"""Write the labelled data of benchmarks/tasks.py as files that the examples read."""
 
 import json
 import lzma
@@ -15,20 +15,20 @@ COMMENT = re.compile(r"# \w+ = ")  # "# # I-NP" is a word
 
 
 class DataError(ValueError):
-    """A data file is missing or not what it should be."""
+    """Error in a data file: it is missing, or its content is not as expected."""
 
 
 @dataclass(frozen=True)
 class Task:
     """
-    A data set: what the example that learns it is told, and how it is counted.
+    Class that describes a data set, the example that trains on it, and the metric.
 
     Args:
         example: module in examples/ that trains on it.
-        metric: what is reported, of those that the example measures.
+        metric: the metric of the example that is reported.
         write: writes the training and the test part into a folder and returns their files.
-        flags: for the example, after those of the row.
-        language: of the text.
+        flags: options of the example, added to those of the row.
+        language: the language of the text.
     """
 
     example: str
@@ -39,7 +39,7 @@ class Task:
 
 
 def read_lines(file: Path, encoding: str = "utf-8") -> list[str]:
-    """The lines of a file, compressed with xz or not."""
+    """Return the lines of a file, plain or .xz."""
     found = next((path for path in (file, Path(f"{file}.xz")) if path.is_file()), None)
     if found is None:
         raise DataError(f"{file} is missing; name the folder of the data sets with --data DIR")
@@ -52,7 +52,7 @@ def read_lines(file: Path, encoding: str = "utf-8") -> list[str]:
 
 
 def columns(train: str, test: str) -> Callable[[Path, Path], tuple[Path, Path]]:
-    """Sentences in columns as they are, without comments."""
+    """Return a function that writes column files without comments."""
 
     def write(data: Path, folder: Path) -> tuple[Path, Path]:
         written = []
@@ -67,7 +67,7 @@ def columns(train: str, test: str) -> Callable[[Path, Path], tuple[Path, Path]]:
 
 
 def rows(read: Callable[[Path, Split], Rows]) -> Callable[[Path, Path], tuple[Path, Path]]:
-    """What `read` yields for each part, as JSON lines."""
+    """Return a function that writes the rows of `read` as JSON lines."""
 
     def write(data: Path, folder: Path) -> tuple[Path, Path]:
         written = []
@@ -82,7 +82,7 @@ def rows(read: Callable[[Path, Split], Rows]) -> Callable[[Path, Path], tuple[Pa
 
 
 def two_files(folder: str, files: dict[str, str]) -> Callable[[Path, Split], Rows]:
-    """Sentences of two classes, a file each; a tenth of each, drawn once, is the test part."""
+    """Read two classes, one file each; a random tenth of each is the test part."""
 
     def read(data: Path, split: Split) -> Iterator[dict]:
         for label, name in files.items():
@@ -97,7 +97,7 @@ def two_files(folder: str, files: dict[str, str]) -> Callable[[Path, Split], Row
 
 
 def sentiment_trees(classes: Literal[2, 5]) -> Callable[[Path, Split], Rows]:
-    """Whole sentences of the Stanford Sentiment Treebank; of 2 classes without the neutral."""
+    """Read the Stanford Sentiment Treebank's sentences; 2 classes leave out neutral ones."""
 
     def read(data: Path, split: Split) -> Iterator[dict]:
         for tree in read_lines(data / "sst" / f"{split}.txt"):
@@ -110,7 +110,7 @@ def sentiment_trees(classes: Literal[2, 5]) -> Callable[[Path, Split], Rows]:
 
 
 def questions(data: Path, split: Split) -> Iterator[dict]:
-    """TREC's questions by the coarse class of their answer."""
+    """Yield TREC's questions with the coarse class of their answer."""
     for line in read_lines(data / "trec_qc" / f"{split}.txt", "latin-1"):
         label, _, text = line.partition(" ")
         if text:
@@ -118,7 +118,7 @@ def questions(data: Path, split: Split) -> Iterator[dict]:
 
 
 def answers(data: Path, split: Split) -> Iterator[dict]:
-    """XQuAD's English questions; those of every fifth article are the test part."""
+    """Yield XQuAD's English questions; every fifth article is in the test part."""
     articles = json.loads("\n".join(read_lines(data / "xquad" / "xquad.en.json")))["data"]
     for number, article in enumerate(articles):
         if (number % 5 == 4) != (split == "test"):

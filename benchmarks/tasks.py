@@ -1,11 +1,11 @@
-"""How much a checkpoint's vectors help on labelled data: tagging, classification, answers.
+"""Measure a checkpoint's vectors on labelled data: tagging, classification, question answering.
 
     python benchmarks/tasks.py CHECKPOINT --text 'text/*.txt' [--data DIR] [--tasks NAME ...]
 
-Trains a head on every data set for every row of the table and several seeds, by the examples'
-own code, and writes benchmarks/tasks.md and tasks.json. A row's command is printed below the
-table. What was measured before is kept in the folder --work and not measured again. --text is
-what word2vec, the static baseline, is trained on: the checkpoint's own text.
+For every data set, row of the table and seed, trains a head with the code of the examples. Writes
+benchmarks/tasks.md and tasks.json; the page has the command of each row. The folder --work keeps
+the results, which are not measured again. --text is the training text of word2vec, the static
+baseline: use the text of the checkpoint.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from statistics import fmean, stdev
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(ROOT / "benchmarks")]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # each process has a core
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one process per core
 
 import speed_machine
 import task_models
@@ -47,14 +47,14 @@ QUIET = ("--eval_strategy", "no", "--save_strategy", "no", "--logging_strategy",
 @dataclass(frozen=True)
 class Row:
     """
-    A row of the table: which vectors, and which head stands on them.
+    Class that describes a row of the table: the vectors and the head.
 
     Args:
         model: "checkpoint", "random" or "word2vec".
-        layers: mixed; None: all.
-        flags: of the head, for every example.
-        crf: whether taggings are told by a CRF.
-        tagging_only: other tasks' heads would be those of another row.
+        flags: options of the head, for every example.
+        layers: the layers to mix; None: all.
+        crf: whether taggers have a CRF.
+        tagging_only: for other tasks the row would equal another row.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Row:
 
 
 def make_rows(num_layers: int) -> dict[str, Row]:
-    """The table's rows for a biLM of so many layers, layer 0 included."""
+    """Return the table's rows for a biLM of `num_layers` layers, layer 0 included."""
     single = {f"layer {n}": Row("checkpoint", LINEAR, (n,)) for n in range(num_layers)}
     single[f"layer {num_layers - 1}, the top"] = single.pop(f"layer {num_layers - 1}")
     single["layer 0, characters alone"] = single.pop("layer 0")
@@ -84,18 +84,18 @@ def make_rows(num_layers: int) -> dict[str, Row]:
 
 
 def flags(task: Task, row: Row, seed: int) -> list[str]:
-    """What the example is told, files and model apart."""
-    told = [*row.flags, *STEPS, *task.flags]
+    """Return the example's options, except for files and model."""
+    options = [*row.flags, *STEPS, *task.flags]
     if row.layers is not None:
-        told += ["--layers", *map(str, row.layers)]
+        options += ["--layers", *map(str, row.layers)]
     if task.example == TAGGING and not row.crf:
-        told.append("--no_crf")
-    return [*told, "--seed", str(seed)]
+        options.append("--no_crf")
+    return [*options, "--seed", str(seed)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a process measures: one task, all its rows and seeds, one model after the other."""
+    """Class with the work of one process: one task with all its rows, seeds and models."""
 
     name: str
     rows: dict[str, Row]
@@ -106,11 +106,11 @@ class Plan:
     seeds: int
 
     def results(self, model: str) -> Path:
-        """Where a model's results are kept, by its weights, whatever it is compared with."""
+        """Return the file of a model's results; its name depends on the weights only."""
         return self.work / "results" / f"{self.name}-{self.prints[model]}.jsonl"
 
     def read(self) -> list[dict]:
-        """What has been measured so far; a line that was cut off is not."""
+        """Return the stored results, without a last line that was cut off."""
         files = sorted({path for path in map(self.results, self.models) if path.is_file()})
         lines = [line for path in files for line in path.read_text().splitlines(keepends=True)]
         runs = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -118,7 +118,7 @@ class Plan:
         return [*{(run["row"], run["seed"]): run for run in wanted}.values()]
 
     def runs(self) -> Iterator[tuple[str, int]]:
-        """Rows and seeds still to be measured, those of one model together."""
+        """Yield the rows and seeds that are not measured yet, grouped by model."""
         done = {(run["row"], run["seed"]) for run in self.read()}
         task = TASKS[self.name]
         for name, row in sorted(self.rows.items(), key=lambda item: item[1].model):
@@ -128,7 +128,7 @@ class Plan:
 
 
 def measure(plan: Plan) -> str:
-    """Measure what is left of a task; return its name."""
+    """Measure the missing results of a task; return its name."""
     import torch
 
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def measure(plan: Plan) -> str:
     known: dict[str, dict] = {}
     for name, seed in plan.runs():
         row = plan.rows[name]
-        known = {row.model: known.get(row.model, {})}  # of one model at a time
+        known = {row.model: known.get(row.model, {})}  # cache one model at a time
         trainer = make_trainer(task, row, plan.models[row.model], train, test, seed)
         if not any(p.requires_grad for p in trainer.model.elmo.parameters()):
             trainer.model.elmo = remember(trainer.model.elmo, known[row.model])
@@ -156,7 +156,7 @@ def measure(plan: Plan) -> str:
 
 
 def make_trainer(task: Task, row: Row, model: Path, train: Path, test: Path, seed: int):
-    """The example's trainer for one run."""
+    """Return the example's trainer for one run."""
     example = __import__(task.example)
     files = ["--model", str(model), "--train", str(train), "--dev", str(test)]
     output = ["--output_dir", str(train.parent / "out"), "--use_cpu", "--disable_tqdm", "true"]
@@ -164,7 +164,7 @@ def make_trainer(task: Task, row: Row, model: Path, train: Path, test: Path, see
 
 
 def summarize(runs: Sequence[dict]) -> dict[str, dict]:
-    """By row the mean score in percent, and its standard deviation over the seeds."""
+    """Return, per row, the mean score in percent and its standard deviation over the seeds."""
     scores: dict[str, list[float]] = {}
     for run in runs:
         scores.setdefault(run["row"], []).append(100 * run["score"])
@@ -176,7 +176,7 @@ def summarize(runs: Sequence[dict]) -> dict[str, dict]:
 
 
 def markdown(results: dict) -> str:
-    """The table, the commands behind its rows, and what has to be known to read it."""
+    """Return the table, its explanation, and the command of each row."""
     tasks, rows = results["tasks"], results["rows"]
     header = ["vectors and head", *tasks, "mean"]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
@@ -193,12 +193,13 @@ def markdown(results: dict) -> str:
             "# Tasks",
             "",
             "Each figure is a score on the test part in percent: mean ± standard deviation over "
-            "seeds. A row is a kind of word vectors with a head: word2vec; a biLM with random "
-            "weights; the checkpoint's single layers; its learned mix (a weighted sum of all "
-            "layers, trained with the head). The biLM is frozen unless the row says otherwise. "
-            "Heads are linear; in the rows with a biLSTM this stands below the head, and in "
-            "tagging below a CRF, as in the paper. All heads of a row train for the same number "
-            "of steps, and the last weights are evaluated: no figure is the best of several.",
+            "seeds. Each row names the word vectors and the head. The vectors are word2vec, a biLM "
+            "with random weights, a single layer of the checkpoint, or its learned mix (a weighted "
+            "sum of all layers, trained with the head). The biLM is frozen unless the row says "
+            "otherwise. The head is linear. In the rows with a biLSTM, the biLSTM comes between "
+            "the vectors and the head; in tagging, a CRF follows, as in the paper. All heads of a "
+            "row train for the same number of steps, and the final weights are evaluated: no "
+            "figure is the best of several.",
             "",
             *lines,
             "",
@@ -206,7 +207,7 @@ def markdown(results: dict) -> str:
             "",
             *notes,
             "",
-            "A row's command, seed by seed, for tagging:",
+            "The command of each row for tagging; `--seed` is added:",
             "",
             *commands,
             "",
@@ -218,7 +219,7 @@ def markdown(results: dict) -> str:
 
 
 def compare(tasks: dict[str, dict]) -> list[str]:
-    """What the learned mix gains over each task's best single layer, and over random weights."""
+    """Return the gains of the learned mix over the best single layer and over random weights."""
     over_best, over_random = {}, {}
     for name, task in tasks.items():
         means = {row: score["mean"] for row, score in task["scores"].items()}
@@ -246,7 +247,7 @@ def cell(score: dict | None) -> str:
 
 
 def collect(plans: Sequence[Plan], command: str) -> dict:
-    """What the report says, ready for JSON."""
+    """Return the results of all plans as JSON values."""
     tasks = {}
     for plan in plans:
         task, runs = TASKS[plan.name], plan.read()
@@ -267,7 +268,9 @@ def collect(plans: Sequence[Plan], command: str) -> dict:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="folder of a checkpoint")
-    parser.add_argument("--text", nargs="+", default=[], help="text for word2vec, as in pretrain")
+    parser.add_argument(
+        "--text", nargs="+", default=[], help="training text of word2vec; without it, no such rows"
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("tasks_work"))
     parser.add_argument("--output", type=Path, default=REPORT)
@@ -279,7 +282,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def end_with_parent() -> None:
-    """Let this process end as soon as the one that started it is gone, however it went."""
+    """End this process when its parent process ends, for whatever reason."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()

@@ -1,9 +1,9 @@
-"""How many words a second the tokenizer handles on one thread; writes tokenizer_speed.md beside it.
+"""Measure the tokenizer's words per second on one thread; writes benchmarks/tokenizer_speed.md.
 
     python benchmarks/tokenizer_speed.py [TEXT]
 
-TEXT holds one sentence a line, plain or .xz. Words are the words that come out, without boundaries
-and padding, so that splitters can be compared by the time a text takes as well.
+TEXT has one sentence per line, plain or .xz. The words of the output count, without boundaries and
+padding; the last column has their number, from which the time for the whole text follows.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def heading(options: argparse.Namespace, sentences: list[str]) -> str:
     )
     return f"""# Tokenizer speed
 
-Words a second on one thread, {len(sentences):,} sentences of {options.text.name}
+Words per second on one thread: {len(sentences):,} sentences of {options.text.name}
 in batches of {BATCH} in the order of the text, median of {options.runs} runs.
 Written by `python benchmarks/tokenizer_speed.py`.
 

@@ -1,10 +1,10 @@
-"""Word boundaries of UD English EWT: how well word splitters agree with them, and how fast.
+"""Measure how well and how fast word splitters find the word boundaries of UD English EWT.
 
     python benchmarks/word_boundaries.py [--data DIR] [--split dev]
 
-Prints a Markdown table and, for the test split, writes it to benchmarks/word_boundaries.md. A word
-is right when both its ends are: precision, recall and F1 are over the spans of syntactic words
-("don't" is two, "do" and "n't"), with each sentence's "# text" as input.
+Prints a Markdown table and, for the test split, writes it to benchmarks/word_boundaries.md. The
+input is the "# text" of each sentence. Precision, recall and F1 compare the spans of syntactic
+words ("don't" is two, "do" and "n't"): a word is correct if both its ends are.
 """
 
 import argparse
@@ -27,7 +27,7 @@ REPORT = ROOT / "benchmarks" / "word_boundaries.md"
 
 
 def read_sentences(file: Path) -> list[tuple[str, list[Span]]]:
-    """Raw text and word spans of each sentence of an xz-compressed CoNLL-U file."""
+    """Return raw text and word spans of each sentence of an xz-compressed CoNLL-U file."""
     with lzma.open(file, "rt", encoding="utf-8") as lines:
         blocks = lines.read().strip().split("\n\n")
     return [read_sentence(block.splitlines()) for block in blocks]
@@ -36,16 +36,16 @@ def read_sentences(file: Path) -> list[tuple[str, list[Span]]]:
 def read_sentence(lines: list[str]) -> tuple[str, list[Span]]:
     text = next(line for line in lines if line.startswith("# text = "))[len("# text = ") :]
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    # Ids like 5-6 are the token written, 8.1 a word that is not there.
+    # Ids such as 5-6 are contractions, and 8.1 is a word that the text does not contain.
     words = [row[1] for row in rows if row[0].isdigit()]
     return text, locate(words, text)
 
 
 def locate(words: list[str], text: str) -> list[Span]:
-    """Spans of words found one behind the other; a word that the text does not hold has none."""
+    """Return the spans of words in their order; words that the text lacks are left out."""
     spans, end = [], 0
     for word in words:
-        # Penn style splitters write quotation marks anew.
+        # Penn Treebank splitters replace quotation marks.
         spellings = [word, '"', "''"] if word in ("``", "''") else [word]
         starts = [(text.find(s, end), len(s)) for s in spellings]
         starts = [found for found in starts if found[0] >= 0]
@@ -57,7 +57,7 @@ def locate(words: list[str], text: str) -> list[Span]:
 
 
 def agreement(splitter: Splitter, sentences: list[tuple[str, list[Span]]]) -> dict[str, float]:
-    """Precision, recall and F1 of the word spans, between 0 and 1."""
+    """Return precision, recall and F1 of the word spans, between 0 and 1."""
     right = given = expected = 0
     for text, gold in sentences:
         found = splitter(text)
@@ -72,7 +72,7 @@ def agreement(splitter: Splitter, sentences: list[tuple[str, list[Span]]]) -> di
 
 
 def words_per_second(run: Callable[[], int], repeats: int = 3) -> float:
-    """Best of a few runs; `run` returns how many words it has made."""
+    """Return the best of a few runs; `run` returns its number of words."""
     best = 0.0
     for _ in range(repeats):
         start = time.perf_counter()
@@ -82,7 +82,7 @@ def words_per_second(run: Callable[[], int], repeats: int = 3) -> float:
 
 
 def splitters(texts: list[str]) -> Iterator[tuple[str, Splitter | str, Callable[[], int] | None]]:
-    """Name, splitter (or why there is none) and the timed run of each candidate."""
+    """Yield the name, the splitter (or the reason it is missing) and the timed run of each."""
     for name in ("treebank", "whitespace"):
         yield f"elmo_hf {name}", *ours(name, texts)
     for name, make in (
@@ -164,7 +164,7 @@ def table(file: Path) -> str:
     ]
     for name, split, run in splitters([text for text, _ in sentences]):
         if isinstance(split, str):
-            # An error's message may hold what would end a cell of the table.
+            # A message may contain characters that end a cell of the table.
             reason = re.sub(r"[|\n]", " ", split)
             rows.append(f"| {name} | {reason} | | | |")
             continue
@@ -189,9 +189,9 @@ REPORT_TEXT = """# Word boundaries
 {table}
 
 Agreement with the syntactic words of the UD English EWT test split (2,077 sentences), in percent of
-word spans. words/s: one thread, best of three runs over the same sentences; elmo_hf's are counted
-through a whole `tokenizers.Tokenizer` with a one-word vocabulary (`encode_batch`), the others'
-through their own Python calls. spaCy remembers the chunks between spaces it has seen, here all.
+word spans. words/s: one thread, best of three runs over the same sentences; for elmo_hf with
+`encode_batch` of a `tokenizers.Tokenizer` with a one-word vocabulary, for the others with their own
+Python calls. spaCy caches the strings between spaces; after the first run it has cached all.
 
 Made on {date} by `python benchmarks/word_boundaries.py` with {versions}.
 """
@@ -204,8 +204,8 @@ def main() -> None:
     arguments = parser.parse_args()
     file = arguments.data / f"en_ewt-ud-{arguments.split}.conllu.xz"
     if not file.exists():
-        parser.error(f"{file} is not there; name the folder of UD English EWT with --data DIR")
-    # Read by the thread pool of tokenizers when it starts.
+        parser.error(f"{file} does not exist; name the folder of UD English EWT with --data DIR")
+    # The thread pool of tokenizers reads this when it starts.
     os.environ["RAYON_NUM_THREADS"] = "1"
     made = table(file)
     print(made)

@@ -113,11 +113,11 @@ def test_fields_and_phenomena_have_their_published_names(tmp_path):
 def test_damaged_data_are_named(tmp_path):
     for content in (b"", b"PK\x03\x04 and no more"):
         (tmp_path / "blimp_data.zip").write_bytes(content)
-        with pytest.raises(DataError, match="no sound zip of BLiMP's pairs"):
+        with pytest.raises(DataError, match="not a valid zip of BLiMP's pairs"):
             read_blimp(tmp_path / "blimp_data.zip")
     with pytest.raises(DataError, match="KeyError"):
         read_blimp(write_blimp(tmp_path / "keys", [{"UID": "x"}]))
-    with pytest.raises(DataError, match="holds no"):
+    with pytest.raises(DataError, match="contains no"):
         read_blimp(write_blimp(tmp_path / "empty", []))
     (tmp_path / "test.txt.xz").write_bytes(lzma.compress(b"The river rises.\n" * 99)[:-20])
     with pytest.raises(DataError, match="cannot be read as text"):
@@ -190,7 +190,7 @@ def test_the_command_writes_tables_and_card(tmp_path, checkpoint, data, capsys):
 def test_errors_leave_nothing_behind(tmp_path, checkpoint, data, capsys):
     output = ["--output", str(tmp_path / "report.md")]
     assert language_model.main([str(checkpoint), "--data", str(tmp_path / "none"), *output]) == 1
-    assert "holds none of the test data; name their folder" in capsys.readouterr().err
+    assert "has no test data; name the folder of the data" in capsys.readouterr().err
     bare = ElmoConfig(cell_dim=6, projection_dim=4, filters=[[1, 3]])
     bare.save_pretrained(tmp_path / "bare")
     ElmoTokenizer().save_pretrained(tmp_path / "bare")

@@ -159,7 +159,7 @@ def test_the_page_holds_all_tables_and_what_was_not_measured(results):
     page = speed_report.page(results)
     assert "| elmo_hf | 1.00 (5.00×) | 500 (50%) | 1.00 (5.00×) | 500 (50%) | 2.0e-06 |" in page
     assert "| 3000 | – | 91 |" in page
-    assert "a word of a sentence of 3000 words takes 10% more time" in page
+    assert "each word of a sentence of 3000 words takes 10% more time" in page
     assert "Not measured: ELMo original, elmo_hf bf16: no such product" in page
     assert "products float32 400, bfloat16 800 GFLOP/s, memory 40 GB/s" in page
     assert "{" not in page
@@ -240,7 +240,8 @@ def test_a_missing_text_is_told(tmp_path):
 def test_the_command_ends_with_one_line_where_it_cannot_go_on(tmp_path, capsys):
     arguments = ["--text", str(tmp_path / "none.txt"), "--work", str(tmp_path)]
     assert speed.main(arguments) == 1
-    assert capsys.readouterr().err.startswith("error: there is no text")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "none.txt does not exist; name a text" in error
 
 
 def test_the_processor_is_read_from_what_the_system_says():
