@@ -200,7 +200,7 @@ def _check_forced(engine: str, obstacle: str | None, training: bool) -> None:
 
 
 def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
-    """False where reading the weights takes most of the time: one sentence, large weights."""
+    """Whether two threads help: not if reading large weights for one sentence takes the time."""
     if len(lstms) < 2 or torch.get_num_threads() == 1:
         return False
     small = lstms[0].weights().recurrent_weight.numel() <= 4 * SMALL_LSTM

@@ -65,16 +65,16 @@ class ElmoLstm(KeepsCopies[KeptCopy[CpuLstm]], GradientCheckpointingLayer):
         """
         gates = (gates + self.recurrent_map(hidden)).to(cell.dtype)
         input_gate, forget_gate, candidate, output_gate = gates.chunk(4, -1)
-        memory = input_gate.sigmoid() * candidate.tanh() + forget_gate.sigmoid() * cell
+        new_cell = input_gate.sigmoid() * candidate.tanh() + forget_gate.sigmoid() * cell
         if self.cell_clip is not None:
-            memory = memory.clamp(-self.cell_clip, self.cell_clip)
-        output = (output_gate.sigmoid() * memory.tanh()).to(hidden.dtype)
+            new_cell = new_cell.clamp(-self.cell_clip, self.cell_clip)
+        output = (output_gate.sigmoid() * new_cell.tanh()).to(hidden.dtype)
         if self.output_map is not None:
             output = self.output_map(output)
             if self.projection_clip is not None:
                 output = output.clamp(-self.projection_clip, self.projection_clip)
         output = output.to(hidden.dtype)  # autocast may have lowered the precision
-        state = torch.where(valid, output, hidden), torch.where(valid, memory, cell)
+        state = torch.where(valid, output, hidden), torch.where(valid, new_cell, cell)
         return *state, torch.where(valid, output, torch.zeros_like(output))
 
     def run_reference(
