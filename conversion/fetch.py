@@ -1,9 +1,9 @@
-"""Download a published checkpoint by its name, convert it and verify it.
+"""Downloads a published checkpoint, converts it and verifies the result.
 
     python -m conversion.fetch --list
     python -m conversion.fetch allennlp-small elmo-small
 
-It reads elmo_hf/conversion/checkpoints.toml, which names the checkpoints and their addresses.
+Reads elmo_hf/conversion/checkpoints.toml, which lists the checkpoints and their addresses.
 After `pip install elmo-hf`, the same command is `elmo-hf fetch`.
 """
 

@@ -1,8 +1,8 @@
-"""Upload a verified conversion to the Hugging Face Hub, with its code and its model card.
+"""Uploads a verified conversion to the Hugging Face Hub, with its code and its model card.
 
     python -m conversion.publish elmo-small me/elmo-small --checkpoint allennlp-small --dry-run
 
-It reads a folder that conversion.convert or conversion.fetch wrote, and model_cards/.
+Reads model_cards/ and a folder written by conversion.convert or conversion.fetch.
 After `pip install elmo-hf`, the same command is `elmo-hf publish`.
 """
 

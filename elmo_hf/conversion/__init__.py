@@ -1,3 +1,3 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Original ELMo weights to Hub folders and back, verified; download and upload."""
+"""Converts original ELMo weights to verified Hub folders and back; downloads and uploads."""

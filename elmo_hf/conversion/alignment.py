@@ -1,8 +1,8 @@
-"""Cross-lingual alignment: one matrix for a layer, which turns its vectors into another language's.
+"""Cross-lingual alignment: a matrix per layer that maps its vectors to those of another language.
 
-Schuster et al. 2019 publish them for seven languages as `es_best_mapping.pth` and the like, a NumPy
-matrix written by torch.save. A converted folder keeps them in `alignment.safetensors`, one tensor
-`layer.K` `(hidden_size, hidden_size)` for each aligned layer K.
+Schuster et al. 2019 publish matrices for seven languages in files such as `es_best_mapping.pth`, a
+NumPy matrix written by torch.save. A converted folder stores them in `alignment.safetensors`, one
+tensor `layer.K` `(hidden_size, hidden_size)` for each aligned layer K.
 """
 
 import re
@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 26  # a matrix of 1024 x 1024 takes 4 MiB, a model takes more
 
 
 def _allowed() -> list[Any]:
-    """What rebuilds a NumPy array of floats, under the names that NumPy 1 and 2 give it."""
+    """List what unpickling a NumPy array of floats calls, under its names in NumPy 1 and 2."""
     rebuild = np.zeros(0).__reduce__()[0]
     names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
     types = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8")]
@@ -31,7 +31,7 @@ def _allowed() -> list[Any]:
 
 
 def is_alignment(path: Path) -> bool:
-    """Whether a file holds one square matrix, by its content."""
+    """Whether a file contains one square matrix."""
     if path.stat().st_size > MAX_BYTES or not is_torch_file(path):
         return False
     try:
@@ -46,7 +46,7 @@ def read_alignment(path: Path) -> torch.Tensor:
     Read an alignment matrix `(hidden_size, hidden_size)`.
 
     Raises:
-        WeightsError: the file is damaged, holds code, or is no square matrix of finite floats.
+        WeightsError: the file is damaged, holds code, or is not a square matrix of finite floats.
     """
     matrix = load_torch(path, _allowed())
     if isinstance(matrix, np.ndarray) and matrix.dtype.kind == "f":
@@ -58,33 +58,33 @@ def read_alignment(path: Path) -> torch.Tensor:
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         raise WeightsError(f"{path.name} has shape {tuple(matrix.shape)}; expected a square matrix")
     if not matrix.isfinite().all():
-        raise WeightsError(f"{path.name} holds numbers that are not finite")
+        raise WeightsError(f"{path.name} holds infinite numbers or NaN")
     return matrix.detach().clone()
 
 
 def find_alignments(files: Iterable[Path]) -> dict[int, Path]:
     """
-    The layer of each alignment, by its file's name: `.._best_mapping.pth` is of 1, `.._0.pth` of 0.
+    Map layers to alignment files: `.._best_mapping.pth` is for layer 1, `.._0.pth` for layer 0.
 
     Args:
-        files: those of which `is_alignment` is true.
+        files: files for which `is_alignment` is true.
 
     Raises:
-        WeightsError: two are of one layer, or a matrix's layer is not in its name.
+        WeightsError: two files are for one layer, or a file name does not show the layer.
     """
     found: dict[int, Path] = {}
     for path in files:
         number = re.search(r"_(\d)\.\w+$", path.name)
         if number is None and "best_mapping" not in path.name:
             raise WeightsError(
-                f"{path.name} is an alignment matrix whose name does not say of which layer; take "
-                f"it out of the folder and give it as --alignment LAYER={path.name}"
+                f"{path.name} is an alignment matrix, but its name shows no layer; move it out of "
+                f"the folder and pass --alignment LAYER={path.name}"
             )
         layer = int(number[1]) if number else PUBLISHED_LAYER
         if layer in found:
             raise WeightsError(
-                f"{found[layer].name} and {path.name} are both alignments of layer {layer}; take "
-                "them out of the folder and give one as --alignment LAYER=FILE"
+                f"{found[layer].name} and {path.name} are both alignments of layer {layer}; move "
+                "them out of the folder and pass one as --alignment LAYER=FILE"
             )
         found[layer] = path
     return found
@@ -95,34 +95,34 @@ def save_alignments(folder: Path, files: Mapping[int, Path], layers: int, width:
     Store alignments in a folder; return notes.
 
     Args:
-        files: by layer.
-        layers, width: how many layers the model has, layer 0 included, and their width.
+        files: the files of the matrices, by layer.
+        layers, width: number of the model's layers, layer 0 included, and their width.
 
     Raises:
-        WeightsError: the model has no such layer, or it is of another width.
+        WeightsError: the model has no such layer, or its width differs.
     """
     matrices = {}
     for layer, path in sorted(files.items()):
         matrix = read_alignment(path)
         if not 0 <= layer < layers:
-            raise WeightsError(f"{path.name} is said to be of layer {layer}; there are {layers}")
+            raise WeightsError(f"{path.name} is for layer {layer}; the model has {layers} layers")
         if len(matrix) != width:
             raise WeightsError(
-                f"{path.name} aligns vectors of width {len(matrix)}, but the model's are of {width}"
+                f"{path.name} aligns vectors of width {len(matrix)}; the model's width is {width}"
             )
         matrices[f"layer.{layer}"] = matrix
     if matrices:
         safetensors.torch.save_file(matrices, folder / FILE)
-    return [f"{path.name} is kept as the alignment of layer {k}" for k, path in files.items()]
+    return [f"{path.name} is stored as the alignment of layer {k}" for k, path in files.items()]
 
 
 def load_alignment(folder: Path) -> dict[int, torch.Tensor]:
-    """The alignment matrices that a converted folder keeps, by layer; WeightsError without any."""
+    """Load the alignment matrices of a converted folder, by layer; WeightsError without any."""
     path = Path(folder) / FILE
     if not path.is_file():
         raise WeightsError(
-            f"{folder} keeps no {FILE}; convert with --alignment LAYER=FILE, or with the "
-            "best_mapping.pth beside the weights"
+            f"{folder} has no {FILE}; convert with --alignment LAYER=FILE, or put the "
+            "best_mapping.pth into the folder of the original weights"
         )
     stored = safetensors.torch.load_file(path)
     return {int(name.removeprefix("layer.")): matrix for name, matrix in stored.items()}
@@ -132,14 +132,14 @@ def align(
     hidden_states: Sequence[torch.Tensor], alignment: Mapping[int, torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     """
-    Turn vectors into those of the language aligned to: `layer @ matrix.T` (Schuster et al. 2019).
+    Map vectors to those of the other language: `layer @ matrix.T` (Schuster et al. 2019).
 
     Args:
         hidden_states: all layers `(..., hidden_size)`, as `ElmoModel` returns them.
-        alignment: matrices by layer, of `load_alignment`.
+        alignment: matrices by layer, from `load_alignment`.
 
     Returns:
-        All layers; those without a matrix are returned as they are.
+        All layers; layers without a matrix are unchanged.
     """
     return tuple(
         layer @ alignment[k].to(layer).t() if k in alignment else layer

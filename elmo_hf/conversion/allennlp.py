@@ -1,7 +1,8 @@
-"""AllenNLP's state dicts, alone or in a model.tar.gz: the biLM and its scalar mixes, and back.
+"""Converts AllenNLP's state dicts, alone or in a model.tar.gz, and writes them.
 
-A trained AllenNLP model holds its ELMo as tensors, fine-tuned or not, somewhere in its own: names
-begin with a prefix such as `text_field_embedder.token_embedder_elmo._elmo._elmo_lstm.`.
+The state dict of a trained AllenNLP model includes its ELMo, a biLM and scalar mixes. The names of
+the biLM's tensors begin with a prefix such as
+`text_field_embedder.token_embedder_elmo._elmo._elmo_lstm.`.
 """
 
 import re
@@ -30,7 +31,7 @@ from .torch_files import (
 )
 
 FORMAT = "AllenNLP state dict"
-WORD_SPLITTER = "billion-words"  # the text of the published ELMos, which models begin with
+WORD_SPLITTER = "billion-words"  # as in the training text of the published ELMos
 NAMES = Names(
     characters="_token_embedder._char_embedding_weights",
     convolution="_token_embedder.char_conv_{i}",
@@ -39,7 +40,7 @@ NAMES = Names(
     lstm="_elmo_lstm.{direction}_layer_{layer}",
     words="",
     mixed="",
-    table=SAME,  # row 0 of theirs is padding too
+    table=SAME,  # row 0 is padding, as in our tables
     extra_rows=0,
 )
 BILM, CACHE = "_elmo_lstm.", "_word_embedding.weight"
@@ -48,9 +49,9 @@ SHAPED = {"dim", "n_layers", "projection_dim", "embedding", "filters", "n_highwa
 
 
 def recognise(files: Files) -> Original | None:
-    """AllenNLP's .th file, the best of a training; `Format.recognise`.
+    """Find AllenNLP's .th file, preferably the best of a training; see `Format.recognise`.
 
-    PyTorch files with other names count where there are no weights in another format.
+    PyTorch files with other names count only if there are no weights in another format.
     """
     found = files.of_kind(PYTORCH)
     own = [path for path in found if path.suffix == ".th"]
@@ -63,9 +64,9 @@ def recognise(files: Files) -> Original | None:
 
 
 def open_original(original: Original) -> OpenModel:
-    """Read the ELMo in an AllenNLP model; `Format.open_original`.
+    """Read the ELMo in an AllenNLP model; see `Format.open_original`.
 
-    The sizes are those of the tensors where there is no options.json.
+    Without options.json the sizes are inferred from the tensors.
     """
     tensors = load_state_dict(original.weights)
     prefix, notes = find_prefix(original.weights.name, tensors, original.prefix)
@@ -96,18 +97,18 @@ def find_prefix(
     file: str, tensors: Mapping[str, torch.Tensor], prefix: str | None = None
 ) -> tuple[str, list[str]]:
     """
-    What stands before the names of the biLM, and notes; equal copies of one biLM count once.
+    Return the prefix of the biLM's names, and notes; equal copies of a biLM count as one.
 
     Raises:
-        WeightsError: there is no ELMo, none there, or several different ones.
+        WeightsError: there is no ELMo, none with this prefix, or several different ones.
     """
     end = NAMES.characters
     found = sorted(name.removesuffix(end) for name in tensors if name.endswith(end))
     if not found:
         raise WeightsError(
             f"{file} is a state dict without an ELMo (no tensor is named ..{end}); it holds "
-            f"{abbreviated(tensors)}. Give an AllenNLP model that has ELMo inside, not one with "
-            "vectors computed before"
+            f"{abbreviated(tensors)}. Pass an AllenNLP model that includes ELMo, not one that "
+            "reads precomputed vectors"
         )
     if prefix is not None:
         if prefix not in found:
@@ -124,7 +125,7 @@ def find_prefix(
 def scalar_mixes(
     tensors: Mapping[str, torch.Tensor], prefix: str, layers: int
 ) -> list[dict[str, Any]]:
-    """Every scalar mix of the ELMo at a prefix: `weights`, before the softmax, and `gamma`."""
+    """Return the scalar mixes of the ELMo at a prefix: `weights` before the softmax, `gamma`."""
     root = prefix.removesuffix(BILM)
     mixes: list[dict[str, Any]] = []
     while (name := f"{root}scalar_mix_{len(mixes)}.gamma") in tensors:
@@ -142,18 +143,18 @@ def scalar_mixes(
 
 def load_scalar_mix(folder: Path, number: int = 0) -> ElmoScalarMix:
     """
-    Give a scalar mix that an original model had learned, for a task's own model to begin from.
+    Load a scalar mix learned by the original model, for instance to initialize a task model.
 
     Args:
-        folder: a converted folder; its conversion.json keeps `scalar_mixes`.
-        number: which of the model's mixes.
+        folder: a converted folder, whose conversion.json stores `scalar_mixes`.
+        number: index of the mix in the model.
 
     Raises:
         WeightsError: the folder has no such mix.
     """
     mixes = _record(folder).get("scalar_mixes", [])
     if not 0 <= number < len(mixes):
-        raise WeightsError(f"{folder} keeps {len(mixes)} scalar mixes, none has number {number}")
+        raise WeightsError(f"{folder} has {len(mixes)} scalar mixes, none has number {number}")
     config = ElmoConfig.from_pretrained(folder)
     mix = ElmoScalarMix(config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm)
     with torch.no_grad():
@@ -170,11 +171,11 @@ def dump_allennlp(
 
     Args:
         config: the model's configuration.
-        state_dict: the weights; each is converted to float32.
-        record: the folder's conversion.json, whose prefix and scalar mixes come back; {} if none.
+        state_dict: the weights; they are converted to float32.
+        record: the folder's conversion.json with the original prefix and scalar mixes, or {}.
 
     Raises:
-        WeightsError: AllenNLP cannot describe the model.
+        WeightsError: AllenNLP cannot represent the model.
     """
     _check_describable(config)
     try:
@@ -187,7 +188,7 @@ def dump_allennlp(
                 dumped[f"{stem}.scalar_parameters.{j}"] = torch.tensor([weight])
     except (AttributeError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"conversion.json holds no prefix or scalar mix of AllenNLP ({one_line(error)}); "
+            f"conversion.json has no valid prefix or scalar mix of AllenNLP ({one_line(error)}); "
             "convert the original again"
         ) from error
     return dumped
@@ -197,10 +198,10 @@ def write_allennlp(
     folder: Path, file: Path, config: ElmoConfig, state_dict: Mapping[str, torch.Tensor]
 ) -> None:
     """
-    Write a converted folder's weights as an AllenNLP state dict, read back and compared.
+    Write a converted folder's weights as an AllenNLP state dict; read it again and compare.
 
     Raises:
-        WeightsError: the file exists, or AllenNLP cannot describe the model.
+        WeightsError: the file exists, or AllenNLP cannot represent the model.
     """
     dumped = dump_allennlp(config, state_dict, _record(folder))
     prefix, _ = find_prefix(file.name, dumped)
@@ -211,11 +212,11 @@ def write_allennlp(
         own = {name.removeprefix(prefix): t for name, t in load_state_dict(scratch).items()}
         for name, tensor in load_rows(table, own, "the model").items():
             if not same_bits(tensor, state_dict[name].float()):
-                raise WeightsError(f"the file written does not give {name} back bit for bit")
+                raise WeightsError(f"the written file does not restore {name} bit for bit")
 
 
 def elmo_settings(files: tuple[Path, ...]) -> dict[str, Any]:
-    """How an archive's config.json sets up its ELMo; {} where it does not say."""
+    """Return the settings of ELMo in an archive's config.json; {} if there are none."""
     for path in files:
         if path.name == "config.json":
             found = [section for section in _sections(read_json(path)) if _is_elmo(section)]
@@ -239,38 +240,38 @@ def _sections(content: Any) -> Iterator[dict[str, Any]]:
 def _options(
     original: Original, tensors: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The model's options.json, checked against the shapes, or what the shapes say."""
+    """Return options.json, checked against the tensors' shapes, or infer it from them."""
     inferred = infer_options(tensors)
     if original.options is None:
-        said = ", ".join(f"{name} {value}" for name, value in RELEASED.items())
+        assumed = ", ".join(f"{name} {value}" for name, value in RELEASED.items())
         return inferred, [
-            f"no options.json: sizes are those of the tensors, and {said} and skip connections are "
-            "assumed, as all released models have them; name another with --options FILE"
+            f"no options.json: sizes are those of the tensors, and {assumed} and skip connections "
+            "are assumed, as in all released models; if yours differs, pass --options FILE"
         ]
     options = read_json(original.options)
-    for section, found in inferred.items():
-        given = options.get(section)
-        if not isinstance(given, dict):
+    for section, shaped in inferred.items():
+        stated = options.get(section)
+        if not isinstance(stated, dict):
             raise WeightsError(f"{original.options.name} has no section {section!r}")
-        for name in SHAPED & found.keys() & given.keys():
-            if given[name] != found[name]:
+        for name in SHAPED & shaped.keys() & stated.keys():
+            if stated[name] != shaped[name]:
                 raise WeightsError(
-                    f"{original.options.name} says {section}.{name} is {given[name]}, but the "
-                    f"tensors say {found[name]}; give the options.json of this model"
+                    f"{original.options.name} says {section}.{name} is {stated[name]}, but the "
+                    f"tensors say {shaped[name]}; pass the options.json of this model"
                 )
-        known = SHAPED | {"use_skip_connections"}  # AllenNLP takes no model without them
-        options[section] = {n: v for n, v in found.items() if n in known} | given
+        known = SHAPED | {"use_skip_connections"}  # AllenNLP loads no model without them
+        options[section] = {n: v for n, v in shaped.items() if n in known} | stated
     return options, []
 
 
 def infer_options(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What the shapes say, as options.json says it; what they cannot say is as released."""
+    """Infer the content of options.json from shapes, the rest from the released models."""
 
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         tensor = tensors.get(name)
         if tensor is None or tensor.dim() != dimensions:
             problem = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
-            raise WeightsError(f"tensor {name} is {problem}; the state dict is no complete ELMo")
+            raise WeightsError(f"tensor {name} is {problem}; the state dict is not a complete ELMo")
         return tuple(tensor.shape)
 
     def count(pattern: str) -> int:
@@ -307,10 +308,10 @@ def infer_options(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def _config(
     options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> tuple[ElmoConfig, list[str]]:
-    # The table of characters without row 0, padding, has the shape that bilm-tf's has.
+    # Without row 0, padding, the character table has the shape of bilm-tf's.
     arrays = {**tensors, "char_embed": tensors[NAMES.characters][1:]}
     config, notes = config_from_options({**options, "bidirectional": True}, arrays)
-    # AllenNLP has both projections between equal widths too.
+    # AllenNLP has both projections even if they do not change the width.
     if not config.has_embedding_projection and f"{NAMES.projection}.weight" in tensors:
         config.embedding_projection = True
     if not config.has_lstm_projection:
@@ -327,7 +328,7 @@ def _expected(
 
 
 def _leftovers(tensors: Mapping[str, torch.Tensor], prefix: str, used: set[str]) -> list[str]:
-    """Notes on what of the model does not come along."""
+    """Return notes on the tensors that are not converted."""
     root = prefix.removesuffix(BILM)
     kept = {prefix + name for name in used} | {prefix + CACHE}
     mixes = re.compile(re.escape(root) + r"scalar_mix_\d+\.")
@@ -335,7 +336,7 @@ def _leftovers(tensors: Mapping[str, torch.Tensor], prefix: str, used: set[str])
     inner = (f"{prefix}_token_embedder.", f"{prefix}{BILM}")
     notes = [f"tensor {name} is unknown: ignored" for name in left if name.startswith(inner)]
     if prefix + CACHE in tensors:
-        notes.append("the cached vectors of a vocabulary are left out: spelling gives them again")
+        notes.append("cached word vectors are left out: the characters of the words give the same")
     if others := len(left) - sum(name.startswith(inner) for name in left):
         notes.append(f"{others} tensors of the task's own model are left out")
     return notes
@@ -365,7 +366,7 @@ def _check_describable(config: ElmoConfig) -> None:
     elif not config.use_skip_connections:
         problem = "has no skip connections, which AllenNLP always adds"
     if problem:
-        raise WeightsError(f"AllenNLP cannot hold this model: it {problem}")
+        raise WeightsError(f"AllenNLP cannot represent this model: it {problem}")
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
 """
-bilm-tf's arrays by their names in its HDF5 files: read, verified against, and written.
+Reads, verifies and writes bilm-tf's arrays, under the names of its HDF5 files.
 
-bilm-tf's `dump_weights` gives the variables of a training checkpoint these names, and the variables
-of TensorFlow Hub modules are renamed to them here. `name_table` is the only place that says which
-array holds which of our tensors.
+bilm-tf's `dump_weights` renames the variables of a training checkpoint to these names; `tfhub` does
+the same for TensorFlow Hub modules. Only `name_table` defines which array holds which of our
+tensors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,8 +25,8 @@ from .bilm_options import config_from_options
 from .originals import OpenModel, Original, describe, read_json
 from .tables import SAME, TABLE, Row, Transform, WeightsError, abbreviated
 
-# An attribute of ours on a bias dataset: the forget block with TensorFlow's +1, where adding 1 to
-# the stored value would not give it back bit for bit. Original programs read no attributes.
+# Our attribute of a bias dataset: the forget gate's bias including TensorFlow's +1, written if no
+# stored value + 1 equals it bit for bit. The original programs ignore attributes.
 EXACT_FORGET_BIAS = "forget_bias_plus_one"
 bar = partial(tqdm, desc="Reading weights", unit="dataset", delay=1)
 
@@ -38,17 +38,17 @@ def open_arrays(
     inferred_options: Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """
-    Read a model whose arrays have the names of the HDF5 format, wherever they are stored.
+    Read a model whose arrays have the names of the HDF5 format, from any kind of file.
 
     Args:
         original: the model's files.
         open_weights: opens the arrays by name; it is called again for the verification.
-        word_splitter: how raw text is split into words, as `ElmoTokenizer` takes it, unless
-            options.json names another, as `write_original` does.
-        inferred_options: the options where there is no options.json.
+        word_splitter: argument of `ElmoTokenizer`, unless options.json has this entry, which
+            `write_original` writes.
+        inferred_options: the options to use without options.json.
 
     Raises:
-        WeightsError: an array is missing, damaged, or of another model than the options are of.
+        WeightsError: an array is missing or damaged, or does not match the options.
     """
     options, described = inferred_options, {}
     if original.options is not None:
@@ -84,7 +84,7 @@ def expected_layers(
     vocabulary: Mapping[str, int],
     sentences: list[list[str]],
 ) -> dict[str, list[np.ndarray]]:
-    """What the original arrays compute, by layer or softmax and sentence; `OpenModel.expected`."""
+    """Compute the original's outputs by layer or softmax; see `OpenModel.expected`."""
     layers, _ = reference.forward(options, arrays, sentences, vocabulary=vocabulary)
     expected = {f"layer {k}": [row[k] for row in layers] for k in range(len(layers[0]))}
     if "softmax/W" in arrays:
@@ -99,20 +99,20 @@ def expected_layers(
 def _make_tokenizer(
     config: ElmoConfig, vocab: Path | None, word_splitter: str
 ) -> tuple[ElmoTokenizer, list[str]]:
-    """The tokenizer, with the word vocabulary where the model has words, and notes."""
+    """Make the tokenizer, with the vocabulary if the model has words; also return notes."""
     rows = config.lm_vocab_size or max(0, config.word_vocab_size - 1)
     notes = []
     if vocab is not None and rows:
         _check_vocabulary(vocab, rows)
     elif config.word_vocab_size:
         raise WeightsError(
-            "this model takes words from a table and needs its vocabulary, one word a line; "
-            "name it with --vocab FILE"
+            "this model looks words up in a table and needs its vocabulary, one word per line; "
+            "pass it with --vocab FILE"
         )
     elif rows:
-        notes.append("no vocabulary found: the softmax's words have no names; give --vocab FILE")
+        notes.append("no vocabulary found: the words of the softmax are unknown; pass --vocab FILE")
     elif vocab is not None:
-        notes.append(f"{vocab.name} is left out: these weights hold no softmax")
+        notes.append(f"{vocab.name} is left out: these weights have no softmax")
     arguments: dict[str, Any] = {"word_splitter": word_splitter}
     if vocab is not None and rows:
         arguments["lm_vocab_file"] = str(vocab)
@@ -123,23 +123,23 @@ def _make_tokenizer(
     try:
         return ElmoTokenizer(**arguments), notes
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"options.json describes no tokenizer: {error}") from error
+        raise WeightsError(f"options.json has no valid tokenizer settings: {error}") from error
 
 
 def _check_vocabulary(path: Path, rows: int) -> None:
-    """Raise WeightsError unless the file is a vocabulary with one word for each row."""
+    """Raise WeightsError unless the file is a vocabulary with one word per row of the table."""
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             lines = sum(1 for _ in file)
         ElmoTokenizer(lm_vocab_file=str(path))
     except ValueError as error:
-        raise WeightsError(f"{path.name} is no vocabulary: {error}") from error
+        raise WeightsError(f"{path.name} is not a vocabulary: {error}") from error
     if lines != rows:
         raise WeightsError(f"{path.name} has {lines} words, but the weights have {rows} rows")
 
 
 def _swap_gates(rows: torch.Tensor) -> torch.Tensor:
-    """TensorFlow's gate blocks input, candidate, forget, output into our order, or back."""
+    """Convert TensorFlow's gate order (input, candidate, forget, output) to ours, or back."""
     return rows.unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten(0, 1)
 
 
@@ -152,7 +152,7 @@ def _dump_kernel(input_map: torch.Tensor, recurrent_map: torch.Tensor) -> torch.
 
 
 def _forget_block(bias: torch.Tensor) -> torch.Tensor:
-    """The forget gate's quarter of a bias in our order, as a view."""
+    """Return a view of the forget gate's quarter of a bias in our order."""
     return bias.chunk(4)[1]
 
 
@@ -179,7 +179,7 @@ BIAS = Transform(_load_bias, _dump_bias)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the LSTMs stand in a file; it depends on the number of layers and directions."""
+    """Names of the LSTMs' arrays, which depend on the number of layers and directions."""
 
     prefix: str
     kernel: str = "W_0"
@@ -191,7 +191,7 @@ _UNIDIRECTIONAL_LEAVES = ("kernel", "bias", "projection/kernel")
 
 
 def dumped_layout(config: ElmoConfig) -> Layout:
-    """The layout in which bilm-tf's `dump_weights` writes a model of this configuration."""
+    """Return the names that bilm-tf's `dump_weights` uses for this configuration."""
     cell = "MultiRNNCell/Cell{layer}/LSTMCell" if config.num_hidden_layers > 1 else "LSTMCell"
     if config.bidirectional:
         return Layout("RNN_{direction}/RNN/" + cell)
@@ -199,7 +199,7 @@ def dumped_layout(config: ElmoConfig) -> Layout:
 
 
 def find_layout(names: Mapping[str, Any], config: ElmoConfig) -> Layout:
-    """The layout of the datasets at hand; bilm-tf's own if none is found."""
+    """Return the layout that matches these names; that of `dumped_layout` if none matches."""
     roots = ("RNN_{direction}/RNN/", "RNN_{direction}/rnn/", "rnn/", "RNN/")
     cells = ("MultiRNNCell/Cell{layer}/LSTMCell", "LSTMCell")
     for prefix in (root + cell for root in roots for cell in cells):
@@ -210,7 +210,7 @@ def find_layout(names: Mapping[str, Any], config: ElmoConfig) -> Layout:
 
 
 def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
-    """Every dataset of a model, in both worlds' names; names are those of `ElmoForPreTraining`."""
+    """List all datasets of a model with the matching names of `ElmoForPreTraining`."""
     rows = _character_rows(config) if config.uses_characters else _token_rows(config)
     width, cell = config.projection_dim, config.cell_dim
     layout = layout or dumped_layout(config)
@@ -279,15 +279,15 @@ def load_arrays(
     Args:
         config: the configuration that `config_from_options` read.
         arrays: datasets by name, NumPy arrays or an open file's `h5py.Dataset`s; each is read
-            once and let go.
+            once and then freed.
         progress: wraps the list of datasets to read, as `tqdm` does.
 
     Returns:
-        The state dict, and notes on datasets that no model has.
+        The state dict, and notes on unknown datasets.
 
     Raises:
-        WeightsError: a dataset is missing, has another shape than the options say, holds no
-            numbers, or belongs to a larger model.
+        WeightsError: a dataset is missing, does not match the options' shape, is not of floats, or
+            belongs to a larger model.
     """
     table = name_table(config, find_layout(arrays, config))
     notes = _leftovers(arrays, {row.original for row in table})
@@ -310,14 +310,14 @@ def dump_arrays(
     """
     Turn a state dict of `ElmoForPreTraining` into an original file's arrays, one by one.
 
-    Adding TensorFlow's 1 to a forget bias and taking it away again loses bits. What stood there
-    before is put back where it is known and still gives our value; and where no stored value
-    gives ours, an attribute carries ours.
+    Adding TensorFlow's 1 to a forget bias and subtracting it again loses bits. So the value of the
+    original file is written, if it is known and still leads to our value. If the written value does
+    not lead to ours, an attribute holds ours.
 
     Args:
         config: the model's configuration.
-        state_dict: the weights; each is converted to float32.
-        forget_biases: what `original_forget_biases` found in the file that the model came from.
+        state_dict: the weights; they are converted to float32.
+        forget_biases: the result of `original_forget_biases` for the model's original file.
 
     Yields:
         A dataset's name, its NumPy array, and its attributes.
@@ -342,27 +342,27 @@ def dump_arrays(
 def original_forget_biases(
     config: ElmoConfig, arrays: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """The forget blocks as an original file stores them, by the name of our bias."""
+    """Return the forget gates' biases in an original file, by the name of our bias."""
     table = name_table(config, find_layout(arrays, config))
     biases = [row for row in table if row.transform is BIAS]
     return {row.ours[0]: _read(arrays, row.original).chunk(4)[2].clone() for row in biases}
 
 
 def _leftovers(arrays: Mapping[str, Any], used: set[str]) -> list[str]:
-    """Notes on unused datasets; an error where they show that the options are of another model."""
+    """Return notes on unused datasets; WeightsError if the options belong to another model."""
     unused = sorted(set(arrays) - used)
     parts = ("CNN/", "CNN_high_", "CNN_proj/", "RNN_", "rnn/", "RNN/", "softmax/")
     model_parts = [name for name in unused if name.startswith(parts)]
     missing = sorted(used - set(arrays))
     if missing:
         raise WeightsError(
-            f"dataset {missing[0]} is missing (and {len(missing) - 1} more); options.json asks "
-            f"for it. The file holds {abbreviated(arrays)}"
+            f"dataset {missing[0]} is missing (and {len(missing) - 1} more), but options.json "
+            f"requires it; the file holds {abbreviated(arrays)}"
         )
     if model_parts:
         raise WeightsError(
             f"dataset {model_parts[0]} (and {len(model_parts) - 1} more) belongs to a larger model "
-            "than options.json describes; give the options.json published with these weights"
+            "than options.json describes; pass the options.json published with these weights"
         )
     return [f"dataset {name} is unknown: ignored" for name in unused]
 
@@ -371,7 +371,7 @@ def _check_dataset(row: Row, arrays: Mapping[str, Any]) -> None:
     dataset = arrays[row.original]
     if tuple(dataset.shape) != row.shape:
         raise WeightsError(
-            f"dataset {row.original} has shape {tuple(dataset.shape)}, but options.json asks for "
+            f"dataset {row.original} has shape {tuple(dataset.shape)}, but options.json requires "
             f"{row.shape}"
         )
     if dataset.dtype.kind != "f":

@@ -1,8 +1,7 @@
-"""bilm-tf's training checkpoints: which variable is which dataset of the HDF5 format.
+"""Converts bilm-tf's training checkpoints, by renaming their variables to the HDF5 format's names.
 
-The one table of weights is that of the HDF5 format, `bilm_arrays.name_table`, which bilm-tf's
-`dump_weights` fills from such a checkpoint by renaming. Here the same names are given to the
-variables themselves, and the softmax, which that dump leaves out, comes along.
+bilm-tf's `dump_weights` renames the variables in the same way, but leaves the softmax out. The
+table of weights is that of the HDF5 format, `bilm_arrays.name_table`.
 """
 
 import re
@@ -18,10 +17,10 @@ from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
 
 FORMAT = "bilm-tf TensorFlow checkpoint"
-WORD_SPLITTER = "billion-words"  # the text that bilm-tf was published with
+WORD_SPLITTER = "billion-words"  # as in the training text of the published bilm-tf model
 SCOPE = "lm/"
-# Parts of names in a checkpoint and in the HDF5 format, in the order in which they are replaced;
-# replacing back in reverse order gives the checkpoint's name again.
+# Parts of names in a checkpoint and in the HDF5 format, in the order of replacement. Replacing them
+# back in reverse order restores the name in the checkpoint.
 RENAMED = [
     ("/rnn/", "/RNN/"),
     ("/multi_rnn_cell/", "/MultiRNNCell/"),
@@ -34,7 +33,7 @@ RENAMED = [
 
 
 def recognise(files: Files) -> Original | None:
-    """The checkpoint, the latest where a state file names it; `Format.recognise`."""
+    """Find the checkpoint, the latest if a state file names it; see `Format.recognise`."""
     index = find_index(files)
     if index is None:
         return None
@@ -42,7 +41,7 @@ def recognise(files: Files) -> Original | None:
 
 
 def open_original(original: Original) -> OpenModel:
-    """Read the checkpoint and its options.json; `Format.open_original`."""
+    """Read the checkpoint and its options.json; see `Format.open_original`."""
     arrays, notes, data_files = read_checkpoint(original.weights)
     model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER)
     model.notes, model.data_files = notes + model.notes, data_files
@@ -50,7 +49,7 @@ def open_original(original: Original) -> OpenModel:
 
 
 def find_index(files: Files) -> Path | None:
-    """The index of the only checkpoint, or of the one that the state file beside them names."""
+    """Return the index of the only checkpoint, or of the latest one by the state file."""
     indices = files.of_kind(INDEX)
     latest = [path for path in indices if path.stem == _named_beside(path)]
     return files.one("weights", latest or indices) if indices else None
@@ -58,13 +57,13 @@ def find_index(files: Files) -> Path | None:
 
 def read_checkpoint(index: Path) -> tuple[dict[str, np.ndarray], list[str], list[Path]]:
     """
-    Give a checkpoint's weights under the names of the HDF5 format, mapped into memory.
+    Map a checkpoint's weights into memory, under the names of the HDF5 format.
 
     Args:
         index: the file PREFIX.index.
 
     Returns:
-        The arrays by name, notes, and the files that the arrays are in.
+        The arrays by name, notes, and the files that hold the arrays.
 
     Raises:
         WeightsError: the checkpoint is damaged, incomplete, or holds no language model.
@@ -73,8 +72,8 @@ def read_checkpoint(index: Path) -> tuple[dict[str, np.ndarray], list[str], list
     names = [name for name in bundle.variables if _is_weight(name, bundle)]
     if not names:
         raise WeightsError(
-            f"{index.name} holds no variables of a language model trained by bilm-tf, whose names "
-            f"begin with {SCOPE}; it holds {abbreviated(bundle.variables)}"
+            f"{index.name} is no language model of bilm-tf, whose variables' names begin with "
+            f"{SCOPE}; it holds {abbreviated(bundle.variables)}"
         )
     arrays = {hdf5_name(name): bundle.read(name) for name in names}
     notes = []
@@ -82,12 +81,12 @@ def read_checkpoint(index: Path) -> tuple[dict[str, np.ndarray], list[str], list
         notes.append(f"{left_out} variables of training (optimizer, counters) are left out")
     if "softmax/b" in arrays and "softmax/W" not in arrays and "embedding" in arrays:
         arrays["softmax/W"] = arrays["embedding"]
-        notes.append("the softmax shares the table of words: it becomes a table of its own")
+        notes.append("the softmax shares the word table: it gets its own copy")
     return arrays, notes, bundle.shards()
 
 
 def hdf5_name(name: str) -> str:
-    """The name of a variable in the HDF5 format: lm/RNN_0/rnn/.../kernel is RNN_0/RNN/.../W_0."""
+    """Return a variable's name in the HDF5 format: lm/RNN_0/rnn/../kernel is RNN_0/RNN/../W_0."""
     name = name.removeprefix(SCOPE)
     for theirs, ours in RENAMED:
         name = name.replace(theirs, ours)
@@ -100,12 +99,12 @@ def _named_beside(index: Path) -> str | None:
         return None
     with state.open(encoding="utf-8", errors="replace") as file:
         line = re.match(r'model_checkpoint_path:\s*"(.*)"', file.readline(1 << 12))
-    # It is often the full path on the machine that trained.
+    # The path is often that of the machine that trained the model.
     return re.split(r"[/\\]", line[1])[-1] if line else None
 
 
 def _is_weight(name: str, bundle: Bundle) -> bool:
-    """Whether a variable is the model's, and no counter or optimizer's slot of another variable."""
+    """Whether a variable is a weight, and not a counter or an optimizer's state of a weight."""
     return name.startswith(SCOPE) and name.rpartition("/")[0] not in bundle.variables
 
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The HDF5 file that bilm-tf's `dump_weights` writes, beside options.json.
+"""Converts the HDF5 file and options.json of bilm-tf's `dump_weights`, and writes them.
 
-AllenNLP and simple_elmo read this format, and nearly every published ELMo is in it.
+AllenNLP and simple_elmo read this format, and nearly every published ELMo uses it.
 """
 
 import shutil
@@ -24,12 +24,12 @@ from .sources import HDF5, Files
 from .tables import WeightsError, same_bits
 
 FORMAT = "bilm-tf HDF5"
-WORD_SPLITTER = "billion-words"  # the text that bilm-tf was published with
+WORD_SPLITTER = "billion-words"  # as in the training text of the published bilm-tf model
 LSTM_ROOTS = {"RNN_0", "RNN", "rnn"}
 
 
 def recognise(files: Files) -> Original | None:
-    """The HDF5 file that holds LSTMs, else the only one; `Format.recognise`."""
+    """Find the HDF5 file that holds LSTMs, else the only one; see `Format.recognise`."""
     found = {path: root_names(path) for path in files.of_kind(HDF5)}
     if not found:
         return None
@@ -40,7 +40,7 @@ def recognise(files: Files) -> Original | None:
 
 
 def open_original(original: Original) -> OpenModel:
-    """Read the file and its options.json; `Format.open_original`."""
+    """Read the file and its options.json; see `Format.open_original`."""
     return open_arrays(original, partial(open_hdf5, original.weights), WORD_SPLITTER)
 
 
@@ -53,18 +53,18 @@ def write_original(
     word_splitter: str | None,
 ) -> None:
     """
-    Write weights.hdf5 and options.json, and vocab.txt if there is one; read them back and compare.
+    Write weights.hdf5, options.json and, if there is one, vocab.txt; read them again and compare.
 
     Args:
         folder: an empty folder.
         config: the model's configuration.
         state_dict: the weights, with the names of `ElmoForPreTraining`.
-        forget_biases: what `original_forget_biases` found in the file that the model came from.
-        vocab: the words of the softmax or of the word table, one a line.
-        word_splitter: the tokenizer's; options.json names it where it is not this format's own.
+        forget_biases: the result of `original_forget_biases` for the model's original file.
+        vocab: the words of the softmax or of the word table, one per line.
+        word_splitter: that of the tokenizer; options.json stores it unless it is `WORD_SPLITTER`.
 
     Raises:
-        WeightsError: the format cannot hold the model, or the files written do not give it back.
+        WeightsError: the format cannot represent the model, or the files do not restore it.
     """
     h5py = require("h5py", "convert")
     options = options_from_config(config)
@@ -82,11 +82,11 @@ def write_original(
         restored, _ = load_arrays(config_from_options(options, arrays)[0], arrays)
     for name, tensor in state_dict.items():
         if not same_bits(tensor, restored[name]):
-            raise WeightsError(f"the files written do not give {name} back bit for bit")
+            raise WeightsError(f"the written files do not restore {name} bit for bit")
 
 
 def root_names(path: Path) -> set[str]:
-    """The names at the top of an HDF5 file, links not followed; none if the file is damaged."""
+    """Return the top-level names of an HDF5 file, without following links; none if damaged."""
     h5py = require("h5py", "convert")
     try:
         with h5py.File(path, "r") as file:
@@ -96,34 +96,34 @@ def root_names(path: Path) -> set[str]:
 
 
 def refuse_vectors(file: str, names: set[str]) -> None:
-    """Refuse a file of vectors that a model made, saying what it is."""
+    """Raise WeightsError for a file of vectors, which is not a file of weights."""
     if names == {"embedding"}:
         raise WeightsError(
-            f"{file} is a dump of word vectors (bilm-tf's dump_token_embeddings) without the LSTMs "
-            "that read them, not the weights of a model. Give the file that dump_weights wrote"
+            f"{file} is a dump of word vectors (bilm-tf's dump_token_embeddings) without LSTMs, "
+            "not the weights of a model; pass the file that dump_weights wrote"
         )
     sentences = names - {"sentence_to_index"}
     if sentences and all(name.isdigit() for name in sentences):
         raise WeightsError(
-            f"{file} holds the vectors of {len(sentences)} sentences (what a program that embeds a "
-            "corpus writes), not the weights of a model; give the weights that made them"
+            f"{file} holds the vectors of {len(sentences)} sentences (the output of a program that "
+            "embeds a corpus), not the weights of a model; pass the weights of that model"
         )
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
-    """Give a file's datasets by their full names; WeightsError unless it is sound and safe."""
+    """Yield a file's datasets by their full names; WeightsError if it is damaged or unsafe."""
     h5py = require("h5py", "convert")
     try:
         file = h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path.name} is no complete HDF5 file: {error}") from error
+        raise WeightsError(f"{path.name} is not a complete HDF5 file: {error}") from error
     with file:
         yield find_datasets(path, file)
 
 
 def find_datasets(path: Path, file: Any) -> dict[str, Any]:
-    """The datasets of an open file by their full names, each checked; links are not followed."""
+    """Check the datasets of an open file and return them by name, without following links."""
     arrays: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
@@ -139,7 +139,7 @@ def find_datasets(path: Path, file: Any) -> dict[str, Any]:
 
 
 def check_storage(path: Path, name: str, dataset: Any) -> None:
-    """Refuse a dataset whose values are in other files, or are fewer than it claims."""
+    """Raise WeightsError for a dataset that is in other files, or stores too few values."""
     if dataset.is_virtual or dataset.external:
         raise WeightsError(f"{path.name}: dataset {name} points to another file: refused")
     stored = dataset.id.get_storage_size()

@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""The original format's description of a model, options.json, read and written."""
+"""Reads and writes options.json, the original format's description of a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..model.configuration_elmo import ElmoConfig
 from .tables import WeightsError, abbreviated, check_sizes, one_line
 
-# Training settings that original files carry along and that don't change the model.
+# Training settings in original files, which do not change the model.
 TRAINING_OPTIONS = {
     *("all_clip_norm_val", "batch_size", "dropout", "learning_rate", "n_epochs"),
     *("n_negative_samples_batch", "n_tokens_vocab", "n_train_tokens", "sample_softmax"),
@@ -31,24 +31,24 @@ def config_from_options(
     """
     Read the configuration of an original model.
 
-    The sizes of the tables are the arrays' own: `n_characters` is 261 or 262 in the wild for one
-    and the same model and is not asked.
+    The sizes of the tables come from the arrays. The option `n_characters` is ignored, because
+    published files state 261 or 262 for the same model.
 
     Args:
-        options: what options.json holds.
-        arrays: datasets by name; only shapes are looked at.
+        options: the content of options.json.
+        arrays: datasets by name; only their shapes are used.
 
     Returns:
-        The configuration, and notes on what was ignored or assumed.
+        The configuration, and notes on options that were ignored or assumed.
 
     Raises:
-        WeightsError: a needed option is missing, or options and arrays are of different models.
+        WeightsError: a required option is missing, or options and arrays do not match.
     """
     lstm = _section(options, "lstm")
     known = TRAINING_OPTIONS | {"lstm", "char_cnn", "bidirectional", "reverse", "word_splitter"}
     notes = _unknown(options, known, "") + _unknown(lstm, LSTM_OPTIONS, "lstm.")
     if "use_skip_connections" not in lstm:
-        notes.append("lstm.use_skip_connections is not given: none assumed, as bilm-tf trains")
+        notes.append("lstm.use_skip_connections is missing: false is assumed, as in bilm-tf")
     roots = {name.split("/")[0] for name in arrays}
     fields: dict[str, Any] = {
         "projection_dim": _option(lstm, "projection_dim", int, "lstm."),
@@ -81,30 +81,30 @@ def config_from_options(
     try:
         return ElmoConfig(**fields), notes
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise WeightsError(f"options.json describes no ELMo model: {one_line(error)}") from error
+        raise WeightsError(f"options.json is not of an ELMo model: {one_line(error)}") from error
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
     """
-    Write the options.json of a model, as the original programs read it.
+    Return the content of options.json for a model, as the original programs read it.
 
     Raises:
-        WeightsError: the format cannot describe the model.
+        WeightsError: the format cannot represent the model.
     """
     if config.num_mixed_lstms:
-        raise WeightsError("LSTMs that mix the directions have no place in the HDF5 format")
+        raise WeightsError("the HDF5 format has no LSTMs that mix the directions")
     if config.uses_characters and config.word_vocab_size:
-        raise WeightsError("a word table beside the characters has no place in the HDF5 format")
+        raise WeightsError("the HDF5 format cannot combine a word table with characters")
     if config.uses_characters and config.vocab_size != 262:
         raise WeightsError(
-            f"the HDF5 format spells words in UTF-8 bytes, vocab_size 262; this model has "
+            "the HDF5 format encodes words as UTF-8 bytes, vocab_size 262; this model has "
             f"{config.vocab_size} symbols"
         )
     if config.has_lstm_projection != (config.cell_dim != config.projection_dim) or (
         config.has_embedding_projection != (config.embedding_dim != config.projection_dim)
     ):
         raise WeightsError(
-            "the HDF5 format has a projection exactly where widths differ; this model has one "
+            "the HDF5 format has projections only between different widths; this model has one "
             "between equal widths (lstm_projection or embedding_projection is True)"
         )
     options: dict[str, Any] = {
@@ -155,7 +155,7 @@ def _option(section: Mapping[str, Any], name: str, kind: type, prefix: str) -> A
 
 def _flag(section: Mapping[str, Any], name: str, default: bool) -> bool:
     value = section.get(name, default)
-    if value not in (True, False):  # 1 and 0 are, too
+    if value not in (True, False):  # also accepts 1 and 0, which equal them
         raise WeightsError(f"options.json: {name} is {value!r}; expected true or false")
     return bool(value)
 
@@ -176,10 +176,10 @@ def _character_fields(section: Mapping[str, Any], arrays: Mapping[str, Any]) -> 
         if set(arrays) == {"embedding"}:
             raise WeightsError(
                 "this file is a dump of word vectors (bilm-tf's dump_token_embeddings), not the "
-                "weights of a model; give the file that dump_weights wrote"
+                "weights of a model; pass the file that dump_weights wrote"
             )
         raise WeightsError(
-            "options.json describes characters (char_cnn), but there is no dataset char_embed; "
+            "options.json has a char_cnn section, but there is no dataset char_embed; "
             f"the file holds {abbreviated(arrays)}"
         )
     embedding = _section(section, "embedding")
@@ -198,11 +198,11 @@ def _token_fields(arrays: Mapping[str, Any]) -> dict[str, Any]:
     if "char_embed" in arrays:
         raise WeightsError(
             "the weights have characters (char_embed), but options.json has no char_cnn section; "
-            "give the options.json that was published with these weights"
+            "pass the options.json that was published with these weights"
         )
     if "embedding" not in arrays:
         raise WeightsError(
-            "options.json has no char_cnn section, so words come from a table, but there is no "
+            "options.json has no char_cnn section, so words need a table, but there is no "
             f"dataset embedding; the file holds {abbreviated(arrays)}"
         )
     rows = _rows(arrays, "embedding") + 1

@@ -1,4 +1,4 @@
-"""Model cards: the checkpoint's facts and the conversion's record, in the template's words."""
+"""Writes model cards: fills a template with a checkpoint's facts and the conversion's record."""
 
 import json
 import math
@@ -24,10 +24,10 @@ def render_card(
     Write the card of a converted folder.
 
     Args:
-        folder: what `elmo-hf convert` wrote.
-        repo_id: where it will stand on the Hub; the card's code loads it from there.
-        checkpoint: what its authors state and this project measured.
-        record: the folder's conversion.json.
+        folder: a folder written by `elmo-hf convert`.
+        repo_id: the future repository on the Hub, from which the card's example loads the model.
+        checkpoint: the facts stated by its authors and measured by this project.
+        record: the content of the folder's conversion.json.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     parameters = f"{count_parameters(folder / 'model.safetensors'):,}"
@@ -55,7 +55,7 @@ def render_card(
 
 
 def card_data(checkpoint: Checkpoint) -> ModelCardData:
-    """The card's metadata, by which the Hub finds and labels it."""
+    """Return the card's metadata, which the Hub uses for search and labels."""
     results = [
         EvalResult(
             task_type=measured.task,
@@ -78,7 +78,7 @@ def card_data(checkpoint: Checkpoint) -> ModelCardData:
 
 
 def count_parameters(weights: Path) -> int:
-    """The number of parameters in a safetensors file, from its header alone."""
+    """Count the parameters in a safetensors file by its header."""
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     header.pop("__metadata__", None)
@@ -86,7 +86,7 @@ def count_parameters(weights: Path) -> int:
 
 
 def plain(text: str) -> str:
-    """A text for one table cell or list item, in which nothing is markup."""
+    """Escape a text for one table cell or list item, so that nothing in it is markup."""
     return re.sub(r"([|<`\[])", r"\\\1", " ".join(text.split()))
 
 
@@ -94,13 +94,13 @@ def _facts(
     checkpoint: Checkpoint, config: Mapping[str, Any], parameters: str
 ) -> Iterator[tuple[str, str]]:
     directions, ways = (2, "both directions") if config["bidirectional"] else (1, "one direction")
-    yield "languages", ", ".join(checkpoint.languages) or "none: no natural language"
+    yield "languages", ", ".join(checkpoint.languages) or "not natural language"
     yield "training text", checkpoint.training_data
     yield (
         "layers",
-        f"{config['num_hidden_layers']} LSTM layers above the words' own, "
+        f"{config['num_hidden_layers']} LSTM layers above the context-free layer 0, "
         f"each {directions * config['projection_dim']} wide ({ways}), "
-        f"with a memory of {config['cell_dim']}",
+        f"with cell states of {config['cell_dim']}",
     )
     yield "parameters", parameters
     if config["lm_vocab_size"]:
@@ -113,7 +113,7 @@ def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     source = record["source"]
     yield "original format", plain(source["format"])
     for file in (source["weights"], *source.get("data", ()), source.get("options", {})):
-        if "sha256" in file:  # options may be inferred from the weights, without a file
+        if "sha256" in file:  # options inferred from the weights have no file
             yield "original file", f"{plain(file['file'])}, sha256 `{plain(file['sha256'])}`"
     for file in record.get("downloads", ()):
         yield "downloaded from", f"{plain(file['address'])} ({file['size']:,} bytes)"
@@ -125,15 +125,15 @@ def _sources(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def trust(record: Mapping[str, Any]) -> str:
-    """How far it is known that the original files are their publisher's."""
+    """Say how it was checked that the original files are those of their publisher."""
     kinds = {download["trust"] for download in record.get("downloads", ())}
     if not kinds:
-        return "none: they were local files, and nothing says where they came from"
+        return "none: they were local files of unknown origin"
     if kinds == {"registered"}:
-        return "their sha256 is the one that elmo_hf's registry states"
+        return "their sha256 equals the one in elmo_hf's registry"
     return (
         "their sha256 is that of the first download on the machine that converted them; "
-        "no checksum of their publisher is known"
+        "their publisher states no checksum"
     )
 
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Checksums of downloads, kept on this machine.
+Checksums of downloads, stored on this machine.
 
-Few publishers of weights name a checksum. So the sha256 of a file is kept when it is first
-downloaded and converted, and every later download of the same address must equal it.
+Few publishers of weights state a checksum. So the first download of an address that converts has
+its sha256 stored, and every later download of this address must have the same sha256.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from huggingface_hub import constants
 
 
 def known_checksum(address: str) -> str | None:
-    """The sha256 of an address's first download on this machine; None if there was none."""
+    """Return the sha256 of an address's first download on this machine; None if unknown."""
     try:
         return str(json.loads(checksum_file(address).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):  # unreadable: as if it were not there
+    except (OSError, ValueError, KeyError, TypeError):  # an unreadable file counts as missing
         return None
 
 
 def keep_checksum(address: str, sha256: str) -> None:
-    """Keep a first download's sha256; OSError where the folder cannot be written."""
+    """Store the sha256 of a first download; OSError if the folder cannot be written."""
     path = checksum_file(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
@@ -38,7 +38,7 @@ def keep_checksum(address: str, sha256: str) -> None:
 
 
 def checksum_file(address: str) -> Path:
-    """Where an address's checksum is kept: a file each, in the cache folder of Hugging Face."""
+    """Return the file for an address's checksum, in the cache folder of Hugging Face."""
     name = hashlib.sha256(address.encode()).hexdigest()[:32]
     return Path(constants.HF_HOME) / "elmo_hf/downloads" / f"{name}.json"
 

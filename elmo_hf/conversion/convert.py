@@ -1,4 +1,4 @@
-"""Convert original ELMo weights to a Hub folder, verified; or a folder back to original files."""
+"""Converts original ELMo weights to a verified folder, or a folder back to original files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,23 +43,23 @@ def convert(
     """
     Convert original weights to a folder for `from_pretrained`, and verify it.
 
-    The weights are bilm-tf's (an HDF5 file or a TensorFlow checkpoint), a TensorFlow Hub module's,
-    AllenNLP's (a state dict) or ELMoForManyLangs' (its folder); `formats.FORMATS` lists them.
+    Supported are HDF5 files and TensorFlow checkpoints of bilm-tf, TensorFlow Hub modules, state
+    dicts of AllenNLP and folders of ELMoForManyLangs; see `formats.FORMATS`.
 
     Args:
-        source: folder or archive that holds the files, or a state dict; None where they are named.
-        output: folder to write; it appears complete or not at all.
-        options, weights, vocab: files that are named instead of looked for in `source`.
-        prefix: which ELMo of an AllenNLP model that has several.
-        alignments: matrices of a cross-lingual alignment, by layer, beside those in `source`.
+        source: folder or archive with the files, or a state dict; None if `weights` is set.
+        output: folder to write; on failure it is not created.
+        options, weights, vocab: files to use instead of those in `source`.
+        prefix: name prefix of one ELMo, if an AllenNLP model has several.
+        alignments: matrices of a cross-lingual alignment, by layer, added to those in `source`.
 
     Returns:
         The content of conversion.json: source files with their sha256, notes, the largest
-        difference of every layer, and the sha256 of every file that was verified.
+        difference in every layer, and the sha256 of every verified file.
 
     Raises:
-        WeightsError: the files are damaged, unclear or contradictory, the result differs from the
-            original, or the folder cannot be written.
+        WeightsError: the files are damaged, ambiguous or contradictory, the result differs from
+            the original, or the folder cannot be written.
         MissingExtraError: a package that reads this format is not installed.
     """
     with (
@@ -84,7 +84,7 @@ def convert(
             "notes": notes + model.notes + save_alignments(folder, layers, *size),
             **model.extra,
         }
-        del model  # so does the reloaded one
+        del model  # the verification loads the folder again
         record["verification"] = verification.report(verification.compare(expected, folder))
         record["files"] = {p.name: describe(p)["sha256"] for p in sorted(folder.iterdir())}
         record["versions"] = {
@@ -96,13 +96,13 @@ def convert(
 
 
 def save(model: OpenModel, folder: Path) -> None:
-    """Write a model for `from_pretrained`: tokenizer, configuration, weights and code."""
+    """Write a folder for `from_pretrained`: tokenizer, configuration, weights and code."""
     model.tokenizer.save_pretrained(folder)
     with torch.device("meta"):
         ours = model_class(model.config)(model.config)
     prefix = "" if model.config.lm_vocab_size else "elmo."
     renamed = {name.removeprefix(prefix): tensor for name, tensor in model.state_dict.items()}
-    ours.load_state_dict(renamed, assign=True)  # without a copy
+    ours.load_state_dict(renamed, assign=True)  # does not copy the tensors
     ours.save_pretrained(folder)
     if model.forget_biases:
         safetensors.torch.save_file(model.forget_biases, folder / FORGET_BIASES)
@@ -110,15 +110,15 @@ def save(model: OpenModel, folder: Path) -> None:
 
 def convert_back(source: Path, output: Path) -> None:
     """
-    Write a model as weights.hdf5 and options.json, which convert back to it bit for bit.
+    Write a model as weights.hdf5 and options.json; `convert` restores it from them bit for bit.
 
     Args:
         source: a folder or repository name for `from_pretrained`.
-        output: folder to write; it appears complete or not at all.
+        output: folder to write; on failure it is not created.
 
     Raises:
-        WeightsError: the source is no complete model, the format cannot hold the model, or the
-            files written do not give it back.
+        WeightsError: the source is not a complete model, the format cannot represent the model, or
+            the written files do not restore it.
     """
     with new_folder(output) as folder:
         config, state_dict = load_folder(source)
@@ -135,15 +135,15 @@ def convert_back(source: Path, output: Path) -> None:
 
 def convert_to_allennlp(source: Path, output: Path) -> None:
     """
-    Write a model as a state dict for AllenNLP, which converts back bit for bit.
+    Write a model as a state dict for AllenNLP; `convert` restores it from that bit for bit.
 
     Args:
-        source: a converted folder; the prefix and the scalar mixes it was read with come back.
-        output: file to write; it appears complete or not at all.
+        source: a converted folder; its conversion.json keeps the original prefix and scalar mixes.
+        output: file to write; on failure it is not created.
 
     Raises:
-        WeightsError: the source is no complete model, AllenNLP cannot describe the model, or the
-            file exists.
+        WeightsError: the source is not a complete model, AllenNLP cannot represent the model, or
+            the file exists.
     """
     write_allennlp(source, output, *load_folder(source))
 
@@ -153,33 +153,33 @@ def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
     Load a model's configuration and its weights under the names of `ElmoForPreTraining`.
 
     Raises:
-        WeightsError: the folder is no ELMo model, or its files are damaged or incomplete.
-            transformers only warns of missing weights, and fills them with random numbers.
+        WeightsError: the folder is not an ELMo model, or its files are damaged or incomplete.
+            transformers itself only warns about missing weights, and initializes them randomly.
     """
     try:
-        # Without this check, any folder would have the default configuration.
+        # Without this check, a folder without config.json would load the default configuration.
         kind = ElmoConfig.get_config_dict(source)[0].get("model_type")
         if kind != ElmoConfig.model_type:
-            raise ValueError(f"its config.json is of model_type {kind!r}, or missing")
+            raise ValueError(f"its config.json is missing or has model_type {kind!r}, not 'elmo'")
         config = ElmoConfig.from_pretrained(source)
         made = model_class(config)
         model, info = made.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # transformers and safetensors raise many types for damaged files
         raise WeightsError(
-            f"{source} cannot be opened as an ELMo model: {one_line(error)[:300]}; name a folder "
+            f"{source} cannot be opened as an ELMo model: {one_line(error)[:300]}; pass a folder "
             "that convert or save_pretrained has written"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise WeightsError(
-            f"{source} is no complete ELMo model: {missing[0]} is missing (and {len(missing) - 1} "
-            "more)"
+            f"{source} is not a complete ELMo model: {missing[0]} is missing (and "
+            f"{len(missing) - 1} more); convert or save the model again"
         )
     prefix = "" if made is ElmoForPreTraining else "elmo."
     return config, {prefix + name: tensor for name, tensor in model.state_dict().items()}
 
 
 def load_tokenizer(source: Path) -> ElmoTokenizer | None:
-    """The tokenizer of a folder, None if it has none; WeightsError if it is damaged."""
+    """Load the tokenizer of a folder; None if it has none, WeightsError if it is damaged."""
     if not (Path(source) / "tokenizer_config.json").exists():
         return None
     try:
@@ -189,5 +189,5 @@ def load_tokenizer(source: Path) -> ElmoTokenizer | None:
 
 
 def model_class(config: ElmoConfig) -> type[ElmoPreTrainedModel]:
-    """The class that holds everything a configuration describes."""
+    """Return the model class with all weights that this configuration describes."""
     return ElmoForPreTraining if config.lm_vocab_size else ElmoModel

@@ -1,4 +1,4 @@
-"""Download a published checkpoint that the user names, convert it to a folder, and verify it."""
+"""Downloads a published checkpoint, converts it to a folder, and verifies it."""
 
 import contextlib
 import http.client
@@ -23,7 +23,7 @@ from .registry import Checkpoint, SourceFile
 from .tables import WeightsError
 
 TIMEOUT_SECONDS = 60
-MAX_BYTES = 8_000_000_000  # more than any known file; the limit where none is registered
+MAX_BYTES = 8_000_000_000  # more than any known file; the limit if no size is registered
 REGISTERED, SAME, FIRST = "registered", "same as the first download", "first download"
 
 bar = partial(tqdm, unit="B", unit_scale=True, unit_divisor=1000)
@@ -32,13 +32,13 @@ bar = partial(tqdm, unit="B", unit_scale=True, unit_divisor=1000)
 @dataclass(frozen=True)
 class Download:
     """
-    A file that has arrived.
+    A downloaded file.
 
     Args:
-        address, size, sha256: where it came from, its bytes, their checksum.
-        trust: what the checksum was compared with: the registry's ("registered"), that of the
-            first download on this machine ("same as the first download"), or nothing, this being
-            the first ("first download").
+        address, size, sha256: its address, its number of bytes, and their checksum.
+        trust: how the checksum was checked: against the registry ("registered"), against the
+            first download on this machine ("same as the first download"), or not at all, because
+            this is the first ("first download").
     """
 
     address: str
@@ -49,31 +49,31 @@ class Download:
 
 def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str, Any]:
     """
-    Download a checkpoint's files beside the output, convert them, and verify the result.
+    Download a checkpoint's files to OUTPUT-original, convert them, and verify the result.
 
-    Files that have arrived are kept if a later file or the conversion fails, so that the next
-    call needs not fetch them again.
+    If a later file or the conversion fails, complete files are kept, so that the next call need not
+    download them again.
 
     Args:
         checkpoint: an entry of the registry.
-        output: folder to write; it appears complete or not at all.
-        keep: leave the original files in the folder OUTPUT-original.
+        output: folder to write; on failure it is not created.
+        keep: keep the folder OUTPUT-original.
 
     Returns:
-        What is stored as conversion.json: the conversion's record, the checkpoint's name, and
-        each downloaded file's address, size, sha256 and trust.
+        The content of conversion.json: the conversion's record, the checkpoint's name, and the
+        address, size, sha256 and trust of each downloaded file.
 
     Raises:
-        WeightsError: a file has no known address, does not arrive, has another size or sha256
-            than the registry or its first download, or does not convert.
+        WeightsError: no addresses are known, a download fails, its size or sha256 differs from
+            the registry or from its first download, or the conversion fails.
     """
     if not checkpoint.files:
         raise WeightsError(
-            f"no address of {checkpoint.name}'s files is known; get them from {checkpoint.page}, "
-            f"then: elmo-hf convert FOLDER_OR_ARCHIVE {output}"
+            f"the addresses of {checkpoint.name}'s files are unknown; get the files from "
+            f"{checkpoint.page}, then type: elmo-hf convert FOLDER_OR_ARCHIVE {output}"
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already; name a new folder, or remove it first")
+        raise WeightsError(f"{output} exists already; choose a new folder, or remove it first")
     originals = output.with_name(f"{output.name}-original")
     originals.mkdir(parents=True, exist_ok=True)
     try:
@@ -86,7 +86,7 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
     try:
         record = convert(originals / checkpoint.files[0].name if single else originals, output)
     except WeightsError as error:
-        raise WeightsError(f"{error} (what was downloaded is kept in {originals})") from error
+        raise WeightsError(f"{error} (the downloaded files are kept in {originals})") from error
     record["notes"] += [note for each in downloads for note in _keep(each)]
     record |= {"checkpoint": checkpoint.name, "downloads": [asdict(each) for each in downloads]}
     record = write_record(output, record)
@@ -97,14 +97,14 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
 
 def download(file: SourceFile, folder: Path) -> Download:
     """
-    Get a file, unless it is there already, and check it.
+    Download a file, unless it is in the folder already, and check it.
 
-    An interrupted download goes on at the next call where it stopped, if the server can tell that
-    its file is still the same.
+    The next call resumes an interrupted download, if the server can tell that its file has not
+    changed.
 
     Raises:
-        WeightsError: it does not arrive complete, or is not what the registry says or what the
-            address gave the first time.
+        WeightsError: the download is incomplete, or the file differs from the registry or from the
+            first download.
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     if not target.exists():
@@ -113,7 +113,7 @@ def download(file: SourceFile, folder: Path) -> Download:
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.address} answers {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
-            message = f"{file.address} did not arrive: {error}; {_next_time(part)}"
+            message = f"{file.address} was not downloaded: {error}; {_next_time(part)}"
             raise WeightsError(message) from error
         part.replace(target)
         _validator_of(part).unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def download(file: SourceFile, folder: Path) -> Download:
 
 
 def _check(file: SourceFile, target: Path) -> Download:
-    """Compare a file with the registry, or with its first download; remove it if it differs."""
+    """Compare a file with the registry or its first download; remove it if it differs."""
     size, sha256 = target.stat().st_size, describe(target)["sha256"]
     first = None if file.sha256 else known_checksum(file.address)
     if file.size not in (None, size):
@@ -131,29 +131,29 @@ def _check(file: SourceFile, target: Path) -> Download:
     elif first not in (None, sha256):
         kept = checksum_file(file.address)
         problem = (
-            f"has sha256 {sha256}, but its first download on this machine had {first}; if its "
-            f"publisher announced another file, delete {kept} and fetch again"
+            f"has sha256 {sha256}, but its first download on this machine had {first}; if the "
+            f"publisher announced a new file, delete {kept} and fetch again"
         )
     else:
         trust = REGISTERED if file.sha256 else SAME if first else FIRST
         return Download(file.address, size, sha256, trust)
     target.unlink()
     raise WeightsError(
-        f"{file.address} {problem}. It was removed: somebody has changed the file, or it was "
-        "damaged on its way"
+        f"{file.address} {problem}. The download was removed: somebody changed the file, or it was "
+        "damaged in transfer"
     )
 
 
 def _keep(file: Download) -> list[str]:
-    """Keep a first download's checksum; return notes for the record."""
+    """Store the checksum of a first download; return notes for the record."""
     notes = []
     if urlsplit(file.address).scheme == "http":
-        notes.append(f"{file.address} came without encryption: it may have been changed on its way")
+        notes.append(f"{file.address} is not encrypted: the file may have been changed in transfer")
     if file.trust == FIRST:
         try:
             keep_checksum(file.address, file.sha256)
         except OSError as error:
-            notes.append(f"the checksum of {file.address} could not be kept here: {error}")
+            notes.append(f"the checksum of {file.address} could not be stored: {error}")
     return notes
 
 
@@ -161,7 +161,7 @@ def _keep(file: Download) -> list[str]:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to the same scheme, or to https, and no others."""
+    """Class that follows redirects to the same scheme or to https, and no others."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -173,7 +173,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _receive(file: SourceFile, part: Path) -> None:
-    """Append what is missing of a file; begin again where the server's file is another one."""
+    """Download the rest of a file; start again if the server's file has changed."""
     validator = _validator_of(part)
     start = part.stat().st_size if part.exists() and validator.exists() else 0
     headers = {"User-Agent": f"elmo_hf/{__version__}", "Accept-Encoding": "identity"}
@@ -184,7 +184,7 @@ def _receive(file: SourceFile, part: Path) -> None:
         opener = urllib.request.build_opener(_SafeRedirects)
         response = opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not start:  # 416: there is nothing behind what has arrived
+        if error.code != 416 or not start:  # 416: the server has no bytes after `start`
             raise
         validator.unlink()
         return _receive(file, part)
@@ -196,30 +196,30 @@ def _receive(file: SourceFile, part: Path) -> None:
         _remember(response.headers, validator)
         _copy(response, part, start, total, file.size or total or MAX_BYTES)
     if total is not None and part.stat().st_size != total:
-        raise OSError(f"{part.stat().st_size} of {total} bytes are here")
+        raise OSError(f"{part.stat().st_size} of {total} bytes arrived")
 
 
 def _check_size(file: SourceFile, announced: int | None) -> None:
-    """Raise WeightsError where a server announces another size, or an absurd one."""
+    """Raise WeightsError if the server announces a wrong or absurd size."""
     if announced is None:
         return
     if file.size not in (None, announced):
         raise WeightsError(
-            f"{file.address} has {announced} bytes, but {file.size} are registered: not fetched"
+            f"{file.address} has {announced} bytes, but {file.size} are registered: not downloaded"
         )
     if announced > MAX_BYTES:
         raise WeightsError(f"{file.address} has {announced} bytes, more than any known weights")
 
 
 def _validator_of(part: Path) -> Path:
-    """Holds the ETag or date by which the server knows whether its file is still the same."""
+    """Return the path of the ETag or date that tells the server whether its file has changed."""
     return part.with_name(f"{part.name}.validator")
 
 
 def _next_time(part: Path) -> str:
-    """What the next call will do with a part; one that cannot be continued is removed."""
+    """Say what the next call does with a partial file; remove it if it cannot be resumed."""
     if part.exists() and _validator_of(part).exists():
-        return "what has arrived is kept: the same command goes on from there"
+        return "this part is kept, and the same command resumes from there"
     part.unlink(missing_ok=True)
     return "the same command starts this file again"
 
@@ -234,18 +234,18 @@ def _remember(headers: Mapping[str, str], validator: Path) -> None:
 
 
 def _total_size(headers: Mapping[str, str], start: int) -> int | None:
-    """The whole file's bytes as the server states them; OSError if its part starts elsewhere."""
+    """Return the size of the whole file, if stated; OSError if the response starts elsewhere."""
     if not start:
         length = headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
     span, _, total = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     if span.partition("-")[0] != str(start):
-        raise OSError(f"asked for the bytes from {start}, the server sends {span or 'no range'}")
+        raise OSError(f"requested the bytes from {start}, the server sends {span or 'no range'}")
     return int(total) if total.isdigit() else None
 
 
 def _copy(response: IO[bytes], part: Path, start: int, total: int | None, limit: int) -> None:
-    """Append a response to a part; WeightsError, without the part, at a byte beyond the limit."""
+    """Append a response to a partial file; beyond the limit, remove it and raise WeightsError."""
     name, size = part.name.removesuffix(".part"), start
     with (
         part.open("ab" if start else "wb") as file,

@@ -1,8 +1,8 @@
-"""ELMoForManyLangs models: words, unicode characters or both, under a biLM or LSTMs.
+"""Converts ELMoForManyLangs models: words, Unicode characters or both, with a biLM or biLSTM.
 
-A model is a folder: char.dic and word.dic (entry, tab, id), token_embedder.pkl and encoder.pkl
-(state dicts), and config.json, which names the file of the model's settings by its path on the
-machine that trained it.
+A model is a folder with char.dic and word.dic (entry, tab, id), token_embedder.pkl and encoder.pkl
+(state dicts), and config.json. The latter holds the path of the settings file, as it was on the
+machine that trained the model.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from .tables import TABLE, WeightsError, check_sizes, one_line
 from .torch_files import Names, encoder_table, load_rows, load_state_dict
 
 FORMAT = "ELMoForManyLangs"
-WORD_SPLITTER = "treebank"  # the training text was split as Universal Dependencies are
+WORD_SPLITTER = "treebank"  # the training text was split like Universal Dependencies
 PARTS = ("token_embedder", "encoder")
 NAMES = Names(
     characters="token_embedder.char_emb_layer.embedding.weight",
@@ -35,10 +35,10 @@ NAMES = Names(
     table=TABLE,
     extra_rows=1,
 )
-# A word begins with the entry <eow> and ends with <bow>: the original program's swap, kept.
+# The original program swaps the markers: a word begins with <eow> and ends with <bow>.
 ROLES = {"<eow>": "<BOW>", "<bow>": "<EOW>", "<pad>": "<PADC>", "<oov>": "<OOV>"}
-SPACE = "\u3000"  # the one character that vanishes where lines are stripped
-# What the released models were trained with (cnn_50_100_512_4096_sample.json).
+SPACE = "\u3000"  # the only entry that stripping a line removes
+# The settings of the released models (cnn_50_100_512_4096_sample.json).
 RELEASED = {
     "encoder": {
         "name": "elmo",
@@ -62,7 +62,7 @@ RELEASED = {
 
 
 def recognise(files: Files) -> Original | None:
-    """The file token_embedder.pkl, beside which the others are; `Format.recognise`."""
+    """Find token_embedder.pkl, whose folder has the other files; see `Format.recognise`."""
     parts = {f"{part}.pkl" for part in PARTS}
     found = {
         path.with_name("token_embedder.pkl")
@@ -73,9 +73,9 @@ def recognise(files: Files) -> Original | None:
 
 
 def open_original(original: Original) -> OpenModel:
-    """Read the model's folder; `Format.open_original`.
+    """Read the model's folder; see `Format.open_original`.
 
-    `original.options` are the model's settings where config.json does not lead to them.
+    `original.options`, if set, replaces the settings file that config.json refers to.
     """
     folder = original.weights.parent
     for part in PARTS:
@@ -85,12 +85,12 @@ def open_original(original: Original) -> OpenModel:
                 "encoder.pkl in one folder"
             )
     settings, notes = read_settings(folder, original.options)
-    described = "the released models' settings" if notes else "the model's file of settings"
+    described = "the released models' settings" if notes else "the model's settings file"
     embedder = settings["token_embedder"]
     characters = read_dictionary(folder / "char.dic") if embedder["char_dim"] > 0 else {}
     words = read_dictionary(folder / "word.dic") if embedder["word_dim"] > 0 else {}
     if not characters and not words:
-        raise WeightsError("char_dim and word_dim are both off: words would have no vector at all")
+        raise WeightsError("char_dim and word_dim are both off; expected at least one of them")
     tensors = {
         f"{part}.{name}": tensor
         for part in PARTS
@@ -108,7 +108,7 @@ def open_original(original: Original) -> OpenModel:
     notes += [f"tensor {name} is unknown: ignored" for name in unknown]
     dictionaries = [path for kind in ("char", "word") if (path := folder / f"{kind}.dic").is_file()]
     if (folder / "classifier.pkl").is_file():
-        notes.append("classifier.pkl, the softmax of training, is left out")
+        notes.append("classifier.pkl, the softmax used in training, is left out")
     return OpenModel(
         config=config,
         state_dict=load_rows(table, tensors, described),
@@ -121,19 +121,19 @@ def open_original(original: Original) -> OpenModel:
 
 
 def is_mixed(settings: Mapping[str, Any]) -> bool:
-    """Whether the encoder is "lstm", whose layers mix the directions, and no biLM."""
+    """Whether the encoder is "lstm", a biLSTM whose layers mix the directions, not a biLM."""
     return str(settings["encoder"]["name"]).lower() == "lstm"
 
 
 def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """
-    The settings of a model, and notes.
+    Read the settings of a model; return them and notes.
 
-    config.json leads to them by a path, often one of another machine: then its file name counts,
-    in the folder. A model without the file has the released models' settings.
+    The settings are in `named`, else in config.json, else in the file of this folder whose name
+    ends the path in config.json. Without such a file, those of the released models are used.
 
     Raises:
-        WeightsError: a file is no JSON, a setting is missing, or the encoder is unknown.
+        WeightsError: a file is not JSON, a setting is missing, or the encoder is unknown.
     """
     notes = []
     path, claimed = named, None
@@ -146,8 +146,8 @@ def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, An
             path = folder / name
     if path is None:
         notes.append(
-            f"no file of settings ({claimed or 'config.json'}) in the folder: those of the "
-            "released models are taken; name another with --options FILE"
+            f"no settings file ({claimed or 'config.json'}) in the folder: those of the released "
+            "models are used; if yours differ, pass --options FILE"
         )
     settings = RELEASED if path is None else read_json(path)
     _check_settings(settings, path.name if path else "the released settings")
@@ -156,17 +156,17 @@ def read_settings(folder: Path, named: Path | None = None) -> tuple[dict[str, An
 
 def read_dictionary(path: Path) -> dict[str, int]:
     """
-    A .dic file's ids by entry; an entry that strips away is the ideographic space.
+    Read the ids in a .dic file, by entry; an empty entry is the ideographic space.
 
     Raises:
-        WeightsError: the file is missing, no UTF-8, or a line is not an entry, a tab and an id.
+        WeightsError: the file is missing or not UTF-8, or a line is not an entry, a tab and an id.
     """
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except FileNotFoundError:
-        raise WeightsError(f"{path.name} is missing beside token_embedder.pkl") from None
+        raise WeightsError(f"{path.name} is missing; put it beside token_embedder.pkl") from None
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{path.name} is no UTF-8 text: {error}") from error
+        raise WeightsError(f"{path.name} is not UTF-8 text: {error}") from error
     entries: dict[str, int] = {}
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         fields = line.strip().split("\t")
@@ -175,7 +175,7 @@ def read_dictionary(path: Path) -> dict[str, int]:
             raise WeightsError(
                 f"{path.name}, line {number}: {line[:60]!r} is not an entry, a tab and an id"
             )
-        entries[entry] = int(last)  # the later of two counts, as in the original program
+        entries[entry] = int(last)  # a repeated entry has its last id, as in the original program
     if missing := {"<bos>", "<eos>", "<oov>"} - entries.keys():
         raise WeightsError(f"{path.name} lacks the entries {sorted(missing)}")
     return entries
@@ -187,21 +187,21 @@ def _check_settings(settings: Mapping[str, Any], file: str) -> None:
         "token_embedder": ["word_dim", "char_dim", "max_characters_per_token"],
     }
     for section, names in integers.items():
-        given = settings.get(section)
-        if not isinstance(given, dict):
+        values = settings.get(section)
+        if not isinstance(values, dict):
             raise WeightsError(f"{file} has no section {section!r}; expected a model's settings")
         kinds: dict[str, type] = {"name": str} | dict.fromkeys(names, int)
-        if section == "token_embedder" and given.get("char_dim") not in (None, 0, -1):
+        if section == "token_embedder" and values.get("char_dim") not in (None, 0, -1):
             kinds |= {"filters": list, "n_highway": int, "activation": str}
         for name, kind in kinds.items():
-            if not isinstance(given.get(name), kind):
+            if not isinstance(values.get(name), kind):
                 raise WeightsError(
-                    f"{file}: {section}.{name} is {given.get(name)!r}; expected {kind.__name__}"
+                    f"{file}: {section}.{name} is {values.get(name)!r}; expected {kind.__name__}"
                 )
     if settings["encoder"]["name"].lower() not in ("elmo", "lstm"):
         raise WeightsError(
             f"{file}: the encoder is {settings['encoder']['name']!r}; expected 'elmo', a biLM, or "
-            "'lstm', LSTMs whose layers mix the directions"
+            "'lstm', a biLSTM whose layers mix the directions"
         )
     if settings["token_embedder"]["name"].lower() != "cnn":
         raise WeightsError(
@@ -214,7 +214,7 @@ def _config(
     settings: Mapping[str, Any], characters: Mapping[str, int], words: Mapping[str, int]
 ) -> ElmoConfig:
     embedder, encoder = settings["token_embedder"], settings["encoder"]
-    # Ids count from 0 in the files; 0 is padding in ours.
+    # The files number from 0, but our id 0 is padding.
     boundaries = characters or words
     fields: dict[str, Any] = {
         "filters": embedder["filters"] if characters else [],
@@ -243,7 +243,7 @@ def _config(
     try:
         return ElmoConfig(**fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise WeightsError(f"the settings describe no ELMo model: {one_line(error)}") from error
+        raise WeightsError(f"the settings are not of an ELMo model: {one_line(error)}") from error
 
 
 def _tokenizer(
@@ -259,16 +259,16 @@ def _tokenizer(
         arguments |= {"use_word_ids": True, "lm_vocab": _by_id(words), "word_unk_token": "<oov>"}
     try:
         if not characters:
-            # The original program cuts long words here too; a vocabulary hardly holds such.
+            # The original program also cuts long words here, but a vocabulary hardly has any.
             return ElmoTokenizer(use_characters=False, **arguments)
         symbols = {ROLES.get(entry, entry): number + 1 for entry, number in characters.items()}
         return ElmoTokenizer.from_characters(symbols, **arguments)
     except ValueError as error:
-        raise WeightsError(f"the dictionaries describe no tokenizer: {error}") from error
+        raise WeightsError(f"the .dic files do not fit a tokenizer: {error}") from error
 
 
 def _by_id(words: Mapping[str, int]) -> list[str]:
-    """Words in the order of their ids; an id whose entry a later one took has a name no word is."""
+    """Return words in the order of their ids; an unused id has a placeholder, which is no word."""
     listed = [f"\t{number}" for number in range(max(words.values()) + 1)]
     for word, number in words.items():
         listed[number] = word

@@ -1,8 +1,8 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the conversion knows of a model: its files when a format has recognised them, then itself.
+"""Types of the conversion: a model's original files, the model read from them, and its format.
 
-Every format module has the same four names, see `Format`; `formats.FORMATS` lists the modules.
+Every module listed in `formats.FORMATS` has the four names of `Format`.
 """
 
 import hashlib
@@ -28,11 +28,10 @@ class Original:
     The files of a model whose format is known.
 
     Attributes:
-        weights: the file that stands for the weights: an HDF5 file, the index of a TensorFlow
-            checkpoint, or a PyTorch file.
-        options: the JSON file with the model's sizes; None where the format can do without.
-        vocab: the words of the softmax or of the word table, one a line; None if there is none.
-        prefix: which ELMo of an AllenNLP model that has several; None for the only one.
+        weights: an HDF5 file, the index of a TensorFlow checkpoint, or a PyTorch file.
+        options: the JSON file with the model's sizes; None if the format does not need it.
+        vocab: the words of the softmax or of the word table, one per line; None if there are none.
+        prefix: name prefix of one ELMo, if an AllenNLP model has several.
         files: all files of the source.
     """
 
@@ -49,13 +48,13 @@ class OpenModel:
     A model that was read from its original files.
 
     Attributes:
-        config, state_dict, tokenizer: what the converted folder is made of; the names in
-            `state_dict` are those of `ElmoForPreTraining`.
-        expected: computes from sentences what the original arrays give, as rows (words, width) of
-            each sentence, by `layer K`, `forward logits` or `backward logits`.
-        source, extra: what conversion.json records of the source, and beside it.
-        notes: what the user should know: what was assumed, ignored or left out.
-        data_files: the files that the weights are in, where `Original.weights` is not all.
+        config, state_dict, tokenizer: the content of the converted folder; `state_dict` has the
+            names of `ElmoForPreTraining`.
+        expected: computes the original model's outputs for sentences, an array (words, width) per
+            sentence, by the names `layer K`, `forward logits` and `backward logits`.
+        source, extra: entries of conversion.json, in its section `source` and outside of it.
+        notes: messages to the user about what was assumed, ignored or left out.
+        data_files: the files with the weights, if `Original.weights` is not the only one.
         forget_biases: the forget gates' biases as the original stores them, without the 1 that our
             bias includes, by the name of our bias.
     """
@@ -72,21 +71,21 @@ class OpenModel:
 
 
 class Format(Protocol):
-    """What every module in the table of formats has."""
+    """Protocol of the modules in `formats.FORMATS`."""
 
     FORMAT: str  # the name in conversion.json
     WORD_SPLITTER: str  # splits raw text into words as the models' training text was split
 
     def recognise(self, files: Files) -> Original | None:
-        """The model of this format among the files; None if there is none."""
+        """Return the files of a model in this format; None if there is none."""
 
     def open_original(self, original: Original) -> OpenModel:
-        """Read the model; WeightsError unless its files are sound and agree with each other."""
+        """Read the model; WeightsError if its files are damaged or contradict each other."""
         raise NotImplementedError
 
 
 def describe(path: Path) -> dict[str, str]:
-    """A file's name and sha256, as conversion.json records them."""
+    """Return a file's name and sha256, as conversion.json records them."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
@@ -99,8 +98,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Read a JSON object.
 
     Raises:
-        WeightsError: the file is too large, no JSON, no object, or holds Infinity or NaN, which
-            JSON does not have and no option of a model can be.
+        WeightsError: the file is too large, not JSON, not an object, or holds Infinity or NaN,
+            which JSON does not allow and no option of a model can be.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -108,14 +107,14 @@ def read_json(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path.name} is no readable JSON: {error}") from error
+        raise WeightsError(f"{path.name} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path.name} is no JSON object of options, but a list or a value")
+        raise WeightsError(f"{path.name} is a JSON list or value; expected an object of options")
     return content
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no finite number")
+    raise ValueError(f"{text} is not a finite number")
 
 
 def _finite(text: str) -> float:

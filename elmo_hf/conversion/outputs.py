@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Write a folder or a file under its final name only when it is complete."""
+"""Writes a folder or a file that gets its final name only when it is complete."""
 
 import errno
 import json
@@ -17,19 +17,18 @@ from safetensors import SafetensorError
 
 from .tables import WeightsError
 
-METADATA_BYTES = 1 << 20  # more than the names and shapes of any model take
+METADATA_BYTES = 1 << 20  # enough for the names and shapes of any model
 
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """
-    Make a folder to fill, which takes the name `output` when the block ends without an error.
+    Make a folder to fill; it is renamed to `output` when the block ends without an error.
 
-    A symbolic link is followed: what it points to is written.
+    If `output` is a symbolic link, its target is written.
 
     Raises:
-        WeightsError: the name belongs to something that is not an empty folder, or the system
-            refuses to write there.
+        WeightsError: `output` exists and is not an empty folder, or cannot be written.
     """
     with _complete_or_absent(output) as (target, scratch):
         scratch.mkdir()
@@ -41,10 +40,10 @@ def new_folder(output: Path) -> Iterator[Path]:
 @contextmanager
 def new_file(output: Path) -> Iterator[Path]:
     """
-    Name a file to write, which takes the name `output` when the block ends without an error.
+    Yield the path of a file to write; it is renamed to `output` when the block ends without error.
 
     Raises:
-        WeightsError: the name exists already, or the system refuses to write there.
+        WeightsError: `output` exists, or cannot be written.
     """
     with _complete_or_absent(output) as (target, scratch):
         if target.exists():
@@ -55,9 +54,9 @@ def new_file(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
-    """Give the output's real path and a path beside it for the unfinished work; remove the latter.
+    """Yield the real path of the output, and a temporary path in the same folder.
 
-    The place is tried with a file first, so that a long conversion does not fail at its end.
+    The temporary folder is made first, so that a long conversion does not fail at its end.
     """
     try:
         target = Path(os.path.realpath(output))
@@ -67,19 +66,19 @@ def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
             yield target, Path(place, target.name)
     except Exception as error:
-        # safetensors has an error of its own, tokenizers raises plain exceptions.
+        # For failed writes safetensors raises its own error, and tokenizers a plain Exception.
         if isinstance(error, (OSError, SafetensorError)) or type(error) is Exception:
             raise WeightsError(
-                f"{output} was not written: {error}; name an output where you may write and that "
+                f"{output} was not written: {error}; choose an output that you may write and that "
                 "has enough room"
             ) from error
         raise
 
 
 def reserve(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
-    """Raise OSError unless a file of these tensors has room in a folder.
+    """Raise OSError unless the disk has room for a file of these tensors.
 
-    When a write fails, h5py crashes the process later and torch.save hides the reason.
+    After a failed write h5py crashes the process, and torch.save hides the reason.
     """
     size = METADATA_BYTES + sum(tensor.nbytes for tensor in tensors)
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -90,12 +89,12 @@ def reserve(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON in UTF-8."""
+    """Write indented JSON in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _exists(output: Path) -> str:
-    return f"{output} exists already; name a new one, or remove it first"
+    return f"{output} exists already; choose a new name, or remove it first"
 
 
 __all__ = ["new_file", "new_folder", "reserve", "write_json"]

@@ -1,4 +1,4 @@
-"""Publish a verified conversion on the Hugging Face Hub, with its card and its code."""
+"""Publishes a verified conversion on the Hugging Face Hub, with its card and its code."""
 
 import json
 import os
@@ -21,19 +21,19 @@ from .registry import REGISTRY, Checkpoint, find, read_registry
 from .tables import WeightsError
 
 CARD = "README.md"
-# The base of the Hub's errors is its HTTP client's, of which there have been several.
+# HTTP errors of the Hub inherit from its HTTP client, which differs between releases.
 NETWORK_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError)
 
 
 @dataclass(frozen=True)
 class Plan:
     """
-    What will be uploaded.
+    An upload: the repository and its files.
 
     Args:
-        card: the text of README.md; None where the folder holds a card of the user's own.
-        left_out: files of the folder that the conversion did not write.
-        checksums: the sha256 of every file but the card, as they were when they were checked.
+        card: the text of README.md; None if the folder holds the user's own card.
+        left_out: files of the folder that the conversion did not write; they are not uploaded.
+        checksums: the sha256 of every file except the card, from when the files were checked.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Plan:
     checksums: Mapping[str, str]
 
     def __str__(self) -> str:
-        """Say what would be done, a line for each file."""
+        """Describe the upload, one line per file."""
         sizes = {name: self._size(name) for name in self.files}
         private = ", private" if self.private else ""
         lines = [f"create {self.repo_id}{private}, unless it exists"]
@@ -55,7 +55,7 @@ class Plan:
         lines += [f"leave out {name}, which the conversion did not write" for name in self.left_out]
         lines += [f"note: {note}" for note in self.notes]
         if self.card is None:
-            return "\n".join([*lines, f"keep {CARD}, a card of your own"])
+            return "\n".join([*lines, f"keep {CARD}, your own card"])
         return "\n".join([*lines, f"write {CARD}:", "", self.card])
 
     def _size(self, name: str) -> int:
@@ -72,24 +72,24 @@ def prepare(
     facts: Path = REGISTRY,
 ) -> Plan:
     """
-    Check a converted folder and say what will be uploaded; touches neither folder nor network.
+    Check a converted folder and plan its upload, without writing files or using the network.
 
     Args:
-        folder: what `elmo-hf convert` or `elmo-hf fetch` wrote.
-        repo_id: the Hub's name for it, `NAME` or `NAMESPACE/NAME`.
-        private: whether only its owners may see it.
-        checkpoint: whose facts the card states; None: what conversion.json names, or the only
-            one of `facts`.
+        folder: a folder written by `elmo-hf convert` or `elmo-hf fetch`.
+        repo_id: the repository on the Hub, `NAME` or `NAMESPACE/NAME`.
+        private: whether to create a private repository.
+        checkpoint: name of the checkpoint that the card describes; default: the one in
+            conversion.json, else the only one in `facts`.
         facts: a file like checkpoints.toml; model_cards/facts adds to it.
 
     Raises:
-        WeightsError: the folder is not verified, not complete, or not what was verified, or the
-            name is not one.
+        WeightsError: the folder is not verified, not complete or changed since the verification, or
+            `repo_id` is not a valid name.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise WeightsError(f"{repo_id!r} is no name for a repository: {error}") from error
+        raise WeightsError(f"{repo_id!r} is not a valid repository name: {error}") from error
     record = read_record(folder)
     check_files(folder, record)
     check_code(folder, record["files"])
@@ -108,19 +108,19 @@ def prepare(
 
 def upload(plan: Plan) -> str:
     """
-    Create the repository and upload what the plan names; return the commit's address.
+    Create the repository and upload the plan's files; return the commit's address.
 
-    After an interruption the same call goes on: what the Hub has already is not sent again.
+    After an interruption, call it again: files that the Hub already has are not sent again.
 
     Raises:
-        WeightsError: a file has changed since it was checked, or the repository is public already
-            although a private one was asked for.
-        OSError and the HTTP client's errors: the Hub refuses, or is out of reach.
+        WeightsError: a file has changed since it was checked, or the plan is private but the
+            repository exists and is public.
+        OSError and the HTTP client's errors: the Hub refuses or cannot be reached.
     """
     api = HfApi(library_name="elmo_hf", library_version=__version__)
     repo_id = api.create_repo(plan.repo_id, private=plan.private or None, exist_ok=True).repo_id
     if plan.private and not api.model_info(repo_id).private:
-        raise WeightsError(f"{repo_id} exists already and is public; make it private first")
+        raise WeightsError(f"{repo_id} exists and is public; make it private first")
     if plan.card is not None:
         new = plan.folder / f".{CARD}.new"
         new.write_text(plan.card, encoding="utf-8")
@@ -136,23 +136,23 @@ def upload(plan: Plan) -> str:
 
 
 def check_files(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise WeightsError unless every verified file is there, byte for byte, and no link."""
+    """Raise WeightsError if a verified file is missing, changed or a symbolic link."""
     for name in (RECORD, CARD, *record["files"]):
         if (folder / name).is_symlink():
             raise WeightsError(
-                f"{folder / name} is a symbolic link, which may lead to any file of this machine; "
-                "put the file itself there"
+                f"{folder / name} is a symbolic link, which could upload any file of yours; "
+                "replace it by the file itself"
             )
     for name, sha256 in record["files"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
-            raise WeightsError(f"{path} is missing, although {RECORD} names it")
+            raise WeightsError(f"{path} is missing, but {RECORD} lists it; convert the model again")
         if describe(path)["sha256"] != sha256:
             raise _changed(path)
 
 
 def check_code(folder: Path, files: Collection[str] | None = None) -> None:
-    """Raise WeightsError unless all of `files`, by default the folder's, open without elmo_hf."""
+    """Raise WeightsError unless `files`, default: all, load without an installed elmo_hf."""
     files = [path.name for path in folder.iterdir()] if files is None else files
     references: list[str] = []
     for file, names in (("config.json", AUTO_MAP), ("tokenizer_config.json", ["AutoTokenizer"])):
@@ -176,25 +176,25 @@ def check_code(folder: Path, files: Collection[str] | None = None) -> None:
 
 def _changed(path: Path) -> WeightsError:
     return WeightsError(
-        f"{path} is not what was verified: its sha256 differs from {RECORD}'s. Publish a "
-        "model of your own with model.push_to_hub and tokenizer.push_to_hub"
+        f"{path} has changed since the verification: its sha256 differs from {RECORD}'s; convert "
+        "again, or publish your own model by model.push_to_hub and tokenizer.push_to_hub"
     )
 
 
 def _choose(record: Mapping[str, Any], name: str | None, facts: Path) -> Checkpoint:
-    """The checkpoint whose facts the card states."""
+    """Return the checkpoint that the card describes."""
     registry = read_registry(facts)
     name = name or record.get("checkpoint") or (next(iter(registry)) if len(registry) == 1 else "")
     if not name:
         raise WeightsError(
-            f"{RECORD} does not name the checkpoint; name it with --checkpoint NAME (elmo-hf "
-            f"fetch --list), give --facts FILE, or write a {CARD} of your own"
+            f"{RECORD} does not name the checkpoint; pass --checkpoint NAME (elmo-hf fetch --list "
+            f"shows the names) or --facts FILE, or write your own {CARD}"
         )
     return find(name, registry)
 
 
 def _is_own_card(path: Path) -> bool:
-    """Whether a card is the user's: ours has the marker as its first line, after its metadata."""
+    """Whether the user wrote the card: ours begins with the marker, after the metadata."""
     if not path.is_file():
         return False
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -202,11 +202,11 @@ def _is_own_card(path: Path) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """What a refusal of the Hub, or a failure of the network, means for the user."""
+    """Return a message for an error of the Hub or of the network."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return (
-            f"the Hub refuses ({status}); log in with `hf auth login`, or set "
-            "HF_TOKEN to a token that may write there"
+            f"the Hub refuses access ({status}); log in with `hf auth login`, or set HF_TOKEN to a "
+            "token with write access"
         )
     return " ".join(str(error).split()) or type(error).__name__

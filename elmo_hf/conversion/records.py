@@ -1,6 +1,6 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""conversion.json: what a conversion stores beside the model, sealed so that an edit shows."""
+"""Writes and reads conversion.json, the record of a conversion, and detects edits."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ SEAL = "record_sha256"
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Write conversion.json, whole or not at all; return what it holds.
+    Write conversion.json; return its content.
 
-    The last entry is the sha256 of the others. It shows a mistaken edit; whoever forges a record
-    on purpose can forge it too.
+    The last entry is the sha256 of the others. It detects accidental edits only: whoever forges a
+    record can forge this, too. On failure the old file stays.
     """
     record = {key: value for key, value in content.items() if key != SEAL}
     record[SEAL] = _digest(record)
@@ -37,12 +37,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     Read the conversion.json of a folder.
 
     Raises:
-        WeightsError: there is none, it was edited, or it does not say that all was verified.
+        WeightsError: it is missing or was edited, or it does not show a passed verification.
     """
     path = folder / RECORD
     if not path.is_file():
         raise WeightsError(
-            f"{folder} holds no {RECORD}, so it is no conversion of original weights. For a model "
+            f"{folder} has no {RECORD}, so it was not converted from original weights. For a model "
             "that you trained: model.push_to_hub(REPO_ID) and tokenizer.push_to_hub(REPO_ID). For "
             f"original weights: elmo-hf convert ORIGINAL {folder}-converted"
         )
@@ -54,7 +54,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         complete = bool(found) and "model.safetensors" in dict(record["files"])
         seal = record.pop(SEAL, None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no record of a verified conversion; {again}") from error
+        raise WeightsError(f"{path} does not record a verified conversion; {again}") from error
     if failed or not complete:
         problem = "; ".join(failed) or "nothing was verified"
         raise WeightsError(f"{path} says that the verification failed: {problem}; {again}")

@@ -1,8 +1,8 @@
-"""What the original programs compute, in float64 NumPy, from an original HDF5 weight file.
+"""Reimplements the original programs in float64 NumPy, for weights in the original HDF5 format.
 
 Every conversion is verified against this file, so it shares no code with the rest of the project:
-it imports NumPy only, reads the original names and shapes, and says the equations of bilm-tf and of
-the TensorFlow LSTMCell as they stand. It is plain, not fast.
+it imports only NumPy, reads the original names and shapes, and repeats the equations of bilm-tf and
+of TensorFlow's LSTMCell. It is simple, not fast.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ States: TypeAlias = dict[tuple[int, int], State]  # of one row, by direction (0 
 
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, NO_CHARACTER = 256, 257, 258, 259, 260
 LSTM_SPELLINGS = {"W_0": "kernel", "B": "bias", "W_P_0": "projection/kernel"}
-LOGITS_BLOCK = 16384  # rows of the softmax table that are in float64 at one time
+LOGITS_BLOCK = 16384  # rows of the softmax table that are converted to float64 at once
 
 
 def character_ids(word: str, max_characters: int) -> np.ndarray:
-    """The character ids (max_characters,) of a word, increased by one so that 0 means "no word".
+    """Return a word's character ids (max_characters,), plus one, because 0 means "no word".
 
-    `<S>` and `</S>` are one symbol each; every other word, `<UNK>` too, is its UTF-8 bytes (bilm-tf
+    `<S>` and `</S>` are one symbol each; any other word, also `<UNK>`, is its UTF-8 bytes (bilm-tf
     UnicodeCharsVocabulary, AllenNLP ELMoCharacterMapper). ValueError below three characters.
     """
     if max_characters < 3:
-        raise ValueError(f"max_characters is {max_characters}; give 3 or more: begin, symbol, end")
+        raise ValueError(f"max_characters is {max_characters}; pass 3 or more: begin, symbol, end")
     marks = {"<S>": [BEGIN_SENTENCE], "</S>": [END_SENTENCE]}
     symbols = marks.get(word) or list(word.encode("utf-8", "ignore")[: max_characters - 2])
     ids = np.full(max_characters, NO_CHARACTER)
@@ -46,7 +46,7 @@ def forward(
     states: Sequence[States] | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> tuple[list[list[np.ndarray]], list[States]]:
-    """`forward_rows` of sentences without boundaries, as `<S> words </S>` (bilm-tf Batcher)."""
+    """Call `forward_rows` after adding `<S>` and `</S>` to sentences (bilm-tf Batcher)."""
     rows = [["<S>", *sentence, "</S>"] for sentence in sentences]
     return forward_rows(options, arrays, rows, states, vocabulary)
 
@@ -58,17 +58,18 @@ def forward_rows(
     states: Sequence[States] | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> tuple[list[list[np.ndarray]], list[States]]:
-    """All layers of rows of words, taken as they are (bilm-tf BidirectionalLanguageModelGraph).
+    """Compute all layers of word sequences, here "rows" (bilm-tf BidirectionalLanguageModelGraph).
 
-    Gives `layers[row][layer]` (words, 2P), or (words, P) from a file of one direction: layer 0 is
-    the word vector, once per direction, then come the LSTM layers, forward half first. Beside them
-    the states after each row, for the next call: `states` has one entry per row, {} for a row from
-    zero, and None is all zero. `vocabulary` (word -> row of `embedding`) is for token input only.
-    `arrays` may be an open h5py.File: an array is read once, one LSTM cell is held at a time.
-    KeyError: an array is missing. ValueError: its shape is not what the options say.
+    Returns `layers[row][layer]` (words, 2P), or (words, P) for weights of one direction, and the
+    states after each row. Layer 0 is the word vector, once per direction; then come the LSTM
+    layers, forward half first. No boundaries are added. `states`: initial states, one entry per
+    row, {} for zeros; None: zeros for all. `vocabulary` (word to row of `embedding`): only for
+    models without characters. `arrays` may be an open h5py.File: each array is read once, and one
+    LSTM cell is in memory at a time.
+    KeyError: an array is missing. ValueError: its shape differs from the options.
     """
     if states is not None and len(states) != len(rows):
-        raise ValueError(f"got {len(states)} states for {len(rows)} rows; give one per row")
+        raise ValueError(f"got {len(states)} states for {len(rows)} rows; pass one per row")
     states = [dict(state) for state in states or [{} for _ in rows]]
     n_layers = options["lstm"].get("n_layers", 1)
     skip = options["lstm"].get("use_skip_connections", False)
@@ -76,8 +77,8 @@ def forward_rows(
 
     vectors = word_vectors(options, arrays, rows, vocabulary)
     layers = [[np.concatenate([e] * len(stacks), axis=1)] for e in vectors]
-    # The stacks never mix, and each keeps its rows in the order it reads them: the backward one
-    # reads the whole row from its end, </S> first.
+    # The directions never mix. `reading` holds each direction's rows in reading order; the backward
+    # direction reads a row from its end, </S> first.
     steps = [1, -1][: len(stacks)]
     reading = [[e[::step] for e in vectors] for step in steps]
     for layer in range(n_layers):
@@ -95,10 +96,10 @@ def forward_rows(
 
 
 def logits(arrays: Arrays, top: np.ndarray) -> list[np.ndarray]:
-    """Full softmax logits, [forward, backward], each (words, V), from the top layer of a row.
+    """Compute softmax logits [forward, backward], each (words, V), from the top layer of a row.
 
-    Forward logits at t score word t+1, backward ones word t-1. Both directions share `softmax/W`,
-    or `embedding` where the tables are tied (bilm-tf LanguageModel._build_loss).
+    Forward logits at t predict word t+1, backward logits word t-1. Both directions share
+    `softmax/W`, or `embedding` if the tables are tied (bilm-tf LanguageModel._build_loss).
     """
     table = find(arrays, ["softmax/W", "embedding"])
     n_words, width = np.shape(table)
@@ -115,22 +116,22 @@ def logits(arrays: Arrays, top: np.ndarray) -> list[np.ndarray]:
 def word_vectors(
     options: Mapping[str, Any], arrays: Arrays, rows: Rows, vocabulary: Vocabulary | None
 ) -> list[np.ndarray]:
-    """The context-free vectors (words, P) of each row, each different word computed once."""
+    """Compute the context-free vectors (words, P) of each row, once per distinct word."""
     words = list(dict.fromkeys(word for row in rows for word in row))
     if "char_cnn" in options:
         vectors = character_cnn(options, arrays, words)
     else:
         vectors = token_vectors(options, arrays, words, vocabulary)
-    place = {word: number for number, word in enumerate(words)}
-    return [vectors[np.array([place[word] for word in row], dtype=int)] for row in rows]
+    index = {word: number for number, word in enumerate(words)}
+    return [vectors[np.array([index[word] for word in row], dtype=int)] for row in rows]
 
 
 def token_vectors(
     options: Mapping[str, Any], arrays: Arrays, words: list[str], vocabulary: Vocabulary | None
 ) -> np.ndarray:
-    """Rows (words, P) of the word table, unknown words as `<UNK>` (bilm-tf Vocabulary)."""
+    """Look up vectors (words, P) of words, unknown words as `<UNK>` (bilm-tf Vocabulary)."""
     if vocabulary is None:
-        raise ValueError("these options have no char_cnn; give vocabulary={word: row, ...}")
+        raise ValueError("these options have no char_cnn; pass vocabulary={word: row, ...}")
     table = find(arrays, ["embedding"])
     vectors = np.empty((len(words), options["lstm"]["projection_dim"]))
     for number, word in enumerate(words):  # row by row: the table may be too large for float64
@@ -139,10 +140,10 @@ def token_vectors(
 
 
 def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) -> np.ndarray:
-    """Vectors (words, P) from the spelling (bilm-tf _build_word_char_embeddings).
+    """Compute vectors (words, P) from characters (bilm-tf _build_word_char_embeddings).
 
     Convolutions over all characters, padding included, with max-pooling and activation; highways;
-    a projection, unless the filters give projection_dim values already.
+    a projection, unless the number of filters equals projection_dim.
     """
     cnn = options["char_cnn"]
     activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
@@ -173,7 +174,7 @@ def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) 
 
 
 def highway(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
-    """One highway; the gate called carry multiplies the TRANSFORMED part (bilm-tf `high`)."""
+    """Apply a highway layer; the gate "carry" multiplies the TRANSFORMED part (bilm-tf `high`)."""
 
     def linear(part: str) -> np.ndarray:
         size = x.shape[1]
@@ -186,10 +187,10 @@ def highway(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
 
 
 class LSTMCell:
-    """One layer of one direction, as bilm-tf makes it with the LSTMCell of TensorFlow 1.
+    """One layer of one direction: TensorFlow 1's LSTMCell as bilm-tf uses it.
 
-    The projection is there only where dim differs from projection_dim, and proj_clip works only
-    with it. A clip that is absent, None or 0 is off.
+    It has a projection, with proj_clip, only if dim differs from projection_dim. A clip that is
+    missing, None or 0 is off.
     """
 
     def __init__(self, lstm: Mapping[str, Any], arrays: Arrays, names: list[str]):
@@ -204,12 +205,12 @@ class LSTMCell:
         self.projection = leaf("W_P_0", (dim, size)) if dim != size else None
 
     def run(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
-        """Outputs (words, P) for inputs (words, P) in reading order, and the state after them."""
+        """Return outputs (words, P) for inputs (words, P) in reading order, and the final state."""
         size, dim = x.shape[1], len(self.bias) // 4
         h, c = state or (np.zeros(size), np.zeros(dim))
         outputs = np.empty_like(x)
-        for t, given in enumerate(x @ self.kernel[:size] + self.bias):
-            i, j, f, o = np.split(given + h @ self.kernel[size:], 4)
+        for t, inflow in enumerate(x @ self.kernel[:size] + self.bias):
+            i, j, f, o = np.split(inflow + h @ self.kernel[size:], 4)
             c = clip(sigmoid(f + 1.0) * c + sigmoid(i) * np.tanh(j), self.cell_clip)
             h = sigmoid(o) * np.tanh(c)
             if self.projection is not None:
@@ -219,44 +220,44 @@ class LSTMCell:
 
 
 def stack_names(arrays: Arrays, n_layers: int) -> list[str]:
-    """Forward and backward stack, or `rnn` alone where there is one (bilm-tf dump_weights)."""
+    """Return the name prefixes of both directions, or of the only one (bilm-tf dump_weights)."""
     cells = cell_names("rnn", 0, n_layers)
     one = any(f"{cell}/{s}" in arrays for cell in cells for s in ("W_0", LSTM_SPELLINGS["W_0"]))
     return ["rnn"] if one else ["RNN_0/RNN", "RNN_1/RNN"]
 
 
 def cell_names(stack: str, layer: int, n_layers: int) -> list[str]:
-    """Possible names of a cell: a stack of one layer has no MultiRNNCell (bilm-tf dump_weights)."""
+    """Return a cell's possible names: a single layer has no MultiRNNCell (bilm-tf dump_weights)."""
     alone = [f"{stack}/LSTMCell"] if n_layers == 1 else []
     return [f"{stack}/MultiRNNCell/Cell{layer}/LSTMCell", *alone]
 
 
 def find(arrays: Arrays, names: list[str]) -> Any:
-    """The first array that a file has under one of several names; KeyError if it has none."""
+    """Return the array with the first of these names that exists; KeyError if none does."""
     for name in names:
         if name in arrays:
             return arrays[name]
-    raise KeyError(f"these options ask for an array named {' or '.join(names)}; the file has none")
+    raise KeyError(f"these options need an array named {' or '.join(names)}; the file has none")
 
 
 def read(arrays: Arrays, name: str | list[str], shape: tuple | None = None) -> np.ndarray:
-    """An array in float64; ValueError unless it has the shape that the options ask for."""
+    """Read an array in float64; ValueError unless it has the shape that the options require."""
     array = find(arrays, [name] if isinstance(name, str) else name)
     if shape is not None and np.shape(array) != shape:
-        raise ValueError(f"{name} has shape {np.shape(array)}; the options ask for {shape}")
+        raise ValueError(f"{name} has shape {np.shape(array)}; the options require {shape}")
     return np.asarray(array, dtype=np.float64)
 
 
 def clip(x: np.ndarray, limit: float | None) -> np.ndarray:
-    """Limit values to [-limit, limit]; a limit of None or 0 is off."""
+    """Clip values to [-limit, limit]; a limit of None or 0 is off."""
     return np.clip(x, -limit, limit) if limit else x
 
 
 def relu(x: np.ndarray) -> np.ndarray:
-    """The rectified linear unit."""
+    """Apply the rectified linear unit."""
     return np.maximum(x, 0.0)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function, which does not overflow for any x."""
+    """Apply the logistic function, without overflow for any x."""
     return 0.5 * (1.0 + np.tanh(0.5 * x))

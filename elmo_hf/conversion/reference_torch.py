@@ -1,7 +1,7 @@
-"""What AllenNLP and ELMoForManyLangs compute, in float64 NumPy, from their own tensors.
+"""Reimplements AllenNLP and ELMoForManyLangs in float64 NumPy, for their original tensors.
 
-Like `reference`, whose small functions it uses, it imports NumPy only and shares nothing with the
-model or with the tables of names: it reads the original names and says the original equations.
+Like `reference`, whose small functions it uses, it imports only NumPy and shares no code with the
+model or the tables of names: it reads the original names and repeats the original equations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ Rows = Sequence[Sequence[str]]
 
 
 def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> list[list[np.ndarray]]:
-    """All layers of sentences, boundaries included (AllenNLP `_ElmoBiLm`).
+    """Compute all layers of sentences, boundaries included (AllenNLP `_ElmoBiLm`).
 
-    `arrays` are named from `_token_embedder` and `_elmo_lstm` on; `options` are options.json.
-    Gives `layers[sentence][layer]` (words + 2, 2P).
+    The names of `arrays` begin with `_token_embedder` or `_elmo_lstm`; `options` is the content of
+    options.json. Returns `layers[sentence][layer]` (words + 2, 2P).
     """
     cnn, embedder = options["char_cnn"], "_token_embedder"
     table = read(arrays, f"{embedder}._char_embedding_weights")
@@ -42,11 +42,11 @@ def manylangs(
     words: Mapping[str, int],
     sentences: Rows,
 ) -> list[list[np.ndarray]]:
-    """All layers of sentences, boundaries included (ELMoForManyLangs `Model`).
+    """Compute all layers of sentences, boundaries included (ELMoForManyLangs `Model`).
 
-    `arrays` are both files' tensors: `token_embedder.` and `encoder.` stand before the names.
-    `settings` is the model's configuration; `characters` and `words` are the .dic files, {} where
-    that part is off. Gives `layers[sentence][layer]` (words + 2, 2P).
+    `arrays` are the tensors of both files, with the prefix `token_embedder.` or `encoder.`.
+    `settings` is the model's configuration; `characters` and `words` are the .dic files, {} if that
+    part is off. Returns `layers[sentence][layer]` (words + 2, 2P).
     """
     embedder = settings["token_embedder"]
     longest, name = embedder["max_characters_per_token"], "token_embedder"
@@ -74,7 +74,7 @@ def manylangs(
 
 
 def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
-    """The filters' largest values over a word's characters (M, c), activated."""
+    """Convolve a word's characters (M, c), then max-pool and activate each filter."""
     activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
     activation = activations[cnn["activation"]]
     pooled = []
@@ -87,7 +87,7 @@ def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: st
 
 
 def highways(h: np.ndarray, number: int, arrays: Arrays, name: str) -> np.ndarray:
-    """Highways whose gate keeps the input: the second half of one stacked linear map."""
+    """Apply highways whose gate, the second half of a stacked linear map, keeps the input."""
     for k in range(number):
         transformed, gate = np.split(linear(h, arrays, f"{name}{k}"), 2)
         gate = sigmoid(gate)
@@ -96,7 +96,7 @@ def highways(h: np.ndarray, number: int, arrays: Arrays, name: str) -> np.ndarra
 
 
 def linear(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
-    """A linear map with bias, weights (out, in)."""
+    """Apply a linear map with bias and weights (out, in)."""
     weight = read(arrays, f"{name}.weight")
     return x @ weight.T + read(arrays, f"{name}.bias", weight.shape[:1])
 
@@ -104,7 +104,7 @@ def linear(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
 def layers(
     vectors: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str
 ) -> list[np.ndarray]:
-    """Layer 0, the word vectors (words, P) twice, and the LSTM layers (words, 2P)."""
+    """Compute layer 0, the word vectors (words, P) twice, and the LSTM layers (words, 2P)."""
     found = [np.concatenate([vectors, vectors], axis=1)]
     reading = {"forward": vectors, "backward": vectors[::-1]}
     for layer in range(lstm["n_layers"]):
@@ -118,9 +118,9 @@ def layers(
 def mixed_layers(
     vectors: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str
 ) -> list[np.ndarray]:
-    """Layer 0, and what LSTMs that read both directions make of it (ELMoForManyLangs `LstmbiLM`).
+    """Compute layer 0 and the output of a biLSTM encoder (ELMoForManyLangs `LstmbiLM`).
 
-    The LSTMs are torch's: gates stand in the order input, forget, candidate, output.
+    The LSTMs are torch's, with the gate order input, forget, candidate, output.
     """
     x = vectors
     for layer in range(lstm["n_layers"]):
@@ -137,34 +137,34 @@ def mixed_layers(
 
 
 def run_plain(x: np.ndarray, arrays: Arrays, name: str) -> np.ndarray:
-    """One LSTM over words (words, D) in reading order, from zero states."""
+    """Run one LSTM over words (words, D) in reading order, from zero states."""
     parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     weights, recurrent, bias, more = (read(arrays, name.format(part)) for part in parts)
     h = c = np.zeros(recurrent.shape[1])
     outputs = np.empty((len(x), len(h)))
-    for t, given in enumerate(x @ weights.T + bias + more):
-        i, f, g, o = np.split(given + recurrent @ h, 4)
+    for t, inflow in enumerate(x @ weights.T + bias + more):
+        i, f, g, o = np.split(inflow + recurrent @ h, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = outputs[t] = sigmoid(o) * np.tanh(c)
     return outputs
 
 
 def run(x: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
-    """One layer of one direction (AllenNLP `LstmCellWithProjection`), from zero states.
+    """Run one layer of one direction (AllenNLP `LstmCellWithProjection`), from zero states.
 
-    Gates stand in the order input, forget, candidate, output; the bias is the recurrent map's and
-    includes the forget gate's 1. A clip that is absent, None or 0 is off.
+    The gate order is input, forget, candidate, output. The bias belongs to the recurrent map and
+    includes the forget gate's 1. A clip that is missing, None or 0 is off.
     """
     size, dim = x.shape[1], lstm["dim"]
-    given = x @ read(arrays, f"{name}.input_linearity.weight", (4 * dim, size)).T
+    inflow = x @ read(arrays, f"{name}.input_linearity.weight", (4 * dim, size)).T
     recurrent = read(arrays, f"{name}.state_linearity.weight", (4 * dim, size)).T
     bias = read(arrays, f"{name}.state_linearity.bias", (4 * dim,))
     projection = read(arrays, f"{name}.state_projection.weight", (size, dim)).T
     state: State = (np.zeros(size), np.zeros(dim))
     outputs = np.empty_like(x)
-    for t, fed in enumerate(given):
+    for t, gates in enumerate(inflow):
         h, c = state
-        i, f, j, o = np.split(fed + h @ recurrent + bias, 4)
+        i, f, j, o = np.split(gates + h @ recurrent + bias, 4)
         c = clip(sigmoid(i) * np.tanh(j) + sigmoid(f) * c, lstm.get("cell_clip"))
         h = clip((sigmoid(o) * np.tanh(c)) @ projection, lstm.get("proj_clip"))
         outputs[t], state = h, (h, c)

@@ -1,8 +1,8 @@
 """
-What is known about each published checkpoint.
+The registry of published checkpoints.
 
-checkpoints.toml says where its files are and on which terms; what else its card states is in a
-file of its own, model_cards/facts/NAME.toml.
+checkpoints.toml holds the addresses and the licence of each checkpoint; model_cards/facts/NAME.toml
+holds the other facts that its model card states.
 """
 
 import difflib
@@ -26,7 +26,7 @@ CARD_FIELDS = {"training_data", "stated", "evaluations", "biases"}
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to download; `size` in bytes and `sha256` are None where they are not known."""
+    """A file to download; `size` in bytes and `sha256` are None if unknown."""
 
     address: str
     size: int | None = None
@@ -35,18 +35,18 @@ class SourceFile:
     def __post_init__(self) -> None:
         if urlsplit(self.address).scheme not in ("http", "https") or not self.name:
             raise ValueError(
-                f"{self.address!r} is no address of a file; expected http(s)://.../FILE"
+                f"{self.address!r} is not the address of a file; expected http(s)://.../FILE"
             )
 
     @property
     def name(self) -> str:
-        """The address's last part, without its folders."""
+        """The file name at the end of the address."""
         return Path(unquote(urlsplit(self.address).path)).name
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A figure that this project measured, and the command that measures it again."""
+    """A figure that this project measured, and the command that reproduces it."""
 
     task: str
     dataset: str
@@ -61,19 +61,19 @@ class Checkpoint:
     A published checkpoint.
 
     Args:
-        name: what the commands call it.
-        aliases: other names for it, for instance Flair's.
-        title: what its card calls it.
+        name: the name for the commands.
+        aliases: other names, for instance Flair's.
+        title: the title of its card.
         format: the format of the original files, in words.
-        page: where its authors describe it.
-        licence: what the source says, or "not stated", or "not read".
-        hub_license: the Hub's identifier of a licence that is stated for the weights.
-        languages: ISO codes; empty where it is no natural language.
-        files: what is downloaded; empty where no address of a file is known.
-        training_data, stated: what its authors say of their text, and the figures they report.
-        parameters: their number; None where it is not known.
-        citations: BibTeX.
-        evaluations, biases: what this project measured with the converted checkpoint.
+        page: the address of its authors' description.
+        licence: the licence that the source states, or "not stated", or "not read".
+        hub_license: the Hub's identifier of the licence stated for the weights.
+        languages: ISO codes; empty if the training data are not natural language.
+        files: the files to download; empty if their addresses are unknown.
+        training_data, stated: the training text and the figures that the authors report.
+        parameters: number of parameters; None if unknown.
+        citations: BibTeX entries.
+        evaluations, biases: figures that this project measured with the converted checkpoint.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Checkpoint:
 
     @property
     def size(self) -> str:
-        """How much there is to download, in words; about, where the files' sizes are not known."""
+        """The size of the download in words; an estimate if the files' sizes are unknown."""
         sizes = [file.size for file in self.files if file.size]
         if self.files and len(sizes) == len(self.files):
             return f"{sum(sizes) / 1e6:,.1f} MB"
@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 def card_files() -> Path:
-    """The folder with facts/, template.md and allennlp.md: model_cards/, or its copy in a wheel."""
+    """Return the folder model_cards/ with facts/ and templates, or its copy in a wheel."""
     in_wheel = Path(__file__).with_name("model_cards")
     return in_wheel if in_wheel.is_dir() else Path(__file__).parents[2] / "model_cards"
 
@@ -114,12 +114,11 @@ def read_registry(path: Path = REGISTRY, facts: Path | None = None) -> dict[str,
 
     Args:
         path: the file.
-        facts: a folder; NAME.toml there adds to the fields of checkpoint NAME. By default
-            model_cards/facts.
+        facts: folder whose NAME.toml adds fields to checkpoint NAME; default: model_cards/facts.
 
     Raises:
-        WeightsError: a file is missing or no TOML, or a checkpoint lacks a field or has one
-            that is unknown or stands in both files.
+        WeightsError: a file is missing or not TOML, or a checkpoint lacks a field, has an unknown
+            one, or has one in both files.
     """
     facts = facts or card_files() / "facts"
     content = _read(path)
@@ -137,7 +136,7 @@ def read_registry(path: Path = REGISTRY, facts: Path | None = None) -> dict[str,
 
 
 def find(name: str, registry: Mapping[str, Checkpoint] | None = None) -> Checkpoint:
-    """Return a checkpoint by name or alias; WeightsError with the nearest if there is none."""
+    """Return a checkpoint by name or alias; else WeightsError with similar names."""
     registry = read_registry() if registry is None else registry
     if name in registry:
         return registry[name]
@@ -157,18 +156,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _card_fields(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a file of facts adds to an entry, none if there is no such file."""
+    """Read the fields that NAME.toml adds to an entry; none if the file does not exist."""
     fields = _read(path) if path.is_file() else {}
     if strange := sorted(fields.keys() - CARD_FIELDS):
         known = ", ".join(sorted(CARD_FIELDS))
         raise ValueError(f"{path} has {strange[0]}; expected only {known}")
     if twice := sorted(fields.keys() & entry.keys()):
-        raise ValueError(f"{twice[0]} stands in {path} too; keep one of the two")
+        raise ValueError(f"{twice[0]} is in {path}, too; remove one of the two")
     return fields
 
 
 def _variants(name: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One entry, or one of each variant with the variant's fields filled into its texts."""
+    """Yield one entry, or one per variant with the variant's fields filled into its texts."""
     variants = facts.pop("variants", None)
     if variants is None:
         yield {"name": name, **facts}

@@ -1,9 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""List a model's original files, in a folder or unpacked from an archive, with the kind of each.
+"""Lists the original files of a model, in a folder or unpacked from an archive, with their kinds.
 
-The kinds are those of files, such as HDF5; which model format the files make up is decided by the
-modules of the formats.
+A kind is a kind of file, such as HDF5. The modules of the formats decide which model format the
+files belong to.
 """
 
 import json
@@ -32,10 +32,10 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 STATE_FILE = "checkpoint"  # names the latest of a folder's TensorFlow checkpoints
 MAX_OPTIONS_BYTES = 1 << 20
-JSON_SUFFIXES = {".json", ".options_file"}  # AllenNLP packs them as fta/model...options_file
+JSON_SUFFIXES = {".json", ".options_file"}  # in AllenNLP archives: fta/model...options_file
 UNPACKED = JSON_SUFFIXES | {".txt", ".dic"} | SUFFIXES
-# Weights are noise and hardly compress: an archive that grows a hundredfold is a decompression
-# bomb. The released archives have fewer than a hundred members.
+# Weights hardly compress, so an archive that expands a hundredfold is a decompression bomb. The
+# released archives have fewer than a hundred members.
 MAX_EXPANSION = 100
 MAX_MEMBERS = 10_000
 
@@ -43,13 +43,13 @@ MAX_MEMBERS = 10_000
 @dataclass(frozen=True)
 class Files:
     """
-    The files among which a model is looked for.
+    The files of a source, in which the formats search for a model.
 
     Attributes:
-        kinds: the kind of every file. Where the user named the weights, they are the only file
-            here that can be weights.
-        options, vocab: files that the user named; None where they are to be found in `kinds`.
-        prefix: which ELMo of an AllenNLP model the user wants.
+        kinds: the kind of every file. If the user passed the weights, all other files of weights
+            are left out.
+        options, vocab: files that the user passed; None to search in `kinds`.
+        prefix: name prefix of the ELMo that the user chose in an AllenNLP model.
     """
 
     kinds: Mapping[Path, str]
@@ -58,28 +58,28 @@ class Files:
     prefix: str | None = None
 
     def of_kind(self, kind: str) -> list[Path]:
-        """The files of a kind, in alphabetical order."""
-        return [path for path, found in self.kinds.items() if found == kind]
+        """Return the files of a kind, in alphabetical order."""
+        return [path for path, its_kind in self.kinds.items() if its_kind == kind]
 
     def one(self, what: str, candidates: list[Path]) -> Path:
-        """The only candidate for `weights` or `options`; WeightsError unless there is one."""
+        """Return the only candidate for `weights` or `options`; else WeightsError."""
         if len(candidates) != 1:
             raise self.unclear(what, candidates)
         return candidates[0]
 
     def find_options(self, needed: bool) -> Path | None:
-        """The options.json that was named or found; WeightsError if several or a needed none."""
+        """Return options.json, if any; WeightsError for several, or for none if `needed`."""
         found = self.of_kind(OPTIONS)
         return self.options or (self.one("options", found) if found or needed else None)
 
     def find_vocab(self) -> Path | None:
-        """The vocabulary that was named, or else the only one that was found."""
+        """Return the vocabulary that the user passed, else the only one found, else None."""
         found = self.of_kind(VOCABULARY)
         return self.vocab or (found[0] if len(found) == 1 else None)
 
     @staticmethod
     def unclear(what: str, candidates: list[Path]) -> WeightsError:
-        """The error for none or several candidates."""
+        """Make the error for no candidate or several."""
         expected = {
             "weights": "HDF5 file of weights, or one TensorFlow checkpoint (.index and .data "
             "files), or one PyTorch state dict",
@@ -87,7 +87,7 @@ class Files:
         }[what]
         names = ", ".join(path.name for path in candidates)
         found = f"several candidates ({names})" if candidates else "none"
-        return WeightsError(f"expected one {expected}, found {found}; name it with --{what} FILE")
+        return WeightsError(f"expected one {expected}, found {found}; pass it with --{what} FILE")
 
 
 @contextmanager
@@ -99,21 +99,21 @@ def open_source(
     prefix: str | None = None,
 ) -> Iterator[Files]:
     """
-    List the files of a model; those unpacked from an archive exist until the block ends.
+    List the files of a model; files unpacked from an archive exist until the block ends.
 
     Args:
         source: a folder, a .zip or a .tar archive, compressed or not, or a PyTorch file; None if
-            the files are named.
-        options, weights, vocab: files that are named instead of looked for.
-        prefix: which ELMo of an AllenNLP model is meant.
+            `weights` is set.
+        options, weights, vocab: files to use instead of those in `source`.
+        prefix: name prefix of one ELMo in an AllenNLP model.
 
     Raises:
-        WeightsError: there is no such file, it cannot be read, or the archive is damaged or unsafe.
+        WeightsError: a file does not exist or cannot be read, or the archive is damaged or unsafe.
     """
     for path in (source, options, weights, vocab):
         if path is not None and not (path.is_file() or (path is source and path.is_dir())):
-            problem = "is no file" if path.exists() else "does not exist"
-            raise WeightsError(f"{path} {problem}; name an original file, a folder or an archive")
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise WeightsError(f"{path} {problem}; pass an original file, a folder or an archive")
     with tempfile.TemporaryDirectory(prefix="elmo-original-") as scratch:
         try:
             kinds = {path: kind_of(path) for path in _files(source, Path(scratch))}
@@ -126,7 +126,7 @@ def open_source(
 
 
 def kind_of(path: Path) -> str:
-    """The kind of a file, by its content as far as that tells."""
+    """Return the kind of a file, from its content if possible, else from its name."""
     with path.open("rb") as file:
         start = file.read(len(HDF5_SIGNATURE))
     if start == HDF5_SIGNATURE:
@@ -134,7 +134,7 @@ def kind_of(path: Path) -> str:
     if is_torch_file(path):
         return ALIGNMENT if is_alignment(path) else PYTORCH
     if is_part(path.name):
-        # An index that is cut off is still to be read, for the error that says so.
+        # A truncated index counts as an index, so that reading it raises a clear error.
         data = [m[1] for p in path.parent.iterdir() if (m := DATA_FILE.fullmatch(p.name))]
         is_index = path.suffix == ".index" and path.stem in data
         return INDEX if is_index or is_table(path) else INDEX_PART
@@ -146,12 +146,12 @@ def kind_of(path: Path) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file's name is that of a part of a checkpoint: index, data, or state."""
+    """Whether a file is a part of a TensorFlow checkpoint, by its name: index, data or state."""
     return name.endswith(".index") or name == STATE_FILE or bool(DATA_FILE.fullmatch(name))
 
 
 def _is_options(path: Path) -> bool:
-    """Whether a JSON file describes a biLM, or was meant to, so that its damage is reported."""
+    """Whether a JSON file describes a biLM; also if it is damaged, so that this is reported."""
     if path.stat().st_size > MAX_OPTIONS_BYTES:
         return False
     try:
@@ -182,7 +182,7 @@ def _files(source: Path | None, scratch: Path) -> list[Path]:
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
         raise WeightsError(f"{source} cannot be unpacked: {error}") from error
     raise WeightsError(
-        f"{source} is neither a folder nor a zip or tar archive. For single files use "
+        f"{source} is neither a folder nor a zip or tar archive; for single files pass "
         "--options OPTIONS.json --weights WEIGHTS.hdf5"
     )
 
@@ -190,7 +190,7 @@ def _files(source: Path | None, scratch: Path) -> list[Path]:
 def _unpack(
     source: Path, scratch: Path, members: Iterable[tuple[str, int]], open_member: Any
 ) -> list[Path]:
-    """Copy the regular files that a model can consist of; all names and sizes are checked first."""
+    """Unpack the files that can belong to a model, after a check of all names and sizes."""
     names: list[str] = []
     budget = MAX_OPTIONS_BYTES + MAX_EXPANSION * source.stat().st_size
     claimed = 0
@@ -210,8 +210,8 @@ def _unpack(
             wanted = path.suffix in UNPACKED or is_part(path.name)
             if start != HDF5_SIGNATURE and not wanted:
                 continue
-            # The parts of a checkpoint stay together, in folders that are numbered: names that
-            # differ by case only must not overwrite each other.
+            # Each folder gets a number as its name, which keeps the parts of a checkpoint together,
+            # and names that differ only by case cannot overwrite each other.
             number = folders.setdefault(path.parent, len(folders))
             target = scratch / str(number) / path.name
             target.parent.mkdir(exist_ok=True)
@@ -240,7 +240,7 @@ def _copy(member: IO[bytes], file: IO[bytes], budget: int, source: Path) -> int:
 def _too_large(source: Path) -> WeightsError:
     return WeightsError(
         f"{source} unpacks to more than {MAX_EXPANSION} times its size or to more than "
-        f"{MAX_MEMBERS} files, which no archive of weights does: not unpacked"
+        f"{MAX_MEMBERS} files, unlike any archive of weights: not unpacked"
     )
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What every format's table of weights consists of: one row per original array.
+"""Tables of weights: a format's table has one row per original array.
 
-A row names the original array, its shape, our tensors that hold its values, and how the values are
-rearranged. The same row converts in both directions.
+A row holds the name and shape of the original array, the names of our tensors with its values, and
+the transform between them. The same row converts in both directions.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ MAX_CHARACTERS = 1000  # per word; published models have 50
 
 
 class WeightsError(ValueError):
-    """An original file is damaged, of another kind, or contradicts its options."""
+    """Error: an original file is damaged, of another kind, or contradicts its options."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """How a dataset becomes tensors, and back."""
+    """A pair of functions that turn an original array into our tensors, and back."""
 
     load: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
     dump: Callable[..., torch.Tensor]
@@ -29,7 +29,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class Row:
-    """A dataset, its shape, and the tensors of the state dict that it holds."""
+    """An original array, its shape, and the tensors of our state dict that hold its values."""
 
     original: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class Row:
     transform: Transform
 
 
-# The two transforms that several formats share; the others stand beside the format that needs them.
+# Transforms that several formats share; the modules of the formats define the others.
 SAME = Transform(lambda array: (array,), lambda tensor: tensor)
 # Row 0 of our tables is padding.
 TABLE = Transform(
@@ -47,13 +47,13 @@ TABLE = Transform(
 
 
 def abbreviated(names: Mapping[str, Any]) -> str:
-    """The first few names, for an error message."""
+    """Return the first few names, for an error message."""
     shown = sorted(names)[:6]
     return ", ".join(shown) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without line breaks, or its type where it has none."""
+    """Return an error's message without line breaks, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -61,19 +61,19 @@ def check_sizes(
     file: str, counts: Mapping[str, Any], max_characters: Any, arrays: Mapping[str, Any]
 ) -> None:
     """
-    Refuse absurd sizes before anything is made that is as large as they are.
+    Raise WeightsError for absurd sizes, before memory of these sizes is allocated.
 
     Args:
         file: the file that states the sizes, for the error message.
-        counts: how many layers, highways and filters there are, by the option's name.
-        max_characters: the length of a word, which no array shows.
-        arrays: the arrays that the weights have.
+        counts: the numbers of layers, highways and filters, by the name of the option.
+        max_characters: the maximum length of a word, which no array shows.
+        arrays: the arrays of the weights.
     """
     for name, count in counts.items():
         if isinstance(count, int) and count > len(arrays):
             raise WeightsError(
                 f"{file} asks for {name} {count}, but the weights have only {len(arrays)} arrays; "
-                "give the options that were published with these weights"
+                "pass the options that were published with these weights"
             )
     if isinstance(max_characters, int) and max_characters > MAX_CHARACTERS:
         raise WeightsError(
@@ -83,7 +83,7 @@ def check_sizes(
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equality that also tells NaNs and signs of zero apart."""
+    """Whether float32 tensors are equal bit for bit, including NaNs and signs of zero."""
     return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
 
 

@@ -1,7 +1,7 @@
-"""Read TensorFlow's V2 checkpoints ("tensor bundles") without TensorFlow.
+"""Reads TensorFlow's V2 checkpoints ("tensor bundles") without TensorFlow.
 
-PREFIX.index says of each variable by name what it is and where; PREFIX.data-0000k-of-0000n hold the
-raw values. Nothing is believed before it is checked: sizes against shapes and files, values against
+PREFIX.index lists the type, shape and location of each variable; PREFIX.data-0000k-of-0000n hold
+the raw values. All contents are checked before use: sizes against shapes and files, values against
 their CRC-32C.
 """
 
@@ -16,14 +16,14 @@ import numpy as np
 from .tables import WeightsError
 from .tf_sorted_table import masked_crc32c, read_table, read_varint
 
-# The numbers of TensorFlow's types.proto that NumPy has.
+# NumPy's types by their numbers in TensorFlow's types.proto.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}
 MAX_DIMENSIONS = 8  # TensorFlow's own bound is 254, NumPy's 32 or 64
 
 
 @dataclass(frozen=True)
 class Variable:
-    """What the index says of a variable (TensorFlow's BundleEntryProto)."""
+    """The index entry of a variable (TensorFlow's BundleEntryProto)."""
 
     type_number: int
     shape: tuple[int, ...]
@@ -36,16 +36,16 @@ class Variable:
 
 class Bundle:
     """
-    An open checkpoint.
+    Class that reads the variables of a checkpoint.
 
     Args:
-        index: the file PREFIX.index; the data files are looked for beside it.
+        index: the file PREFIX.index; the data files must be in the same folder.
 
     Attributes:
-        variables: what the checkpoint holds, by name.
+        variables: the index entries of the variables, by name.
 
     Raises:
-        WeightsError: the index is damaged or of another format.
+        WeightsError: the index is damaged or in another format.
     """
 
     def __init__(self, index: Path) -> None:
@@ -54,7 +54,7 @@ class Bundle:
         try:
             header = _parse(table.pop(b"", b""))  # BundleHeaderProto
             self._num_shards = _integer(header, 1)
-            # Only the pieces of a sliced variable have names that are no text.
+            # Only the slices of a sliced variable have names that are not text.
             self.variables = {
                 key.decode(errors="backslashreplace"): _variable(entry)
                 for key, entry in table.items()
@@ -62,17 +62,17 @@ class Bundle:
         except (IndexError, TypeError, ValueError) as error:
             raise WeightsError(f"{index.name} is no TensorFlow V2 checkpoint: {error}") from error
         if _integer(header, 2):
-            raise WeightsError(f"{index.name} was written in big-endian order: not supported")
+            raise WeightsError(f"{index.name} is big-endian, which is not supported")
         self._mapped: dict[Path, np.ndarray] = {}
 
     def read(self, name: str) -> np.ndarray:
         """
-        Give a variable's values, mapped into memory: the system loads and drops them as needed.
+        Map a variable's values into memory: the system loads and frees them as needed.
 
-        Writing to them does not change the file.
+        Writing to the array does not change the file.
 
         Raises:
-            WeightsError: they are missing, cut off, damaged, sliced, or no numbers.
+            WeightsError: the values are missing, truncated, damaged, sliced, or not numbers.
         """
         variable = self.variables[name]
         dtype = self._dtype(name, variable)
@@ -85,17 +85,17 @@ class Bundle:
         return np.require(stored.view(dtype).reshape(variable.shape), requirements="A")
 
     def shards(self) -> list[Path]:
-        """The data files that the variables are in."""
+        """Return the data files that hold the variables."""
         return sorted({self._shard(variable) for variable in self.variables.values()})
 
     def _dtype(self, name: str, variable: Variable) -> np.dtype:
-        """The type of a variable that can be read."""
+        """Return the type of a variable; WeightsError if it cannot be read."""
         problem = None
         dtype = np.dtype(DTYPES.get(variable.type_number, "V1"))
         if variable.is_sliced:
             problem = "is stored in slices; save the checkpoint without a partitioner"
         elif variable.type_number not in DTYPES:
-            problem = f"is of TensorFlow's type {variable.type_number}, which is no NumPy number"
+            problem = f"has TensorFlow's type {variable.type_number}, which NumPy does not have"
         elif variable.size != math.prod(variable.shape) * dtype.itemsize:
             problem = f"claims shape {variable.shape} in {variable.size} bytes of {dtype}"
         if problem:
@@ -103,7 +103,7 @@ class Bundle:
         return dtype
 
     def _stored(self, name: str, variable: Variable) -> np.ndarray:
-        """A variable's bytes."""
+        """Return the bytes of a variable."""
         path, end = self._shard(variable), variable.offset + variable.size
         if not path.is_file():
             raise WeightsError(f"{path.name} is missing; put it beside {self.index.name}")
@@ -115,7 +115,7 @@ class Bundle:
         if not variable.size:
             return np.empty(0, np.uint8)
         if path not in self._mapped:
-            # "c": what is written to becomes a copy in memory
+            # "c" is copy-on-write: changes stay in memory
             self._mapped[path] = np.asarray(np.memmap(path, np.uint8, "c"))
         return self._mapped[path][variable.offset : end]
 
@@ -143,7 +143,7 @@ def _variable(entry: bytes) -> Variable:
 
 
 def _parse(message: bytes) -> dict[int, list[Any]]:
-    """The values of a protocol buffer by the number of their field: integers, or bytes."""
+    """Parse a protocol buffer: the values of each field, integers or bytes, by field number."""
     fields: dict[int, list[Any]] = {}
     at = 0
     while at < len(message):
@@ -168,10 +168,10 @@ def _parse(message: bytes) -> dict[int, list[Any]]:
 
 
 def _integer(fields: Mapping[int, list[Any]], number: int) -> int:
-    """The last value of a field; 0, which is not written, where there is none."""
+    """Return the last value of a field; a missing field is 0."""
     value = fields.get(number, [0])[-1]
     if not isinstance(value, int):
-        raise ValueError(f"field {number} is no integer")
+        raise ValueError(f"field {number} is not an integer")
     return value
 
 

@@ -1,7 +1,8 @@
-"""Read a sorted table, the file format of LevelDB that TensorFlow uses for a checkpoint's index.
+"""Reads a sorted table, the file format of LevelDB that TensorFlow uses for a checkpoint's index.
 
-Blocks of entries, whose keys leave out what they share with the key before; a last block that says
-where the blocks are; a footer that says where that one is. Every block has a checksum.
+The file consists of blocks of entries, whose keys omit the prefix that they share with the previous
+key; an index block with the locations of the blocks; and a footer with the location of the index
+block. Every block has a checksum.
 """
 
 import struct
@@ -14,15 +15,15 @@ from ..extras import require
 from .tables import WeightsError
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
-FOOTER_BYTES = 48  # two places, padding, and the magic number
-# Far above what the index of a language model needs.
+FOOTER_BYTES = 48  # two block locations, padding, and the magic number
+# Far larger than the index of a language model.
 MAX_FILE_BYTES = 1 << 24
 MAX_KEY_BYTES = 1 << 12
-PIECE = 1 << 24  # bytes of a mapped file that are copied into memory at a time
+PIECE = 1 << 24  # bytes of a mapped file that are copied into memory at once
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file ends as a sorted table does."""
+    """Whether a file ends with the magic number of a sorted table."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - len(MAGIC)))
@@ -34,12 +35,12 @@ def read_table(path: Path) -> dict[bytes, bytes]:
     Read a whole table.
 
     Raises:
-        WeightsError: the file is damaged, compressed, or no table.
+        WeightsError: the file is damaged, compressed, or not a table.
     """
     if not is_table(path):
         raise WeightsError(
-            f"{path.name} is no complete TensorFlow index (it does not end as one): it is cut off, "
-            "or of another format"
+            f"{path.name} is not a complete TensorFlow index: it is truncated, or in another "
+            "format; copy or download the file again"
         )
     if path.stat().st_size > MAX_FILE_BYTES:
         raise WeightsError(f"{path.name} is an index of more than {MAX_FILE_BYTES} bytes: refused")
@@ -51,7 +52,7 @@ def read_table(path: Path) -> dict[bytes, bytes]:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that starts at a place, seven bits a byte, and the place after it."""
+    """Return the number at position `at`, seven bits per byte, and the position after it."""
     number = 0
     for shift in range(0, 64, 7):
         byte = data[at]
@@ -63,7 +64,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def masked_crc32c(data: np.ndarray) -> int:
-    """Return the CRC-32C of bytes as TensorFlow stores it: rotated, and a constant added."""
+    """Return the CRC-32C of bytes as TensorFlow stores it: rotated, plus a constant."""
     google_crc32c = require("google_crc32c", "convert")
     checksum = 0
     for start in range(0, len(data), PIECE):
@@ -72,41 +73,41 @@ def masked_crc32c(data: np.ndarray) -> int:
 
 
 def _entries(file: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All keys and values of a file; ValueError unless the keys rise."""
+    """Yield all keys and values of a file; ValueError unless the keys are in rising order."""
     footer = file[-FOOTER_BYTES:]
-    _, at = _place(footer, 0)  # of a block of extensions, which TensorFlow does not use
-    blocks, _ = _place(footer, at)
+    _, at = _location(footer, 0)  # of the metaindex block, which TensorFlow does not use
+    index, _ = _location(footer, at)
     last = None
-    for _, place in _block_entries(_block(file, blocks)):
-        for key, value in _block_entries(_block(file, _place(place, 0)[0])):
+    for _, location in _block_entries(_block(file, index)):
+        for key, value in _block_entries(_block(file, _location(location, 0)[0])):
             if last is not None and key <= last:
                 raise ValueError(f"key {key!r} does not come after {last!r}")
             yield key, value
             last = key
 
 
-def _place(data: bytes, at: int) -> tuple[slice, int]:
-    """Where a block is in the file, and where in the data the next number starts."""
+def _location(data: bytes, at: int) -> tuple[slice, int]:
+    """Read a block's location in the file at position `at`; also return the next position."""
     start, at = read_varint(data, at)
     size, at = read_varint(data, at)
     return slice(start, start + size), at
 
 
-def _block(file: bytes, place: slice) -> bytes:
-    """The checked content of a block; after it stand its compression and its checksum."""
-    if place.stop + 5 > len(file) - FOOTER_BYTES:
+def _block(file: bytes, location: slice) -> bytes:
+    """Return a block's content, checked by the compression type and checksum after it."""
+    if location.stop + 5 > len(file) - FOOTER_BYTES:
         raise ValueError("a block reaches past the end")
-    compression, checksum = struct.unpack_from("<BI", file, place.stop)
-    checked = np.frombuffer(file, np.uint8)[place.start : place.stop + 1]
+    compression, checksum = struct.unpack_from("<BI", file, location.stop)
+    checked = np.frombuffer(file, np.uint8)[location.start : location.stop + 1]
     if masked_crc32c(checked) != checksum:
         raise ValueError("a block's checksum differs; copy or download the file again")
     if compression:
         raise ValueError("it is compressed (Snappy), which TensorFlow's own checkpoints never are")
-    return file[place]
+    return file[location]
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; at its end stand restart points, for searching, and how many."""
+    """Yield keys and values of a block, which ends with restart points and their number."""
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     at, end, key = 0, len(block) - 4 * (restarts + 1), b""
     while at < end:

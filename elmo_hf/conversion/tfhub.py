@@ -1,7 +1,7 @@
-"""ELMo modules of TensorFlow Hub: saved_model.pb beside variables/, a checkpoint of the biLM.
+"""Converts ELMo modules of TensorFlow Hub: saved_model.pb, and a checkpoint in variables/.
 
-The variables are named as in bilm-tf, under another scope, and the module's learned mix of layers
-is among them. There is no options.json: the sizes are those of the variables.
+The names of the variables are those of bilm-tf in another scope. The checkpoint also holds the
+module's learned scalar mix. There is no options.json: the sizes are inferred from the variables.
 """
 
 import re
@@ -20,7 +20,7 @@ from .tables import WeightsError, abbreviated
 from .tf_bundle import Bundle
 
 FORMAT = "TensorFlow Hub module"
-WORD_SPLITTER = "billion-words"  # the text of the English modules
+WORD_SPLITTER = "billion-words"  # as in the training text of the English modules
 SCOPE = re.compile(r"(?:module/)?bilm/(.+)")
 MIX = re.compile(r"(?:module/)?aggregation/(weights|scaling)")
 CELL = re.compile(
@@ -32,7 +32,7 @@ ASSUMED = {"activation": "relu", "max_characters_per_token": 50, "clips": 3, "sk
 
 
 def recognise(files: Files) -> Original | None:
-    """The checkpoint, if its variables are named as in a module; `Format.recognise`."""
+    """Find the checkpoint, if its names are those of a module; see `Format.recognise`."""
     index = find_index(files)
     if index is None or not any(map(SCOPE.match, Bundle(index).variables)):
         return None
@@ -40,7 +40,7 @@ def recognise(files: Files) -> Original | None:
 
 
 def open_original(original: Original) -> OpenModel:
-    """Read the module; `Format.open_original`."""
+    """Read the module; see `Format.open_original`."""
     arrays, notes, data_files, mixes = read_module(original.weights)
     inferred, more_notes = (None, []) if original.options else infer_options(arrays)
     model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER, inferred)
@@ -53,13 +53,13 @@ def read_module(
     index: Path,
 ) -> tuple[dict[str, np.ndarray], list[str], list[Path], list[dict[str, Any]]]:
     """
-    Give a module's weights under the names of the HDF5 format, mapped into memory.
+    Map a module's weights into memory, under the names of the HDF5 format.
 
     Args:
         index: the file variables/variables.index.
 
     Returns:
-        The arrays by name, notes, the files they are in, and the module's scalar mix: `weights`,
+        The arrays by name, notes, the files that hold them, and the module's scalar mix: `weights`,
         before the softmax, and `gamma`.
 
     Raises:
@@ -83,7 +83,7 @@ def read_module(
 
 
 def hdf5_name(name: str, layers: int) -> str:
-    """The name of a variable in the HDF5 format, of a biLM with so many layers."""
+    """Return a variable's name in the HDF5 format; it depends on the number of layers."""
     cell = CELL.fullmatch(name)
     if cell is None:
         return name
@@ -94,10 +94,10 @@ def hdf5_name(name: str, layers: int) -> str:
 
 def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
-    What the shapes say, as options.json says it, and a note on what they cannot say.
+    Infer the content of options.json from shapes; also return a note on what is assumed.
 
     Raises:
-        WeightsError: an array that all models have is missing.
+        WeightsError: an array that every model has is missing.
     """
 
     def count(pattern: str) -> int:
@@ -107,12 +107,12 @@ def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     kernel = hdf5_name("RNN_0/cell_0/lstm_cell/kernel", layers)
     if missing := {kernel, "char_embed", "CNN/W_cnn_0"} - arrays.keys():
         raise WeightsError(
-            f"the module lacks {sorted(missing)[0]}, so it is no ELMo; it holds "
+            f"the module lacks {sorted(missing)[0]}, so it is not an ELMo; it holds "
             f"{abbreviated(arrays)}"
         )
     shapes = [np.shape(arrays.get(f"CNN/W_cnn_{i}", ())) for i in range(count(r"CNN/W_cnn_(\d+)"))]
     if any(len(shape) != 4 for shape in shapes) or np.ndim(arrays[kernel]) != 2:
-        raise WeightsError("the module's filters or kernels have other dimensions than an ELMo's")
+        raise WeightsError("the module's filters or kernels do not have the dimensions of an ELMo")
     rows, columns = np.shape(arrays[kernel])
     options = {
         "lstm": {
@@ -132,10 +132,10 @@ def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
             "n_highway": count(r"CNN_high_(\d+)/W_carry"),
         },
     }
-    said = ", ".join(f"{name} {value}" for name, value in ASSUMED.items())
+    assumed = ", ".join(f"{name} {value}" for name, value in ASSUMED.items())
     return options, [
-        f"no options.json: sizes are those of the variables, and {said} are assumed, as in all "
-        "released models; name another with --options FILE"
+        f"no options.json: sizes are those of the variables, and {assumed} are assumed, as in all "
+        "released models; if yours differs, pass --options FILE"
     ]
 
 

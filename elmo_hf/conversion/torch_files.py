@@ -1,7 +1,7 @@
-"""PyTorch files, read without running what is in them, and tables of their names and ours.
+"""Reads PyTorch files without running code in them, and maps their tensors to ours.
 
-AllenNLP and ELMoForManyLangs share one encoder (the latter's LSTM and highways are the former's),
-so one table describes both; `Names` says what is called differently.
+ELMoForManyLangs uses AllenNLP's LSTM and highways, so one table describes both formats;
+`Names` holds the names that differ.
 """
 
 import warnings
@@ -27,13 +27,13 @@ def _load_highway(stacked: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return transform, -carry
 
 
-# Their gate keeps the input, ours lets the transformed part through: sigmoid(-x) = 1 - sigmoid(x).
+# Their gate multiplies the input, ours the transformed part: sigmoid(-x) = 1 - sigmoid(x).
 HIGHWAY = Transform(_load_highway, lambda transform, gate: torch.cat([transform, -gate]))
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a format calls the parts of the encoder, and how it stores tables."""
+    """A format's names for the parts of the encoder, and its way to store tables."""
 
     characters: str
     convolution: str
@@ -43,13 +43,13 @@ class Names:
     words: str
     mixed: str
     table: Transform
-    extra_rows: int  # rows of our tables that theirs lack
+    extra_rows: int  # rows that only our tables have
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file is what `torch.save` writes, or a plain pickle, by its content.
+    """Whether a file was written by `torch.save`, or is a plain pickle, by its content.
 
-    A zip file that is cut off has lost its list of contents; then its name decides.
+    A truncated zip file has lost its list of contents; then the file name decides.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -64,31 +64,31 @@ def is_torch_file(path: Path) -> bool:
 
 def load_torch(path: Path, allowed: list[Any] | None = None) -> Any:
     """
-    Read a PyTorch file; no code in it is run.
+    Read a PyTorch file without running code in it.
 
     Args:
-        path: the file, of the zip or the older pickled kind.
-        allowed: what may be called beside PyTorch's own list, as `safe_globals` takes it.
+        path: the file, a zip file or in the older pickle format.
+        allowed: functions and classes to allow in addition to PyTorch's own, for `safe_globals`.
 
     Raises:
-        WeightsError: the file is damaged, holds code, or claims more than it holds.
+        WeightsError: the file is damaged, holds code, or claims more data than it holds.
     """
     _check_zip(path)
     try:
         with torch.serialization.safe_globals(allowed or []), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols; what matters is an error
+            warnings.simplefilter("ignore")  # about pickle protocols; real problems are errors
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile pickle fails in any way it likes
+    except Exception as error:  # a hostile pickle can raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path.name} is damaged or holds more than tensors, such as code, which is never "
-            f"run ({reason}); give a file of weights alone, as torch.save(model.state_dict(), FILE)"
-            " writes it"
+            f"run ({reason}); pass a file with weights only, as written by "
+            "torch.save(model.state_dict(), FILE)"
         ) from error
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch file by name; WeightsError unless it is a sound state dict."""
+    """Load the tensors of a PyTorch file by name; WeightsError unless it is a valid state dict."""
     loaded = load_torch(path)
     if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
         raise WeightsError(
@@ -96,7 +96,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
         )
     tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
     if not tensors:
-        raise WeightsError(f"{path.name} holds no tensors but {abbreviated(loaded) or 'nothing'}")
+        raise WeightsError(f"{path.name} holds no tensors, only {abbreviated(loaded) or 'nothing'}")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise WeightsError(f"{path.name}: tensor {name} is sparse or quantized; expected dense")
@@ -106,9 +106,9 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse a zip file with a wrong checksum, or one that claims to hold more than its size.
+    """Raise WeightsError for a zip file with a wrong checksum, or that claims more than its size.
 
-    `torch.load` does not look at checksums, and `torch.save` never compresses.
+    `torch.load` does not check checksums, and `torch.save` never compresses.
     """
     problem = None
     try:
@@ -135,7 +135,7 @@ def _describe(loaded: Any) -> str:
 
 
 def encoder_table(config: ElmoConfig, names: Names) -> list[Row]:
-    """Every tensor of an encoder, in both worlds' names; ours are those of `ElmoForPreTraining`."""
+    """List all tensors of an encoder with the matching names of `ElmoForPreTraining`."""
     ours, rows = "elmo.embeddings", []
 
     def both(theirs: str, mine: str, weight: tuple[int, ...]) -> list[Row]:
@@ -169,7 +169,7 @@ def encoder_table(config: ElmoConfig, names: Names) -> list[Row]:
 
 
 def _mixed_lstm_table(config: ElmoConfig, names: Names) -> list[Row]:
-    # ELMoForManyLangs alone has these; both sides are torch's own LSTM.
+    # Only ELMoForManyLangs has these LSTMs, which are torch.nn.LSTM there and here.
     ours, cell, width = "elmo.layers.0", config.cell_dim, config.projection_dim
     shapes = {"projection.weight": (width, cell), "projection.bias": (width,)}
     for layer in range(config.num_mixed_lstms):
@@ -188,7 +188,7 @@ def _mixed_lstm_table(config: ElmoConfig, names: Names) -> list[Row]:
 
 
 def _lstm_table(config: ElmoConfig, names: Names) -> list[Row]:
-    # Their gates stand in our order, and their forget bias includes the 1.
+    # Gate order and forget bias, which includes the 1, are the same as ours.
     rows = []
     width, cell = config.projection_dim, config.cell_dim
     for layer in range(config.num_hidden_layers):
@@ -215,11 +215,11 @@ def load_rows(
 
     Args:
         rows: the table.
-        tensors: by original name.
-        described: the file that says what is to be there, for error messages.
+        tensors: the original tensors by name.
+        described: the file that defines the expected tensors, for error messages.
 
     Raises:
-        WeightsError: a tensor is missing, has another shape, or holds no numbers.
+        WeightsError: a tensor is missing, has another shape, or is not of floats.
     """
     state_dict: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
@@ -227,13 +227,13 @@ def load_rows(
         tensor = tensors.get(row.original)
         if tensor is None:
             raise WeightsError(
-                f"tensor {row.original} is missing, which {described} asks for; there are "
+                f"tensor {row.original} is missing, expected by {described}; there are "
                 f"{abbreviated(tensors)}"
             )
         if tuple(tensor.shape) != row.shape:
             raise WeightsError(
-                f"tensor {row.original} has shape {tuple(tensor.shape)}, but {described} asks for "
-                f"{row.shape}"
+                f"tensor {row.original} has shape {tuple(tensor.shape)}; expected {row.shape} by "
+                f"{described}"
             )
         if not tensor.is_floating_point():
             raise WeightsError(f"tensor {row.original} holds {tensor.dtype}; expected float32")
@@ -243,7 +243,7 @@ def load_rows(
 
 
 def _own(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:
-    """The tensor, copied where it shares memory, which safetensors does not store."""
+    """Return the tensor, copied if it shares memory: safetensors refuses shared memory."""
     memory = tensor.untyped_storage()
     is_whole = memory.nbytes() == tensor.nbytes and tensor.is_contiguous()
     if not is_whole or memory.data_ptr() in taken:
@@ -255,7 +255,7 @@ def _own(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:
 def dump_rows(
     rows: list[Row], state_dict: Mapping[str, torch.Tensor], prefix: str = ""
 ) -> dict[str, torch.Tensor]:
-    """Turn a state dict of `ElmoForPreTraining` into original tensors: the table, backwards."""
+    """Turn a state dict of `ElmoForPreTraining` into original tensors; inverts `load_rows`."""
     dumped = {}
     for row in rows:
         tensors = [state_dict[name].detach().to("cpu", torch.float32) for name in row.ours]

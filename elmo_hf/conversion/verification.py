@@ -1,4 +1,4 @@
-"""Compare a converted model with what its original arrays compute in float64."""
+"""Compares a converted model with a float64 computation from the original arrays."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,8 +11,8 @@ import torch
 from .. import ElmoForPreTraining, ElmoModel, ElmoPreTrainedModel, ElmoTokenizer
 from .tables import WeightsError
 
-# The tolerance at which the original programs agree with each other in single precision, the
-# relative part taken of a layer's largest value.
+# The original programs agree with each other to this tolerance in single precision. The relative
+# part is a fraction of a layer's largest value.
 ABSOLUTE, RELATIVE = 2e-6, 1e-5
 
 SENTENCES = [
@@ -29,7 +29,7 @@ SENTENCES = [
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference in one layer or softmax, and what is allowed there."""
+    """The largest difference in one layer or softmax, and the largest allowed difference."""
 
     name: str
     largest: float
@@ -41,7 +41,7 @@ class Difference:
         return self.largest <= self.allowed
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return one line of text."""
         verdict = "ok" if self.passed else "TOO LARGE"
         return (
             f"{self.name}: largest difference {self.largest:.1e} of {self.allowed:.1e}, {verdict}"
@@ -50,12 +50,12 @@ class Difference:
 
 def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Difference]:
     """
-    Reload a converted folder and compare it with what the original computes from `SENTENCES`.
+    Reload a converted folder, and compare its outputs for `SENTENCES` with the original's.
 
     Args:
-        expected: rows `(words, width)` of every sentence, by `layer K` or `forward logits` and
-            `backward logits`.
-        folder: what the conversion wrote, tokenizer included.
+        expected: arrays `(words, width)` of every sentence, by the names `layer K`, `forward
+            logits` and `backward logits`.
+        folder: the converted folder, with its tokenizer.
     """
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     inputs = tokenizer(SENTENCES, is_split_into_words=True, padding=True, return_tensors="pt")
@@ -67,7 +67,7 @@ def compare(expected: Mapping[str, list[np.ndarray]], folder: Path) -> list[Diff
 
 @torch.inference_mode()
 def _found(model: ElmoPreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """What the converted model computes, by layer and sentence."""
+    """Compute the converted model's outputs, by layer and sentence."""
     outputs = model(**inputs, output_hidden_states=True)
     found = {f"layer {k}": layer for k, layer in enumerate(outputs.hidden_states)}
     for direction in ("forward", "backward"):
@@ -81,14 +81,14 @@ def _found(model: ElmoPreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> di
 
 
 def _difference(name: str, expected: list[np.ndarray], found: list[np.ndarray]) -> Difference:
-    # NumPy's max keeps NaN, which Python's would lose
+    # Unlike Python's max, NumPy's returns NaN if a value is NaN.
     largest = np.max([np.abs(a - b).max() for a, b in zip(expected, found, strict=True)])
     scale = max(float(np.abs(row).max()) for row in expected)
     return Difference(name, float(largest), ABSOLUTE + RELATIVE * scale)
 
 
 def report(differences: list[Difference]) -> dict[str, Any]:
-    """What is stored beside a converted model; raise WeightsError where a layer differs."""
+    """Return the record for conversion.json; raise WeightsError if a layer differs."""
     failed = [str(d) for d in differences if not d.passed]
     if failed:
         raise WeightsError("the converted model differs from the original: " + "; ".join(failed))

@@ -27,7 +27,7 @@ def test_published_matrices_beside_the_weights_are_kept_by_layer(tmp_path, origi
     torch.save(matrix(1), original / "es_best_mapping.pth")
     torch.save(torch.from_numpy(matrix(2)), original / "es_2.pth")
     notes = convert(original, tmp_path / "ours")["notes"]
-    assert sum("is kept as the alignment of layer" in note for note in notes) == 2
+    assert sum("is stored as the alignment of layer" in note for note in notes) == 2
     alignment = load_alignment(tmp_path / "ours")
     assert alignment.keys() == {1, 2}
     np.testing.assert_array_equal(alignment[1], matrix(1))
@@ -51,9 +51,9 @@ def test_aligned_layers_are_multiplied_by_the_transposed_matrix(tmp_path, origin
 @pytest.mark.parametrize(
     ("arguments", "content", "complaint"),
     [
-        ((), {"es_best_mapping.pth": matrix(0, 7)}, "of width 7, but the model's are of 24"),
-        ((), {"es_5.pth": matrix(0)}, "is said to be of layer 5; there are 3"),
-        ((), {"odd.pth": matrix(0)}, "does not say of which layer"),
+        ((), {"es_best_mapping.pth": matrix(0, 7)}, "of width 7, the model's width is 24"),
+        ((), {"es_5.pth": matrix(0)}, "is for layer 5; the model has 3 layers"),
+        ((), {"odd.pth": matrix(0)}, "its name shows no layer"),
         ((), {"a_1.pth": matrix(0), "b_best_mapping.pth": matrix(1)}, "both alignments of layer 1"),
     ],
 )
@@ -70,7 +70,7 @@ def test_matrices_that_do_not_fit_are_refused(
     [
         (np.ones((2, 3), np.float32), "expected a square matrix"),
         (np.ones((2, 2), np.int64), "holds a ndarray|never run"),
-        (np.full((2, 2), np.nan), "not finite"),
+        (np.full((2, 2), np.nan), "infinite numbers or NaN"),
         ({"a": torch.ones(2, 2)}, "holds a dict"),
     ],
 )

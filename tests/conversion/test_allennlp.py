@@ -112,7 +112,7 @@ def test_the_learned_mixes_can_be_loaded(tmp_path, tensors):
     mix = load_scalar_mix(tmp_path / "ours", 1)
     torch.testing.assert_close(mix.weights.data, torch.tensor([-1.0, -0.9, -0.8]))
     torch.testing.assert_close(mix.gamma.data, torch.tensor([1.7]))
-    with pytest.raises(WeightsError, match="keeps 2 scalar mixes"):
+    with pytest.raises(WeightsError, match="has 2 scalar mixes"):
         load_scalar_mix(tmp_path / "ours", 2)
 
 
@@ -125,7 +125,7 @@ def test_what_does_not_come_along_is_said(tmp_path, tensors):
     notes = convert(tmp_path / "elmo.th", tmp_path / "ours")["notes"][1:]
     assert [note.split(":")[0] for note in notes] == [
         "tensor _elmo_lstm.odd is unknown",
-        "the cached vectors of a vocabulary are left out",
+        "cached word vectors are left out",
         "1 tensors of the task's own model are left out",
     ]
 
@@ -154,7 +154,7 @@ def test_the_trained_tensors_win_over_the_hdf5_file_packed_with_them(tmp_path, t
     record = convert(tmp_path / "model.tar.gz", tmp_path / "ours")
     assert record["source"]["weights"]["file"] == "weights.th"
     assert record["source"]["options"]["content"]["lstm"]["cell_clip"] == 0.3
-    assert record["notes"][0].startswith("model.elmo.weight_file is left out for weights.th")
+    assert record["notes"][0].startswith("model.elmo.weight_file is ignored: weights.th")
 
 
 def test_the_verification_would_see_a_wrong_table(tmp_path, monkeypatch, tensors):
@@ -246,7 +246,7 @@ def test_options_of_another_model_and_other_objects_are_refused(tmp_path, capsys
     torch.save([1, 2], tmp_path / "elmo.th")
     refuses(tmp_path, tmp_path, complaint="holds a list; expected a state dict", capsys=capsys)
     torch.save({"epoch": 3}, tmp_path / "elmo.th")
-    refuses(tmp_path, tmp_path, complaint="holds no tensors but epoch", capsys=capsys)
+    refuses(tmp_path, tmp_path, complaint="holds no tensors, only epoch", capsys=capsys)
 
 
 @pytest.mark.parametrize(

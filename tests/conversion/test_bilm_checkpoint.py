@@ -76,7 +76,7 @@ def test_a_softmax_tied_to_the_word_table_becomes_a_table_of_its_own(tmp_path):
     made_of = token_options(share_embedding_softmax=True)
     source = write_checkpoint(tmp_path / "original", made_of, arrays, vocab=True)
     record = convert(source, tmp_path / "ours")
-    assert any("a table of its own" in note for note in record["notes"])
+    assert any("its own copy" in note for note in record["notes"])
     assert record["verification"]["differences"][-1]["name"] == "backward logits"
     model = ElmoForPreTraining.from_pretrained(tmp_path / "ours")
     table = model.elmo.embeddings.word_embeddings.weight
@@ -123,7 +123,7 @@ def test_an_hdf5_file_beside_the_checkpoint_is_left_out_with_a_note(tmp_path, ch
     write_original(checkpoint, options(), random_arrays(options(), seed=1))
     assert converted(checkpoint, tmp_path / "both") == expected
     record = json.loads((tmp_path / "both/conversion.json").read_text())
-    assert "weights.hdf5 is left out for model.ckpt-7.index" in record["notes"][0]
+    assert "weights.hdf5 is ignored: model.ckpt-7.index" in record["notes"][0]
     assert converted_by_name(checkpoint, "weights.hdf5", tmp_path / "named") != expected
 
 
@@ -198,11 +198,11 @@ def reads(index, variables):
         ({4: 1 << 62}, "is cut off: it has 12 bytes"),
         ({4: (1 << 64) - 12}, "is cut off"),
         ({3: 5}, "m.data-00005-of-00001 is missing"),
-        ({1: 7}, "is of TensorFlow's type 7"),
+        ({1: 7}, "has TensorFlow's type 7"),
         ({7: field(1, b"")}, "is stored in slices"),
         ({2: field(2, field(1, 1)) * 9}, "a variable has 9 dimensions"),
         ({2: field(2, 3)}, "is no TensorFlow V2 checkpoint"),
-        ({4: b"far away"}, "field 4 is no integer"),
+        ({4: b"far away"}, "field 4 is not an integer"),
     ],
 )
 def test_what_an_index_only_claims_is_refused(tmp_path, claims, complaint):
@@ -222,9 +222,9 @@ def test_what_an_index_only_claims_is_refused(tmp_path, claims, complaint):
         (sorted_table({b"": b"\xff" * 12}), "a number has too many bytes"),
         (sorted_table({b"": field(1, b"x" * 9)[:-3]}), "a field reaches past its message"),
         (sorted_table({b"": b"\x0b"}), "a field of unknown kind 3"),
-        (sorted_table({b"": b"", b"beta1_power": b""}), "holds no variables of a language model"),
-        (sorted_table({}), "holds no variables of a language model"),
-        (sorted_table({})[:-1], "does not end as one"),
+        (sorted_table({b"": b"", b"beta1_power": b""}), "is no language model"),
+        (sorted_table({}), "is no language model"),
+        (sorted_table({})[:-1], "not a complete TensorFlow index"),
         (bytes(1 << 24) + sorted_table({}), "an index of more than 16777216 bytes"),
     ],
 )
@@ -236,7 +236,7 @@ def test_hostile_tables_are_refused(tmp_path, table, complaint):
 
 
 def test_damaged_checkpoints_leave_one_error_and_no_output(tmp_path, capsys, checkpoint):
-    for name, complaint in ((INDEX, "is cut off, or"), (DATA, "is cut off: it has 8000 bytes")):
+    for name, complaint in ((INDEX, "is truncated, or"), (DATA, "is cut off: it has 8000 bytes")):
         whole = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(whole[:8000] if name == DATA else whole[:-5])
         refuses(tmp_path, checkpoint, complaint, capsys)

@@ -186,7 +186,7 @@ def damaged(**changes):
         (options(), damaged(CNN__b_cnn_2=np.zeros(7, "f4")), "CNN/b_cnn_2 has shape (7,), but"),
         (options(), damaged(char_embed=np.zeros((261, 4), int)), "char_embed holds int64"),
         (options(), damaged(char_embed=np.zeros(5, "f4")), "expected a table of rows"),
-        (options(lstm__dim=32), damaged(), "but options.json asks for (24, 128)"),
+        (options(lstm__dim=32), damaged(), "but options.json requires (24, 128)"),
         (options(lstm__n_layers=1), damaged(), "belongs to a larger model"),
         (options(lstm__n_layers=3), damaged(), "Cell2/LSTMCell/B is missing"),
         (options(char_cnn__n_highway=1), damaged(), "CNN_high_1/W_carry (and 3 more) belongs"),
@@ -195,10 +195,10 @@ def damaged(**changes):
         (options(), {"embedding": np.zeros((9, 12), "f4")}, "a dump of word vectors"),
         (options(), damaged(char_embed=None), "there is no dataset char_embed"),
         (options(lstm__dim=None), damaged(), "lstm.dim is None; expected int"),
-        (options(lstm__cell_clip=-3), damaged(), "describes no ELMo model"),
-        (options(char_cnn__activation="gelu"), damaged(), "describes no ELMo model"),
+        (options(lstm__cell_clip=-3), damaged(), "is not of an ELMo model"),
+        (options(char_cnn__activation="gelu"), damaged(), "is not of an ELMo model"),
         (options(char_cnn__filters="wide"), damaged(), "char_cnn.filters is 'wide'"),
-        (options(lstm__n_layers="2"), damaged(), "describes no ELMo model"),
+        (options(lstm__n_layers="2"), damaged(), "is not of an ELMo model"),
         (options(), damaged(char_embed=np.full((261, 4), np.nan, "f4")), "differs from the orig"),
         ({"lstm": {}, "char_cnn": 3}, damaged(), "lstm.projection_dim is None"),
     ],
@@ -212,7 +212,7 @@ def test_a_truncated_file_is_refused(tmp_path, capsys, original):
     whole = (original / "weights.hdf5").read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 1):
         (original / "weights.hdf5").write_bytes(whole[:size])
-        complaint = "is no complete HDF5 file" if size else "expected one HDF5 file"
+        complaint = "is not a complete HDF5 file" if size else "expected one HDF5 file"
         refuses(tmp_path, original, complaint=complaint, capsys=capsys)
 
 
@@ -258,7 +258,7 @@ def test_damaged_and_other_files_are_refused(tmp_path, capsys, original):
     (tmp_path / "m.zip").write_bytes(whole)
     refuses(tmp_path, tmp_path / "m.zip", complaint="damaged archive", capsys=capsys)
     (original / "options.json").write_text("{'lstm': 3")
-    refuses(tmp_path, original, complaint="no readable JSON", capsys=capsys)
+    refuses(tmp_path, original, complaint="not readable JSON", capsys=capsys)
 
 
 def test_several_candidates_must_be_told_apart(tmp_path, capsys, original):
@@ -283,8 +283,8 @@ def test_what_the_original_format_cannot_hold_is_refused(tmp_path, capsys):
     tiny = {"cell_dim": 8, "projection_dim": 8, "filters": [[1, 4]], "vocab_size": 262}
     for changes, complaint in (
         ({"vocab_size": 70}, "UTF-8 bytes"),
-        ({"word_vocab_size": 5, "word_embedding_dim": 2}, "word table beside"),
-        ({"lstm_projection": True}, "exactly where widths differ"),
+        ({"word_vocab_size": 5, "word_embedding_dim": 2}, "combine a word table"),
+        ({"lstm_projection": True}, "only between different widths"),
     ):
         folder = tmp_path / complaint
         ElmoModel(ElmoConfig(**{**tiny, **changes})).save_pretrained(folder)

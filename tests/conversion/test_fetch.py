@@ -91,14 +91,14 @@ def test_a_checkpoint_is_downloaded_converted_and_recorded(tmp_path, server, che
     assert weights["sha256"] == record["source"]["weights"]["sha256"]
     assert weights["size"] == len(server.files["/elmo/weights.hdf5"])
     assert weights["trust"] == "first download"
-    assert sum("came without encryption" in note for note in record["notes"]) == 2
+    assert sum("is not encrypted" in note for note in record["notes"]) == 2
     assert ElmoModel.from_pretrained(tmp_path / "ours").dtype == torch.float32
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
 def test_a_download_goes_on_where_it_stopped(tmp_path, server, checkpoint):
     server.limit = 1000
-    with pytest.raises(WeightsError, match=r"1000 of \d+ bytes are here; what has arrived is kept"):
+    with pytest.raises(WeightsError, match=r"1000 of \d+ bytes arrived; this part is kept"):
         fetch(checkpoint, tmp_path / "ours")
     server.limit = None
     fetch(checkpoint, tmp_path / "ours", keep=True)
@@ -138,7 +138,7 @@ def test_a_server_that_sends_another_part_is_refused(tmp_path, server):
     server.files, server.limit, server.shift = {"/a": b"x" * 500}, 100, 7
     with pytest.raises(WeightsError):
         download(SourceFile(server.address + "/a"), tmp_path)
-    with pytest.raises(WeightsError, match="asked for the bytes from 100, the server sends 107-"):
+    with pytest.raises(WeightsError, match="requested the bytes from 100, the server sends 107-"):
         download(SourceFile(server.address + "/a"), tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_what_differs_from_the_first_download_is_refused(tmp_path, server, check
 def test_a_file_that_does_not_convert_is_not_remembered(tmp_path, server, checkpoint):
     whole = server.files["/elmo/weights.hdf5"]
     server.files["/elmo/weights.hdf5"] = whole[:-1]
-    with pytest.raises(WeightsError, match="is no complete HDF5 file"):
+    with pytest.raises(WeightsError, match="is not a complete HDF5 file"):
         fetch(checkpoint, tmp_path / "ours")
     server.files["/elmo/weights.hdf5"] = whole
     assert fetch(checkpoint, tmp_path / "too")["verification"]
@@ -185,7 +185,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(tmp_path, server, checkpoint, 
     (tmp_path / "file").touch()
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file"))
     notes = fetch(checkpoint, tmp_path / "ours")["notes"]
-    assert sum("could not be kept here" in note for note in notes) == 2
+    assert sum("could not be stored" in note for note in notes) == 2
 
 
 @pytest.mark.parametrize("lengths", [True, False])
@@ -240,7 +240,7 @@ def test_failures_are_one_line_and_leave_no_folder(
     weights = server.files.pop("/elmo/weights.hdf5")
     refuses("weights.hdf5 answers 404 Not Found")
     server.files["/elmo/weights.hdf5"] = weights[:-1]
-    refuses("is no complete HDF5 file")
+    refuses("is not a complete HDF5 file")
     ours.mkdir()
     (ours / "thesis.txt").write_text("years of work")
     seen = len(server.seen)
@@ -250,7 +250,7 @@ def test_failures_are_one_line_and_leave_no_folder(
 
 def test_a_checkpoint_without_an_address_says_where_to_get_it(tmp_path, capsys):
     assert main(["bioelmo", str(tmp_path / "ours")]) == 1
-    assert "get them from https://github.com/Andy-jqa/bioelmo" in capsys.readouterr().err
+    assert "get the files from https://github.com/Andy-jqa/bioelmo" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -137,19 +137,19 @@ main([{str(original)!r}, {str(tmp_path / "ours")!r}])
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [
-        ('"cell_clip": 3', '"cell_clip": Infinity', "Infinity is no finite number"),
-        ('"cell_clip": 3', '"cell_clip": 1e999', "1e999 is no finite number"),
-        ('"cell_clip": 3', '"cell_clip": NaN', "NaN is no finite number"),
+        ('"cell_clip": 3', '"cell_clip": Infinity', "Infinity is not a finite number"),
+        ('"cell_clip": 3', '"cell_clip": 1e999', "1e999 is not a finite number"),
+        ('"cell_clip": 3', '"cell_clip": NaN', "NaN is not a finite number"),
         ('"n_layers": 2', '"n_layers": 1000000000', "lstm.n_layers 1000000000, but the weights"),
         ('"n_layers": 2', f'"n_layers": {10**30}', "but the weights have only 29 arrays"),
         ('"n_highway": 2', '"n_highway": 1000000000', "char_cnn.n_highway 1000000000"),
         ('"filters": [', '"filters": [' + "[1, 1]," * 50_000, "char_cnn.filters 50003"),
         ('_token": 50', '_token": 1000000000', "words of 1000000000 characters; at most 1000"),
-        ('"dim": 24', '"dim": 1000000000000', "options.json asks for (24, 4000000000000)"),
-        ('"projection_dim": 12', '"projection_dim": 1000000000000', "options.json asks for"),
-        ('"dim": 4', '"dim": 1000000000000', "options.json asks for (261, 1000000000000)"),
+        ('"dim": 24', '"dim": 1000000000000', "options.json requires (24, 4000000000000)"),
+        ('"projection_dim": 12', '"projection_dim": 1000000000000', "options.json requires"),
+        ('"dim": 4', '"dim": 1000000000000', "options.json requires (261, 1000000000000)"),
         ("[2, 5]", "[1000000000, 5]", "expected at least 1000000000"),
-        ('"n_layers": 2', '"n_layers": ' + "9" * 5000, "no readable JSON"),
+        ('"n_layers": 2', '"n_layers": ' + "9" * 5000, "not readable JSON"),
         ('"n_layers": 2', '"n_layers": ' + "[" * 99_999 + "]" * 99_999, "maximum recursion"),
         ('"use_skip_connections": true', '"use_skip_connections": "false"', "expected true or"),
         ('"lstm": {', '"bidirectional": "no", "lstm": {', "bidirectional is 'no'; expected true"),
@@ -184,7 +184,7 @@ def test_infinity_in_other_json_files_is_refused_too(tmp_path, capsys):
     folder = write_manylangs(tmp_path / "o")
     text = (folder / "settings.json").read_text()
     (folder / "settings.json").write_text(text.replace('"cell_clip": 0.4', '"cell_clip": Infinity'))
-    refuses(tmp_path, folder, complaint="Infinity is no finite number", capsys=capsys)
+    refuses(tmp_path, folder, complaint="Infinity is not a finite number", capsys=capsys)
 
 
 def test_the_counts_that_are_compared_are_those_that_make_the_table_long():
@@ -299,7 +299,7 @@ def test_a_link_in_a_zip_is_no_more_than_its_text(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         archive.writestr(info, str(tmp_path / "secret.json"))
         archive.writestr("weights.hdf5", b"\x89HDF\r\n\x1a\n")
-    refuses(tmp_path, tmp_path / "m.zip", complaint="options.json is no readable", capsys=capsys)
+    refuses(tmp_path, tmp_path / "m.zip", complaint="options.json is not readable", capsys=capsys)
     assert sources.kind_of(tmp_path / "secret.json") == "options"  # which it would have been
 
 
@@ -334,7 +334,7 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path, capsys, orig
         assert run(original, tmp_path / "ours") == 0
         shutil.rmtree(tmp_path / "ours")
     for named in ([path], ["--weights", path, original], ["--options", path, original]):
-        refuses(tmp_path, *named, complaint="is no file", capsys=capsys)
+        refuses(tmp_path, *named, complaint="is not a file", capsys=capsys)
 
 
 def test_a_file_that_cannot_be_read_is_one_error(tmp_path, monkeypatch, capsys, original):
@@ -390,16 +390,16 @@ DAMAGES = {
     "a weight is too small": (cut_weight, "cannot be opened as an ELMo model"),
     "weights are cut off": (write("model.safetensors", "x" * 99), "cannot be opened as an ELMo"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "cannot be opened"),
-    "no configuration": (lambda folder: (folder / "config.json").unlink(), "or missing"),
-    "another model": (write("config.json", '{"model_type": "bert"}'), "of model_type 'bert'"),
+    "no configuration": (lambda folder: (folder / "config.json").unlink(), "is missing or has"),
+    "another model": (write("config.json", '{"model_type": "bert"}'), "has model_type 'bert'"),
     "no JSON": (write("config.json", "{"), "is not a valid JSON file"),
     "biases of another model": (shorten_biases, "forget biases are of another model"),
     "biases cut off": (write("original_forget_biases.safetensors", "x"), "is damaged"),
-    "record is no JSON": (write("conversion.json", "["), "conversion.json is no readable JSON"),
-    "record is a list": (write("conversion.json", "[1]"), "conversion.json is no JSON object"),
+    "record is no JSON": (write("conversion.json", "["), "conversion.json is not readable JSON"),
+    "record is a list": (write("conversion.json", "[1]"), "is a JSON list or value"),
     "record of another kind": (
         write("conversion.json", '{"source": {"prefix": 3}}'),
-        "conversion.json holds no prefix",
+        "conversion.json has no valid prefix",
     ),
 }
 

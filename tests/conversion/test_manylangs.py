@@ -89,7 +89,7 @@ def test_words_are_spelled_between_swapped_markers_and_cut_for_their_vector(tmp_
 def test_settings_are_found_in_the_folder_or_the_released_ones_are_taken(tmp_path, capsys):
     folder = write_manylangs(tmp_path / "o")
     (folder / "settings.json").rename(tmp_path / "mine.json")
-    complaint = "has shape (9, 5), but the released models' settings asks for (9, 100)"
+    complaint = "has shape (9, 5); expected (9, 100) by the released models' settings"
     refuses(tmp_path, folder, complaint=complaint, capsys=capsys)
     named = ["--options", tmp_path / "mine.json", folder, tmp_path / "named"]
     assert main([str(a) for a in named]) == 0
@@ -105,11 +105,11 @@ def test_an_entry_that_strips_away_is_the_ideographic_space(tmp_path):
     [
         ("char.dic", "a 1\n", "char.dic, line 1: 'a 1' is not an entry, a tab and an id"),
         ("char.dic", "a\t1\n", "char.dic lacks the entries ['<bos>', '<eos>', '<oov>']"),
-        ("word.dic", b"\xff\xfe", "word.dic is no UTF-8"),
+        ("word.dic", b"\xff\xfe", "word.dic is not UTF-8"),
         ("word.dic", None, "word.dic is missing"),
         ("word.dic", "<oov>\t0\n<bos>\t1\n<eos>\t999999999999\n", "has shape (9, 5), but"),
-        ("settings.json", "{'a'", "settings.json is no readable JSON"),
-        ("settings.json", "[]", "settings.json is no JSON object"),
+        ("settings.json", "{'a'", "settings.json is not readable JSON"),
+        ("settings.json", "[]", "settings.json is a JSON list or value"),
         ("settings.json", '{"encoder": 3}', "has no section 'encoder'"),
         (
             "settings.json",
@@ -118,7 +118,7 @@ def test_an_entry_that_strips_away_is_the_ideographic_space(tmp_path):
         ),
         ("settings.json", json.dumps(settings(token_embedder__name="lstm")), "expected 'cnn'"),
         ("settings.json", json.dumps(settings(encoder__dim="8")), "encoder.dim is '8'; expected"),
-        ("settings.json", json.dumps(settings(encoder__dim=-8)), "describe no ELMo model"),
+        ("settings.json", json.dumps(settings(encoder__dim=-8)), "are not of an ELMo model"),
         ("settings.json", json.dumps(settings(encoder__dim=9)), "has shape (32, 6), but the model"),
         (
             "settings.json",

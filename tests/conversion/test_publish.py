@@ -127,7 +127,7 @@ def hub(converted, tmp_path_factory):
 
 def test_a_refused_upload_goes_on_without_sending_the_weights_again(hub):
     assert "STATUSES [1, 0, 0]" in hub.published.stdout
-    assert "error: the Hub refuses (403); log in with `hf auth login`" in hub.published.stderr
+    assert "the Hub refuses access (403); log in with `hf auth login`" in hub.published.stderr
     first = hub.log.index(("POST", "/api/models/me/pushed/preupload/main"))
     assert sum(path.startswith("/large/") for _, path in hub.log[:first]) == 2
 
@@ -145,7 +145,7 @@ def test_the_repository_holds_what_was_verified_and_nothing_else(hub, converted)
 
 def test_a_public_repository_is_not_taken_for_a_private_one(hub):
     assert "PUBLIC 1" in hub.published.stdout
-    assert "me/pushed exists already and is public" in hub.published.stderr
+    assert "me/pushed exists and is public" in hub.published.stderr
     assert not hub.repositories["me/pushed"].private
 
 
@@ -159,7 +159,7 @@ def test_what_the_library_pushes_by_itself_is_complete_too(hub, tmp_path, name):
 
 def test_without_a_right_token_the_error_says_how_to_log_in(hub):
     assert "NOBODY 1" in hub.published.stdout and "STRANGER 1" in hub.published.stdout
-    assert hub.published.stderr.count("error: the Hub refuses (401); log in with") == 2
+    assert hub.published.stderr.count("error: the Hub refuses access (401); log in with") == 2
 
 
 def test_the_token_is_never_printed(hub):
@@ -230,18 +230,18 @@ def soften(folder, name, value):
     ("damage", "complaint"),
     [
         (lambda folder: (folder / "conversion.json").unlink(), "For a model that you trained"),
-        (lambda folder: (folder / "conversion.json").write_text("{"), "is no record"),
-        (lambda folder: edit_record(folder, lambda r: r.pop("verification")), "is no record"),
-        (lambda folder: edit_record(folder, lambda r: r.pop("files")), "is no record"),
-        (lambda folder: edit_record(folder, lambda r: r.update(files=["a"])), "is no record"),
+        (lambda folder: (folder / "conversion.json").write_text("{"), "does not record"),
+        (lambda folder: edit_record(folder, lambda r: r.pop("verification")), "does not record"),
+        (lambda folder: edit_record(folder, lambda r: r.pop("files")), "does not record"),
+        (lambda folder: edit_record(folder, lambda r: r.update(files=["a"])), "does not record"),
         (
             lambda folder: edit_record(folder, lambda r: r["verification"]["differences"].clear()),
             "nothing was verified",
         ),
         (spoil("largest", 1.0), "verification failed: layer 1: largest difference 1.0e+00"),
         (spoil("largest", float("nan")), "verification failed: layer 1"),
-        (lambda folder: flip_a_bit(folder / "model.safetensors"), "is not what was verified"),
-        (lambda folder: flip_a_bit(folder / "config.json"), "is not what was verified"),
+        (lambda folder: flip_a_bit(folder / "model.safetensors"), "changed since the verification"),
+        (lambda folder: flip_a_bit(folder / "config.json"), "changed since the verification"),
         (lambda folder: (folder / "layer_lstm.py").unlink(), "layer_lstm.py is missing"),
         (lambda folder: link_elsewhere(folder / "model.safetensors"), "is a symbolic link"),
         (lambda folder: link_elsewhere(folder / "README.md"), "is a symbolic link"),
@@ -301,7 +301,7 @@ def test_a_file_that_changes_after_the_check_is_not_uploaded(folder, monkeypatch
     repository = SimpleNamespace(repo_id="me/elmo")
     monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: repository)
     monkeypatch.setattr(HfApi, "create_commit", lambda *_, **__: pytest.fail("uploaded"))
-    with pytest.raises(WeightsError, match="is not what was verified"):
+    with pytest.raises(WeightsError, match="has changed since the verification"):
         upload(plan)
 
 
@@ -344,7 +344,7 @@ def test_whose_facts_the_card_states_must_be_said(folder, tmp_path):
 
 
 def test_a_name_that_the_hub_cannot_have_is_refused(folder):
-    with pytest.raises(WeightsError, match="no name for a repository"):
+    with pytest.raises(WeightsError, match="not a valid repository name"):
         prepare(folder, "me/elmo/small", checkpoint="german")
 
 

@@ -38,7 +38,7 @@ def test_short_rows_cut_words_as_bilm_tf_does():
     assert reference.character_ids("thhhhh", 5).tolist() == [259, 117, 105, 105, 260]
     assert reference.character_ids("\u0100t", 5).tolist() == [259, 197, 129, 117, 260]
     assert reference.character_ids("</S>", 3).tolist() == [259, 258, 260]
-    with pytest.raises(ValueError, match="give 3 or more"):
+    with pytest.raises(ValueError, match="pass 3 or more"):
         reference.character_ids("a", 2)
 
 
@@ -405,10 +405,10 @@ def test_errors_name_what_is_missing_or_of_another_shape():
     with pytest.raises(KeyError, match=f"{cell}/B or {cell}/bias"):
         layers_of(options, without)
     turned = arrays | {f"{cell}/W_P_0": arrays[f"{cell}/W_P_0"].T}
-    with pytest.raises(ValueError, match=r"W_P_0.*\(4, 6\); the options ask for \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"W_P_0.*\(4, 6\); the options require \(6, 4\)"):
         layers_of(options, turned)
     with pytest.raises(ValueError, match="got 1 states for 3 rows"):
         layers_of(options, arrays, states=[{}])
     del options["char_cnn"]
-    with pytest.raises(ValueError, match="give vocabulary="):
+    with pytest.raises(ValueError, match="pass vocabulary="):
         layers_of(options, arrays)

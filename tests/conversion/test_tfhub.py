@@ -100,7 +100,7 @@ def test_damaged_modules_are_refused(tmp_path, capsys):
     spelling = SPELLINGS["as trained"]
     arrays = random_arrays(options())
     for name, complaint in (
-        ("char_embed", "the module lacks char_embed, so it is no ELMo"),
+        ("char_embed", "the module lacks char_embed, so it is not an ELMo"),
         ("RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell/B", "LSTMCell/B is missing"),
     ):
         kept = {n: array for n, array in arrays.items() if n != name}
