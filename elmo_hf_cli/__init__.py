@@ -86,7 +86,7 @@ def main(
     hide_logs()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if command is None and given and given[0] in commands:
-        # Alone, without the options that stand before it: to read them, typer imports pydantic.
+        # Run the command directly: for the options before a command, typer imports pydantic.
         command, program, given = given[0], f"{program} {given[0]}", given[1:]
     if command is not None:
         click_command = commands[command]

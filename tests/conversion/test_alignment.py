@@ -1,4 +1,4 @@
-"""Cross-lingual alignments beside a model, and files of vectors that are no model."""
+"""Tests of cross-lingual alignments, and of files of vectors that are not models."""
 
 import h5py
 import numpy as np
@@ -101,7 +101,7 @@ def test_a_folder_without_alignment_says_how_to_get_one(tmp_path, original):
         ({"0": np.ones((2, 3, 4), "f4"), "1": np.ones((2, 5, 4), "f4")}, "the vectors of 2 sent"),
     ],
 )
-def test_files_of_vectors_are_told_from_weights(tmp_path, capsys, datasets, complaint):
+def test_files_of_vectors_are_distinguished_from_weights(tmp_path, capsys, datasets, complaint):
     folder = tmp_path / "vectors"
     folder.mkdir()
     with h5py.File(folder / "vectors.hdf5", "w") as file:

@@ -75,7 +75,7 @@ def test_a_plain_state_dict_comes_back_bit_for_bit(tmp_path, tensors, prefix, le
         assert torch.equal(back[name], tensor), name
 
 
-def test_sizes_are_inferred_and_the_rest_is_said_to_be_assumed(tmp_path, tensors):
+def test_sizes_are_inferred_and_assumptions_are_noted(tmp_path, tensors):
     torch.save(tensors, tmp_path / "elmo.th")
     record = convert(tmp_path / "elmo.th", tmp_path / "ours")
     config = ElmoConfig.from_pretrained(tmp_path / "ours")
@@ -116,7 +116,7 @@ def test_the_learned_mixes_can_be_loaded(tmp_path, tensors):
         load_scalar_mix(tmp_path / "ours", 2)
 
 
-def test_what_does_not_come_along_is_said(tmp_path, tensors):
+def test_tensors_that_are_not_converted_are_noted(tmp_path, tensors):
     cached = tensors | {
         "_word_embedding.weight": torch.ones(5, 12),
         "_elmo_lstm.odd": torch.ones(1),
@@ -259,7 +259,7 @@ def test_options_of_another_model_and_other_objects_are_refused(tmp_path, capsys
         ({"word_vocab_size": 5, "word_embedding_dim": 2}, "it reads words from a table"),
     ],
 )
-def test_what_allennlp_cannot_hold_is_refused(tmp_path, capsys, change, complaint):
+def test_models_that_allennlp_cannot_represent_are_refused(tmp_path, capsys, change, complaint):
     tiny = {"cell_dim": 9, "projection_dim": 8, "filters": [[1, 4]]} | change
     ElmoModel(ElmoConfig(**tiny)).save_pretrained(tmp_path / "ours")
     refuses(tmp_path, tmp_path / "ours", "--to-allennlp", complaint=complaint, capsys=capsys)

@@ -1,4 +1,4 @@
-"""TensorFlow's training checkpoints to a folder, without TensorFlow."""
+"""Tests of converting TensorFlow's training checkpoints without TensorFlow."""
 
 import json
 import sys
@@ -59,7 +59,7 @@ def refuses(tmp_path, source, complaint, capsys, *named):
         for number, name in enumerate(VARIANTS)
     ],
 )
-def test_every_variant_gives_what_its_hdf5_file_gives(tmp_path, variant):
+def test_every_variant_equals_its_hdf5_file(tmp_path, variant):
     made_of = VARIANTS[variant]
     arrays = random_arrays(made_of, softmax=True)
     checkpoint = write_checkpoint(tmp_path / "checkpoint", made_of, arrays, vocab=True)
@@ -93,7 +93,7 @@ def test_the_record_names_all_files_and_what_is_left_out(tmp_path, checkpoint):
     assert ElmoTokenizer.from_pretrained(tmp_path / "ours").lm_vocab == WORDS
 
 
-def test_a_zip_and_a_tar_give_what_the_folder_gives(tmp_path, checkpoint):
+def test_a_zip_and_a_tar_equal_the_folder(tmp_path, checkpoint):
     expected = converted(checkpoint, tmp_path / "from folder")
     with zipfile.ZipFile(tmp_path / "m.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in checkpoint.iterdir():
@@ -104,7 +104,7 @@ def test_a_zip_and_a_tar_give_what_the_folder_gives(tmp_path, checkpoint):
     assert converted(tmp_path / "m.tar.gz", tmp_path / "from tar") == expected
 
 
-def test_of_several_checkpoints_the_state_file_names_the_one(tmp_path, capsys, checkpoint):
+def test_the_state_file_chooses_among_several_checkpoints(tmp_path, capsys, checkpoint):
     other = random_arrays(options(), seed=1, softmax=True)
     write_checkpoint(checkpoint, options(), other, step=9)
     newest = converted(checkpoint, tmp_path / "newest")
@@ -171,7 +171,7 @@ def test_no_flipped_byte_and_no_cut_goes_unnoticed(tmp_path):
         whole = path.read_bytes()
         for at in range(len(whole)):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-            # What is never read, the footer's padding and a block of extensions, may change.
+            # Parts that are never read may change: the footer's padding and the metaindex block.
             assert not reads(index, variables) or (path == index and at > 200), at
             path.write_bytes(whole[:at])
             assert not reads(index, variables), at
@@ -179,7 +179,7 @@ def test_no_flipped_byte_and_no_cut_goes_unnoticed(tmp_path):
 
 
 def reads(index, variables):
-    """Whether all is right; a WeightsError where not, and nothing else."""
+    """Return True if all variables read correctly, False on WeightsError."""
     try:
         bundle = Bundle(index)
         found = {name: bundle.read(name).tobytes() for name in bundle.variables}
@@ -205,7 +205,7 @@ def reads(index, variables):
         ({4: b"far away"}, "field 4 is not an integer"),
     ],
 )
-def test_what_an_index_only_claims_is_refused(tmp_path, claims, complaint):
+def test_false_claims_of_an_index_are_refused(tmp_path, claims, complaint):
     index = write_bundle(tmp_path / "m", {"lm/v": np.ones(3, "f4")}, claims, shards=1)
     with pytest.raises(WeightsError) as error:
         read_checkpoint(index)

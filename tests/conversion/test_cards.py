@@ -1,4 +1,4 @@
-"""A card states what is known, says what is not, and runs."""
+"""Tests of model cards: known and unknown facts, and code that runs."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def card(folder, checkpoint, repo_id="me/elmo"):
     return render_card(folder, repo_id, checkpoint, record)
 
 
-def test_its_first_screen_is_code_that_runs(converted, capsys):
+def test_the_code_at_the_top_of_a_card_runs(converted, capsys):
     text = card(converted, find("german"), str(converted)).text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert text[: code.end()].count("\n") < 20
@@ -42,7 +42,7 @@ def test_its_first_screen_is_code_that_runs(converted, capsys):
     assert capsys.readouterr().out == f"{words} 3 (2, 9, 24)\n"
 
 
-def test_it_states_the_facts_of_the_registry_and_of_the_conversion(converted):
+def test_a_card_states_the_facts_of_the_registry_and_of_the_conversion(converted):
     made, record = (
         card(converted, find("german")),
         json.loads((converted / "conversion.json").read_text()),
@@ -63,14 +63,14 @@ def test_it_states_the_facts_of_the_registry_and_of_the_conversion(converted):
     assert f"| parameters | {parameters:,} |" in made.text
 
 
-def test_what_was_not_measured_is_called_so(converted):
+def test_a_card_says_what_was_not_measured(converted):
     text = card(converted, find("allennlp-small")).text
     assert "\nNot measured by this project.\n" in text
     assert "\nBias was not measured by this project.\n" in text
     assert "Weights: not stated (" in text
 
 
-def test_measured_figures_stand_with_their_commands(converted):
+def test_measured_figures_are_shown_with_their_commands(converted):
     bias = Measurement("WEAT 7", "WEAT", "effect size", 0.3, "python benchmarks/bias.py")
     measured = dataclasses.replace(find("german"), evaluations=(FIGURE,), biases=(bias,))
     made = card(converted, measured)

@@ -85,7 +85,7 @@ def test_the_verification_would_see_a_wrong_weight(tmp_path, original):
         verification.report(differences)
 
 
-def test_trained_forget_biases_survive_the_way_through_the_original_format(tmp_path, original):
+def test_trained_forget_biases_survive_the_original_format(tmp_path, original):
     convert(original, tmp_path / "ours")
     model = ElmoModel.from_pretrained(tmp_path / "ours")
     bias = model.layers[0].forward_lstm.input_map.bias
@@ -261,7 +261,7 @@ def test_damaged_and_other_files_are_refused(tmp_path, capsys, original):
     refuses(tmp_path, original, complaint="not readable JSON", capsys=capsys)
 
 
-def test_several_candidates_must_be_told_apart(tmp_path, capsys, original):
+def test_several_candidates_are_refused_until_one_is_chosen(tmp_path, capsys, original):
     (original / "other.hdf5").write_bytes((original / "weights.hdf5").read_bytes())
     refuses(tmp_path, original, complaint="several candidates", capsys=capsys)
     named = ["--weights", original / "other.hdf5", original]
@@ -277,7 +277,7 @@ def test_token_input_needs_its_vocabulary(tmp_path, capsys):
     refuses(tmp_path, *named, complaint="has 9 words, but the weights have 10", capsys=capsys)
 
 
-def test_what_the_original_format_cannot_hold_is_refused(tmp_path, capsys):
+def test_models_that_the_original_format_cannot_represent_are_refused(tmp_path, capsys):
     from elmo_hf import ElmoConfig
 
     tiny = {"cell_dim": 8, "projection_dim": 8, "filters": [[1, 4]], "vocab_size": 262}
@@ -298,9 +298,7 @@ def test_raw_text_is_split_as_the_training_text_of_the_published_weights(tmp_pat
     assert tokenizer.tokenize("A long-term U.S. plan.") == ["A", "long-term", "U.S.", "plan", "."]
 
 
-def test_another_word_splitter_survives_the_way_through_the_original_format(
-    tmp_path, capsys, original
-):
+def test_another_word_splitter_survives_the_original_format(tmp_path, capsys, original):
     convert(original, tmp_path / "ours")
     tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
     tokenizer.word_splitter = "whitespace"

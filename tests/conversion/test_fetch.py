@@ -1,4 +1,4 @@
-"""Published checkpoints arrive whole or not at all; the server is this machine's own."""
+"""Tests of downloading published checkpoints, from a server on this machine."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from elmo_hf.conversion.tables import WeightsError
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.files`; breaks off after `server.limit` bytes of an answer."""
+    """Serves `server.files`; stops after `server.limit` bytes of a response."""
 
     def do_GET(self):
         server = self.server
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_downloaded_converted_and_recorded(tmp_path, server, che
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
-def test_a_download_goes_on_where_it_stopped(tmp_path, server, checkpoint):
+def test_an_interrupted_download_is_resumed(tmp_path, server, checkpoint):
     server.limit = 1000
     with pytest.raises(WeightsError, match=r"1000 of \d+ bytes arrived; this part is kept"):
         fetch(checkpoint, tmp_path / "ours")
@@ -107,7 +107,7 @@ def test_a_download_goes_on_where_it_stopped(tmp_path, server, checkpoint):
     assert {f"/elmo/{name}": content for name, content in kept.items()} == server.files
 
 
-def test_a_file_that_changed_meanwhile_is_begun_again(tmp_path, server):
+def test_a_file_that_changed_is_downloaded_from_the_start(tmp_path, server):
     server.files, server.limit = {"/a": b"x" * 500}, 100
     file = SourceFile(server.address + "/a")
     with pytest.raises(WeightsError):
@@ -117,7 +117,7 @@ def test_a_file_that_changed_meanwhile_is_begun_again(tmp_path, server):
     assert (tmp_path / "a").read_bytes() == b"y" * 300
 
 
-def test_without_a_sign_of_sameness_nothing_is_pieced_together(tmp_path, server):
+def test_without_etag_or_date_a_download_is_not_resumed(tmp_path, server):
     server.files, server.limit, server.tags = {"/a": b"x" * 500}, 100, False
     with pytest.raises(WeightsError, match="the same command starts this file again"):
         download(SourceFile(server.address + "/a"), tmp_path)
@@ -126,7 +126,7 @@ def test_without_a_sign_of_sameness_nothing_is_pieced_together(tmp_path, server)
     assert ranges(server) == [None, None]
 
 
-def test_a_part_that_is_whole_already_is_no_obstacle(tmp_path, server):
+def test_a_complete_partial_file_is_used(tmp_path, server):
     server.files = {"/a": b"x" * 50}
     (tmp_path / "a.part").write_bytes(b"x" * 50)
     (tmp_path / "a.part.validator").write_text(f'"{hashlib.md5(b"x" * 50).hexdigest()}"')
@@ -150,7 +150,7 @@ def test_what_differs_from_the_registry_is_refused_and_removed(tmp_path, server,
     assert not (tmp_path / "a").exists()
 
 
-def test_what_agrees_with_the_registry_is_taken(tmp_path, server):
+def test_a_file_that_matches_the_registry_is_accepted(tmp_path, server):
     server.files = {"/a": b"x" * 50}
     known = SourceFile(server.address + "/a", 50, hashlib.sha256(b"x" * 50).hexdigest())
     arrived = Download(known.address, known.size, known.sha256, "registered")
@@ -172,7 +172,7 @@ def test_what_differs_from_the_first_download_is_refused(tmp_path, server, check
     assert fetch(checkpoint, tmp_path / "third")["verification"]
 
 
-def test_a_file_that_does_not_convert_is_not_remembered(tmp_path, server, checkpoint):
+def test_the_checksum_of_a_file_that_does_not_convert_is_not_stored(tmp_path, server, checkpoint):
     whole = server.files["/elmo/weights.hdf5"]
     server.files["/elmo/weights.hdf5"] = whole[:-1]
     with pytest.raises(WeightsError, match="is not a complete HDF5 file"):
@@ -261,7 +261,7 @@ def test_the_list_names_every_checkpoint_with_its_size(capsys):
     assert any(line.startswith("bioelmo ") and "by hand, from https" in line for line in lines)
 
 
-def test_the_command_tells_licence_and_source_first(tmp_path, checkpoint, monkeypatch, capsys):
+def test_the_command_first_prints_licence_and_source(tmp_path, checkpoint, monkeypatch, capsys):
     monkeypatch.setattr(registry, "find", lambda name: checkpoint)
     assert main(["tiny", str(tmp_path / "ours")]) == 0
     first, second, *_, last = capsys.readouterr().out.splitlines()

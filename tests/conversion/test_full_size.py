@@ -18,7 +18,7 @@ SIZES = {
     "medium": (2048, 256, 1, 28_027_728),
     "original": (4096, 512, 2, 93_600_848),
 }
-# Peak of the whole process against what Python and the libraries take before anything is read.
+# Peak memory of the process, and the memory of Python and the libraries before reading.
 MEASURED = """
 import re, sys, time
 from pathlib import Path
@@ -43,7 +43,7 @@ def full_size(cell_dim, projection_dim, highways):
 
 
 def convert_measured(source, output, name):
-    """Convert in a process of its own; return its peak in parts of the weights' size."""
+    """Convert in a new process; return its peak memory relative to the size of the weights."""
     result = subprocess.run(
         [sys.executable, "-c", MEASURED, source, output],
         capture_output=True,

@@ -42,7 +42,7 @@ def write_state_dict(folder, legacy=False):
 
 
 def pack(folder, write, name):
-    """One archive of what `write` makes."""
+    """Pack the files made by `write` into one archive."""
     write(folder / "inside")
     if name.endswith(".zip"):
         with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -78,7 +78,7 @@ FORMATS = {
 
 
 def damage(content, draw):
-    """Bytes that differ from these."""
+    """Return a damaged copy of these bytes."""
     way, place = draw.choice(WAYS), draw.randrange(len(content))
     if way == "cut":
         return content[:place]
@@ -96,7 +96,7 @@ def damage(content, draw):
 
 
 def convert_damaged(original, workplace, seed):
-    """Convert one damaged copy; raise AssertionError unless all is as it should be."""
+    """Convert one damaged copy; raise AssertionError unless it is refused or harmless."""
     draw = random.Random(seed)
     source, output = workplace / "damaged", workplace / "output"
     shutil.copytree(original, source)
@@ -115,7 +115,7 @@ def convert_damaged(original, workplace, seed):
 
 
 def run(folder, seeds, *names):
-    """Do so for some numbers; say what went wrong, and whether much memory was taken."""
+    """Try several seeds; report failures and excessive memory."""
     for name in names:
         place = Path(folder, name.replace(" ", "_"))
         workplace = place / "here/deeper"

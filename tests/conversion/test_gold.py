@@ -1,4 +1,4 @@
-"""The original programs' own answers, through the public API."""
+"""Compares the public API with stored outputs of the original programs."""
 
 import json
 
@@ -14,7 +14,7 @@ from elmo_hf.conversion.convert import convert
 
 
 def layers_of(folder, batches):
-    """Every layer of batches of sentences, the states of each batch given to the next."""
+    """Compute every layer of batches of sentences, carrying states from batch to batch."""
     model, tokenizer = ElmoModel.from_pretrained(folder), ElmoTokenizer.from_pretrained(folder)
     states = None
     for batch in batches:
@@ -30,7 +30,7 @@ def layers_of(folder, batches):
 
 @pytest.fixture(scope="module", params=["relu", "tanh"])
 def allennlp(request, tmp_path_factory):
-    """A model's original folder, its converted folder, and AllenNLP's answers."""
+    """A model's original folder, its converted folder, and AllenNLP's outputs."""
     original = GOLD / "allennlp" / request.param
     folder = tmp_path_factory.mktemp("allennlp") / "converted"
     convert(original, folder)
@@ -91,7 +91,7 @@ def test_awkward_words_have_allennlps_character_ids():
 
 
 def test_a_token_checkpoint_matches_tensorflow_in_logits_and_losses(tmp_path):
-    # Any name does for a word of the table but the first three, so that of word 7 is "7".
+    # Except for the first three, words of the table can have any name: word 7 is "7".
     vocab = ["<S>", "</S>", "<UNK>", *map(str, range(3, 32))]
     (tmp_path / "vocab.txt").write_text("\n".join(vocab) + "\n")
     convert(
@@ -117,7 +117,7 @@ def test_a_character_checkpoint_matches_tensorflow_in_logits_and_losses(tmp_path
 
 
 def check_language_model(folder, gold, forward, backward):
-    """The directions read different texts, so each is one row, the backward one turned round."""
+    """The directions read different texts, so each is one row, the backward row reversed."""
     model = ElmoForPreTraining.from_pretrained(folder)
     inputs = ElmoTokenizer.from_pretrained(folder)(
         [forward, backward[::-1]],

@@ -1,4 +1,4 @@
-"""Sources, options and outputs that a user should never have: one clear error, and quickly."""
+"""Tests that hostile sources, options and outputs lead to one clear error quickly."""
 
 import errno
 import io
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_error_and_nothing_stays(tmp_path, capsys, command, o
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_in_the_midst_of_unpacking_is_not_called_damage(
+def test_a_full_disk_while_unpacking_is_not_reported_as_damage(
     tmp_path, monkeypatch, capsys, original
 ):
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
@@ -188,7 +188,7 @@ def test_infinity_in_other_json_files_is_refused_too(tmp_path, capsys):
 
 
 def test_the_counts_that_are_compared_are_those_that_make_the_table_long():
-    """The table of names has at most a fixed number of rows for each thing that is counted."""
+    """The table of names has at most a fixed number of rows per counted layer or filter."""
     small, large = ({"a": 1}, dict.fromkeys(map(str, range(100))))
     with pytest.raises(ValueError, match="n_layers 2, but the weights have only 1"):
         bilm_options.check_sizes("o", {"n_layers": 2}, 50, small)
@@ -265,7 +265,7 @@ def test_a_damaged_attribute_of_a_bias_is_refused(tmp_path, capsys, original, va
     refuses(tmp_path, original, complaint="is not 24 float32 numbers", capsys=capsys)
 
 
-# Archives and files that are none
+# Archives, and files that are not regular
 
 
 def tar_with(path, members):
@@ -292,7 +292,7 @@ def test_links_and_devices_in_a_tar_are_left_out(tmp_path, capsys, kind, target)
     refuses(tmp_path, tar, complaint="found none", capsys=capsys)
 
 
-def test_a_link_in_a_zip_is_no_more_than_its_text(tmp_path, capsys):
+def test_a_link_in_a_zip_is_read_as_its_text(tmp_path, capsys):
     (tmp_path / "secret.json").write_text(json.dumps(options()))
     info = zipfile.ZipInfo("options.json")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -361,7 +361,7 @@ def test_code_in_a_pickle_of_any_name_is_not_run(tmp_path, capsys, name, plain):
     assert not bitten.exists()
 
 
-# Damaged folders that are to become original files again
+# Damaged folders to convert back
 
 
 def drop_weight(folder):
@@ -405,7 +405,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_becomes_no_original(tmp_path, capsys, converted, damage):
+def test_a_damaged_folder_is_not_converted_back(tmp_path, capsys, converted, damage):
     change, complaint = DAMAGES[damage]
     folder = tmp_path / "ours"
     shutil.copytree(converted, folder)
@@ -416,14 +416,14 @@ def test_a_damaged_folder_becomes_no_original(tmp_path, capsys, converted, damag
         refuses(tmp_path, "--to-hdf5", folder, complaint=complaint, capsys=capsys)
 
 
-def test_no_such_folder_becomes_no_original(tmp_path, capsys):
+def test_a_missing_folder_is_not_converted_back(tmp_path, capsys):
     for command in ("--to-hdf5", "--to-allennlp"):
         refuses(tmp_path, command, tmp_path / "no", complaint="there is no folder", capsys=capsys)
     with pytest.raises(WeightsError, match="cannot be opened as an ELMo model"):
         convert_back(tmp_path / "no", tmp_path / "output")
 
 
-def test_a_bug_of_ours_is_not_dressed_up_as_an_unwritable_output(tmp_path, monkeypatch, original):
+def test_a_bug_is_not_reported_as_an_unwritable_output(tmp_path, monkeypatch, original):
     monkeypatch.setattr(verification, "compare", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError):
         run(original, tmp_path / "ours")

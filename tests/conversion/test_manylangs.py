@@ -46,7 +46,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_converts_and_its_table_runs_backwards(tmp_path, variant):
+def test_every_variant_converts_and_back(tmp_path, variant):
     made_of = VARIANTS[variant]
     record = convert(write_manylangs(tmp_path / "o", made_of), tmp_path / "ours")
     layers = 1 if made_of["encoder"]["name"] == "lstm" else made_of["encoder"]["n_layers"]
@@ -74,7 +74,7 @@ def test_a_zip_of_the_folder_gives_the_same(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_words_are_spelled_between_swapped_markers_and_cut_for_their_vector(tmp_path):
+def test_words_are_encoded_between_swapped_markers_and_cut(tmp_path):
     convert(write_manylangs(tmp_path / "o"), tmp_path / "ours")
     tokenizer = ElmoTokenizer.from_pretrained(tmp_path / "ours")
     inputs = tokenizer([["the", "日本語", "abcdefghi", "é😀"]], is_split_into_words=True)
@@ -86,7 +86,7 @@ def test_words_are_spelled_between_swapped_markers_and_cut_for_their_vector(tmp_
     assert inputs["word_input_ids"][0] == [2, 5, 5 + WORDS.index("日本語"), 1, 1, 3]
 
 
-def test_settings_are_found_in_the_folder_or_the_released_ones_are_taken(tmp_path, capsys):
+def test_settings_come_from_the_folder_or_the_released_models(tmp_path, capsys):
     folder = write_manylangs(tmp_path / "o")
     (folder / "settings.json").rename(tmp_path / "mine.json")
     complaint = "has shape (9, 5); expected (9, 100) by the released models' settings"
@@ -144,7 +144,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, capsys):
     assert not bitten.exists()
 
 
-def test_a_single_half_of_a_model_is_refused(tmp_path, capsys):
+def test_half_of_a_model_is_refused(tmp_path, capsys):
     folder = write_manylangs(tmp_path / "o")
     whole = (folder / "encoder.pkl").read_bytes()
     (folder / "encoder.pkl").unlink()

@@ -1,4 +1,4 @@
-"""What is published was verified, is complete, and loads by its name; the Hub is this machine's."""
+"""Tests of publishing verified conversions, with a Hub server on this machine."""
 
 import json
 import os
@@ -55,7 +55,7 @@ trainer = Trainer(model, settings, train_dataset=rows, processing_class=tokenize
 trainer.train()
 trainer.push_to_hub()
 """
-# -S and -I would hide the installed stack too: a finder refuses this project's packages alone.
+# Options -S and -I would hide all installed packages; this finder hides only our own.
 HIDE = """
 import importlib.abc, sys
 class Refuse(importlib.abc.MetaPathFinder):
@@ -125,7 +125,7 @@ def hub(converted, tmp_path_factory):
         yield server
 
 
-def test_a_refused_upload_goes_on_without_sending_the_weights_again(hub):
+def test_a_refused_upload_resumes_without_sending_the_weights_again(hub):
     assert "STATUSES [1, 0, 0]" in hub.published.stdout
     assert "the Hub refuses access (403); log in with `hf auth login`" in hub.published.stderr
     first = hub.log.index(("POST", "/api/models/me/pushed/preupload/main"))
@@ -194,7 +194,7 @@ def test_a_dry_run_says_everything_and_does_nothing(folder, capsys):
 
 
 def edit_record(folder, change):
-    """Change a record as a forger would, who seals it again."""
+    """Change a record and renew its checksum, as a forger would."""
     record = json.loads((folder / "conversion.json").read_text())
     change(record)
     write_record(folder, record)
@@ -220,7 +220,7 @@ def spoil(name, value):
 
 
 def soften(folder, name, value):
-    """Change a figure of the record in an editor."""
+    """Change a figure of the record without renewing its checksum."""
     record = json.loads((folder / "conversion.json").read_text())
     record["verification"]["differences"][0][name] = value
     (folder / "conversion.json").write_text(json.dumps(record, indent=2))
@@ -305,14 +305,14 @@ def test_a_file_that_changes_after_the_check_is_not_uploaded(folder, monkeypatch
         upload(plan)
 
 
-def test_a_model_of_ones_own_is_told_how_it_is_published(folder, capsys):
+def test_for_your_own_model_the_error_says_how_to_publish_it(folder, capsys):
     (folder / "conversion.json").unlink()
     assert main([str(folder), "me/elmo", "--dry-run"]) == 1
     error = capsys.readouterr().err
     assert "model.push_to_hub(REPO_ID) and tokenizer.push_to_hub(REPO_ID)" in error
 
 
-def test_a_licence_that_nobody_stated_is_pointed_out(folder):
+def test_an_unstated_licence_is_noted(folder):
     (note,) = prepare(folder, "me/elmo", checkpoint="allennlp-small").notes
     assert note == "licence of the weights: not stated; their authors may object"
     assert not prepare(folder, "me/elmo", checkpoint="german").notes
@@ -333,7 +333,7 @@ def test_a_card_of_ones_own_that_quotes_the_marker_is_kept(folder):
     assert prepare(folder, "me/elmo").card is None
 
 
-def test_whose_facts_the_card_states_must_be_said(folder, tmp_path):
+def test_the_checkpoint_of_the_card_must_be_named(folder, tmp_path):
     with pytest.raises(WeightsError, match=r"--checkpoint NAME.*--facts FILE"):
         prepare(folder, "me/elmo")
     facts = 'title = "Mine"\nformat = "f"\npage = "https://p"\nlicence = "MIT"\n'
@@ -349,7 +349,7 @@ def test_a_name_that_the_hub_cannot_have_is_refused(folder):
 
 
 def test_without_a_network_the_folder_stays_ready(folder, capsys):
-    # The tests' own processes are offline.
+    # Test processes are offline.
     assert main([str(folder), "me/elmo", "--checkpoint", "german"]) == 1
     error = capsys.readouterr().err
     assert re.match(r"error: .*offline.*; run the same command again to continue\n$", error)

@@ -1,4 +1,4 @@
-"""The NumPy reference against what the original programs answered, and against itself."""
+"""Compares the NumPy reference with stored outputs of the original programs, and itself."""
 
 import ast
 import json
@@ -44,7 +44,7 @@ def test_short_rows_cut_words_as_bilm_tf_does():
 
 @pytest.fixture(scope="module")
 def fixture_answers():
-    """Layers of the 10 batches of 3 rows, the states of each batch given to the next."""
+    """Compute the layers of 10 batches of 3 rows, carrying states from batch to batch."""
     options = json.loads((FIXTURE / "options.json").read_text())
     lists = json.loads((FIXTURE / "lm_embeddings_sentences.json").read_text(encoding="utf-8"))
     answers, states = [], None
@@ -102,7 +102,7 @@ def test_logits_and_losses_equal_bilm_tf_for_token_input():
     variables = np.load(folder / "vars.npz")
     softmax = {name: variables[f"lm/{name}"] for name in ("softmax/W", "softmax/b")}
     gold = np.load(folder / "lm_gold.npz")
-    # Any name does for a word of a table, so that of word 7 is "7", but the unknown word's.
+    # Except for the unknown word, words of a table can have any name: word 7 is "7".
     names = [str(number) for number in range(32)]
     names[2] = "<UNK>"
     forward, backward = ([names[i] for i in gold[key]] for key in ("tokens", "tokens_rev"))
@@ -133,13 +133,13 @@ def test_logits_and_losses_equal_bilm_tf_for_character_input():
         check_language_model(options, weights, softmax, gold, forward, backward)
 
 
-# Variants that no gold file has
+# Variants without stored outputs
 
 SENTENCES = [["na\u00efve", "words", "here"], [], ["a", "words"]]
 
 
 def make_options(dim=6, size=4, n_layers=2, **lstm):
-    """Options of a tiny character model whose three filters give 5 values."""
+    """Options of a tiny character model with 5 filters of three widths."""
     cnn = {
         "embedding": {"dim": 3},
         "filters": [[1, 2], [2, 2], [4, 1]],

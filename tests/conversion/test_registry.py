@@ -1,4 +1,4 @@
-"""The registry of published checkpoints says what it must, and refuses what it cannot mean."""
+"""Tests of the registry of published checkpoints: required facts, and errors."""
 
 from urllib.parse import urlsplit
 
@@ -91,7 +91,7 @@ def test_flair_s_names_are_known_too():
     assert len(set(names)) == len(names)
 
 
-def test_a_wrong_name_is_told_the_nearest():
+def test_the_error_for_a_wrong_name_suggests_the_nearest():
     with pytest.raises(WeightsError, match=r"did you mean allennlp-small.*--list"):
         find("allennlp-smal")
     with pytest.raises(WeightsError, match="did you mean elmoformanylangs-"):
@@ -101,7 +101,7 @@ def test_a_wrong_name_is_told_the_nearest():
 
 
 @pytest.mark.parametrize("place", ["registry", "file of facts"])
-def test_measured_figures_stand_beside_the_facts(registry, tmp_path, place):
+def test_measured_figures_are_read_with_the_facts(registry, tmp_path, place):
     measured = 'task = "WEAT"\ndataset = "d"\nmetric = "e"\nvalue = 1\ncommand = "c"'
     if place == "registry":
         (checkpoint,) = registry(f"[m]\n{SAID}[[m.biases]]\n{measured}").values()

@@ -47,7 +47,7 @@ def write_module(folder, arrays, spelling, padded=False, mix=True):
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("padded", [False, True], ids=["261 rows", "262 rows"])
-def test_a_module_gives_the_model_of_the_same_hdf5_file(tmp_path, spelling, padded):
+def test_a_module_equals_the_same_hdf5_file(tmp_path, spelling, padded):
     arrays = random_arrays(options())
     record = convert(write_module(tmp_path / "hub", arrays, spelling, padded), tmp_path / "ours")
     convert(write_original(tmp_path / "o", options(), arrays), tmp_path / "hdf5")

@@ -1,4 +1,4 @@
-"""The tokenizer: rows of character ids, and everything else as any other tokenizer does it."""
+"""Tests of the tokenizer: character ids, and all options of other tokenizers."""
 
 import itertools
 import json
@@ -45,7 +45,7 @@ def test_short_rows_cut_words_as_bilm_tf_does():
     assert ids[2].tolist() == [259, 197, 129, 117, 260]
 
 
-def test_boundaries_stand_around_every_sentence_and_padding_is_zero(tokenizer):
+def test_every_sentence_has_boundaries_and_padding_is_zero(tokenizer):
     batch = tokenizer(["a b", "c"], padding=True, return_tensors="pt")
     assert batch["input_ids"].shape == (2, 4, 50)
     assert batch["input_ids"].dtype == torch.int64
@@ -65,7 +65,7 @@ def test_ids_and_length_agree_with_the_configuration(tokenizer):
     assert list(tokenizer(TEXTS[0])) == ["input_ids", "attention_mask"]
 
 
-def test_every_given_word_stays_one_word_whatever_the_word_splitter(tokenizer):
+def test_words_of_a_list_stay_whole_with_any_word_splitter(tokenizer):
     words = [
         "Don't",
         "New York",
@@ -113,7 +113,7 @@ def test_a_long_word_takes_linear_time_and_is_cut(tokenizer):
 
 
 class Plain(TokenizersBackend):
-    """The base class on the same Rust tokenizer: right in everything but `input_ids`."""
+    """The base class with the same Rust tokenizer: all outputs are right except `input_ids`."""
 
     def __init__(self, ours, whole):
         super().__init__(tokenizer_object=ours.backend_tokenizer, split_special_tokens=True)
@@ -123,7 +123,7 @@ class Plain(TokenizersBackend):
 
 
 def expected_ids(batch, encodings, single):
-    """Rows from the words that the base class's encodings show."""
+    """Character ids of the words in the base class's encodings."""
     ids = [
         [row(w) if m else [0] * 50 for w, m in zip(e.tokens, e.attention_mask, strict=True)]
         for e in encodings
@@ -192,7 +192,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("given", INPUTS)
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_all_options_give_what_the_base_class_gives(given, side):
+def test_all_options_equal_the_base_class(given, side):
     text, how = INPUTS[given]
     ours = ElmoTokenizer(truncation_side=side)
     base = Plain(ours, whole="is_split_into_words" in how)
@@ -221,7 +221,7 @@ def test_all_options_give_what_the_base_class_gives(given, side):
         assert_same(found, expected, squeezed)
 
 
-def test_a_normalizer_set_by_the_user_counts_for_given_words(tokenizer):
+def test_a_normalizer_set_by_the_user_applies_to_word_lists(tokenizer):
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     for text, how in ((["The", "CAT"], {"is_split_into_words": True}), ("The CAT", {})):
         assert tokenizer(text, **how)["input_ids"] == rows(["<S>", "the", "cat", "</S>"])
@@ -236,7 +236,7 @@ def test_a_normalizer_that_adds_to_words_does_not_confuse_the_boundaries(tokeniz
     assert ids == rows(["<S>", "+a", "</S>"])
 
 
-def test_encodings_of_given_words_are_made_when_asked_for(tokenizer):
+def test_encodings_of_word_lists_are_made_when_first_read(tokenizer):
     words = [["a", ""], ["b"]]
     batch = tokenizer(words, is_split_into_words=True, padding=True, padding_side="left")
     words[0][0] = "changed"
@@ -311,7 +311,7 @@ def test_one_example_and_batches_are_padded_from_lists_arrays_and_tensors(tokeni
     assert tokenizer.pad({"input_ids": examples[0]["input_ids"]})["attention_mask"] == [1] * 5
 
 
-def test_padding_of_nothing_that_fits_says_so(tokenizer):
+def test_padding_invalid_input_raises_a_clear_error(tokenizer):
     with pytest.raises(ValueError, match="input_ids"):
         tokenizer.pad([{"x": [1]}])
     with pytest.raises(ValueError, match="Unable to create tensor"):

@@ -1,4 +1,4 @@
-"""What users of other tokenizers do: added and renamed tokens, tokens to ids and back, arrays."""
+"""Tests of tokenizer conventions: added and renamed tokens, tokens to ids and back, arrays."""
 
 import inspect
 import json
@@ -22,7 +22,7 @@ ZEROS = [0] * 50
 # --- Tokens to ids and back ---
 
 
-def test_tokens_become_the_rows_that_the_text_has(tokenizer):
+def test_tokens_convert_to_the_character_ids_of_the_text(tokenizer):
     text = "I don't [x] café."
     ids = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
     assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -32,7 +32,7 @@ def test_tokens_become_the_rows_that_the_text_has(tokenizer):
     assert tokenizer.convert_tokens_to_ids([]) == []
 
 
-def test_rows_become_tokens_from_lists_arrays_and_tensors(tokenizer):
+def test_character_ids_in_lists_arrays_and_tensors_convert_to_tokens(tokenizer):
     tokens = ["<S>", "don't", "x", "</S>", "<PAD>"]
     ids = tokenizer.convert_tokens_to_ids(tokens)
     for given in (ids, np.array(ids), torch.tensor(ids)):
@@ -61,7 +61,7 @@ def test_ids_of_special_tokens_are_symbols_of_the_model(tokenizer):
 # --- Added and renamed tokens ---
 
 
-def test_added_tokens_stay_whole_in_raw_text_and_are_spelled(tokenizer, tmp_path):
+def test_added_tokens_stay_whole_in_raw_text_and_are_encoded_as_characters(tokenizer, tmp_path):
     assert tokenizer.add_tokens(["[X]"]) == 1
     markers = {"additional_special_tokens": ["[E1]", "[/E1]"], "cls_token": "[CLS]"}
     assert tokenizer.add_special_tokens(markers) == 3
@@ -80,7 +80,7 @@ def test_added_tokens_stay_whole_in_raw_text_and_are_spelled(tokenizer, tmp_path
         assert whitespace.tokenize("a<S>b x[CLS]") == ["a<S>b", "x", "[CLS]"]
 
 
-def test_flags_of_added_tokens_count(tokenizer):
+def test_flags_of_added_tokens_are_respected(tokenizer):
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     spaced = AddedToken("<m>", lstrip=True, rstrip=True)
     tokenizer.add_tokens([spaced, AddedToken("AI", single_word=True, normalized=True)])

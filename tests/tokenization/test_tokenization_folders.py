@@ -1,4 +1,4 @@
-"""The tokenizer saved, loaded and copied; the words it has met; what it refuses."""
+"""Tests of saving, loading and copying a tokenizer, of its word cache, and of its errors."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def test_a_saved_tokenizer_loads_equal(tmp_path):
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_arguments_named_at_loading_win(tmp_path):
+def test_arguments_at_loading_override_saved_ones(tmp_path):
     ElmoTokenizer(lm_vocab=[*VOCABULARY, "<rare>"]).save_pretrained(tmp_path)
     tokenizer = ElmoTokenizer.from_pretrained(
         tmp_path,
@@ -148,7 +148,7 @@ print(json.dumps([type(tokenizer).__module__, dict(batch), batch.tokens(1)]))
 # --- The words met ---
 
 
-def test_the_table_of_words_stays_bounded_and_right():
+def test_the_word_cache_stays_bounded_and_correct():
     tokenizer = ElmoTokenizer()
     tokenizer._words.limit = 5
     for start in range(0, 60, 7):
@@ -157,7 +157,7 @@ def test_the_table_of_words_stays_bounded_and_right():
         assert len(tokenizer._words._numbering) <= 5 + 12
 
 
-def test_a_failure_while_spelling_leaves_no_wrong_rows(monkeypatch):
+def test_a_failed_encoding_leaves_no_wrong_ids_in_the_cache(monkeypatch):
     tokenizer = ElmoTokenizer()
     table: WordTable = tokenizer._words
 
@@ -193,7 +193,7 @@ def test_a_failure_while_spelling_leaves_no_wrong_rows(monkeypatch):
         ("a", {"sanitize_control_tokens": True}, "no control tokens"),
     ],
 )
-def test_input_that_cannot_be_meant_gets_one_clear_error(tokenizer, text, how, message):
+def test_invalid_input_raises_one_clear_error(tokenizer, text, how, message):
     with pytest.raises((ValueError, TypeError, NotImplementedError), match=message):
         tokenizer(text, **how)
     assert tokenizer("a")["input_ids"] == rows(["<S>", "a", "</S>"])  # nothing is left behind

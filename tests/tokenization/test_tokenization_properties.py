@@ -1,4 +1,4 @@
-"""What holds for any words and any text at all."""
+"""Properties of the tokenizer for arbitrary words and texts."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from elmo_hf.model.tokenization_elmo import ElmoTokenizer
 
 TOKENIZER = ElmoTokenizer()
 WORDS_ONLY = ElmoTokenizer(lm_vocab=["<S>", "</S>", "<UNK>", "a"], use_characters=False)
-# Any code point, lone surrogates too, and strings that look like symbols.
+# Arbitrary code points, including lone surrogates, and strings that look like symbols.
 CHARACTERS = st.characters(codec=None, categories=None)
 WORD = st.one_of(
     st.text(CHARACTERS, max_size=60),
@@ -19,7 +19,7 @@ any_time = settings(deadline=None, max_examples=100)
 
 
 def fitting(word):
-    """The word if its row holds it whole and says nothing else."""
+    """The word, if its character ids hold all of it and nothing else."""
     return word if len(word.encode("utf-8", "ignore")) <= 48 else None
 
 
@@ -29,7 +29,7 @@ def is_utf8(word):
 
 @any_time
 @given(SENTENCE)
-def test_every_given_word_is_one_row_in_order(words):
+def test_every_word_of_a_list_is_one_token_in_order(words):
     ids = TOKENIZER(words, is_split_into_words=True)["input_ids"]
     assert len(ids) == len(words) + 2
     assert ids[1:-1] == TOKENIZER.words_to_ids(words).tolist()
@@ -76,7 +76,7 @@ def test_any_text_tokenizes_and_its_words_are_where_the_offsets_say(texts):
 
 @any_time
 @given(SENTENCE)
-def test_every_given_word_has_one_id_where_words_are_read(words):
+def test_every_word_of_a_list_has_one_id_without_characters(words):
     ids = WORDS_ONLY(words, is_split_into_words=True)["input_ids"]
     known = {"<S>": 1, "</S>": 2, "<UNK>": 3, "a": 4}
     clean = [word.encode("utf-8", "ignore").decode() for word in words]

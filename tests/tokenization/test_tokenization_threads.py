@@ -1,4 +1,4 @@
-"""One tokenizer shared by threads gives what it gives to one thread."""
+"""A tokenizer shared by threads returns the same as in a single thread."""
 
 import os
 import random
@@ -38,7 +38,7 @@ def switching_often():
 
 
 def make_calls(count):
-    """Texts, lists of words, and pairs of both, with every kind of option; new words throughout."""
+    """Texts, word lists and pairs of both, with every kind of option and always new words."""
     random.seed(0)
     calls = []
     for number in range(count):
@@ -76,7 +76,7 @@ def test_mixed_calls_in_eight_threads_equal_those_of_one(switching_often):
     assert shared.backend_tokenizer.to_str() == state
 
 
-def test_rows_of_words_that_threads_meet_at_once_are_right(switching_often):
+def test_new_words_in_several_threads_get_correct_ids(switching_often):
     tokenizer = ElmoTokenizer()
     batches = [[f"word{i * 7 % 3000}" for i in range(n, n + 200)] for n in range(0, 4000, 50)]
     with ThreadPoolExecutor(THREADS) as pool:

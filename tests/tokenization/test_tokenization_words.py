@@ -1,4 +1,4 @@
-"""The tokenizer's words: ids in a vocabulary, letters of any alphabet, rows back into words."""
+"""Tests of vocabulary ids, of character tables, and of decoding."""
 
 import copy
 import pickle
@@ -43,7 +43,7 @@ def test_labels_are_the_vocabulary_ids_of_the_words_themselves(with_vocabulary):
         assert padded["labels"] == [[0, 7, 1, -100]]  # a word that looks like padding is none
 
 
-def test_word_ids_stand_beside_the_characters():
+def test_word_ids_are_added_to_the_characters():
     tokenizer = ElmoTokenizer(lm_vocab=VOCABULARY, use_word_ids=True)
     batch = tokenizer(["the zebra", "cat"], padding=True, return_tensors="pt")
     assert list(batch) == ["input_ids", "attention_mask", "word_input_ids"]
@@ -93,7 +93,7 @@ def test_the_vocabulary_is_read_line_by_line_with_nothing_stripped(tmp_path):
     assert ElmoTokenizer().lm_vocab is None and ElmoTokenizer().save_vocabulary(str(tmp_path)) == ()
 
 
-def test_a_vocabulary_finds_its_words_also_where_hashes_meet():
+def test_a_vocabulary_finds_words_with_colliding_hashes():
     vocabulary = LmVocabulary.from_words(["a", "b", "c", "b"])
     assert vocabulary.ids(["b", "a", "d", "c", ""]).tolist() == [3, 0, -1, 2, -1]
     vocabulary._hashes = np.zeros(4, np.int64)
@@ -106,7 +106,7 @@ def test_a_vocabulary_finds_its_words_also_where_hashes_meet():
 # --- Unicode characters ---
 
 
-def test_unicode_characters_are_spelled_as_in_elmoformanylangs(tmp_path):
+def test_unicode_characters_are_encoded_as_in_elmoformanylangs(tmp_path):
     tokenizer = ElmoTokenizer.from_characters(
         CHARACTERS,
         max_characters_per_token=5,
@@ -127,7 +127,7 @@ def test_unicode_characters_are_spelled_as_in_elmoformanylangs(tmp_path):
             [11, 8, 7, 7, 7],
             [11, 5, 8, 7, 7],
         ]
-        # The vocabulary is asked for the word as it was cut.
+        # The cut word is looked up in the vocabulary.
         assert batch["word_input_ids"] == [1, 5, 4, 3, 3, 3, 2]
     assert tokenizer.decode(tokenizer("ab 今天")["input_ids"]) == "<S> ab 今\ufffd </S>"
     tokenizer.save_pretrained(tmp_path)
@@ -158,7 +158,7 @@ def test_boundaries_of_a_character_table_can_have_other_names():
         ({"a": 2}, "are repeated"),
     ],
 )
-def test_a_character_table_that_cannot_be_meant_is_refused(change, message):
+def test_an_invalid_character_table_is_refused(change, message):
     characters = {k: v for k, v in {**CHARACTERS, **change}.items() if v is not None}
     with pytest.raises(ValueError, match=message):
         ElmoTokenizer.from_characters(characters)
@@ -167,7 +167,7 @@ def test_a_character_table_that_cannot_be_meant_is_refused(change, message):
 # --- Back to words ---
 
 
-def test_rows_decode_to_the_words_they_were(tokenizer):
+def test_character_ids_decode_to_their_words(tokenizer):
     words = ["naïve", "😀", "<0x41>", "\x00", "x" * 48]
     batch = tokenizer([words, ["a"]], is_split_into_words=True, padding=True, return_tensors="pt")
     shown = [" ".join(words), "a"]
@@ -185,12 +185,12 @@ def test_rows_decode_to_the_words_they_were(tokenizer):
     assert tokenizer.convert_ids_to_tokens([0, 98, 258]) == ["<PAD>", "<0x61>", "</S>"]
 
 
-def test_decoding_can_take_spaces_away(tokenizer):
+def test_decoding_can_remove_added_spaces(tokenizer):
     ids = tokenizer("I don't.")["input_ids"]
     assert tokenizer.decode(ids, True, clean_up_tokenization_spaces=True) == "I don't."
 
 
-def test_special_rows_are_known_by_their_ids(tokenizer):
+def test_special_tokens_are_recognized_by_their_ids(tokenizer):
     ids = tokenizer(["<PAD>", "a"], is_split_into_words=True)["input_ids"] + [[0] * 50]
     assert tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True) == [
         1,

@@ -1,4 +1,4 @@
-"""Words of raw text: contractions, punctuation, any alphabet, and agreement with a treebank."""
+"""Tests of the word splitters: contractions, punctuation, alphabets, and a treebank."""
 
 import sys
 import time
@@ -171,7 +171,7 @@ def test_repeated_signs_and_emoticons_are_one_word():
     )
 
 
-def test_other_alphabets_and_pictures_are_not_torn():
+def test_words_of_other_alphabets_and_emoji_stay_whole():
     assert_splits(
         {
             "नमस्ते दुनिया।": "नमस्ते दुनिया ।",
@@ -184,7 +184,7 @@ def test_other_alphabets_and_pictures_are_not_torn():
     )
 
 
-def test_every_unicode_space_parts_words():
+def test_every_unicode_space_separates_words():
     for splitter in SPLITTERS:
         for space in SPACES:
             assert words(f"{space}one{space}{space}two{space}", splitter) == "one two"
@@ -294,7 +294,7 @@ def seconds(text: str, splitter: pre_tokenizers.PreTokenizer) -> float:
 
 @pytest.mark.slow
 def test_time_grows_with_the_length_of_the_text_only():
-    # Quadratic time would take minutes for some, and for all more than this.
+    # Quadratic time would exceed this for all texts, and take minutes for some.
     for unit in PATHOLOGICAL:
         text = (unit * 100_000)[:100_000]
         for splitter in (TREEBANK, BILLION_WORDS):
