@@ -1,6 +1,8 @@
 """transformers' common tests of tokenizers, run on ElmoTokenizer."""
 
 import unittest
+from operator import itemgetter
+from unittest.mock import patch
 
 from harness import WholeTests
 from tests.test_tokenization_common import TokenizerTesterMixin
@@ -28,6 +30,17 @@ class ElmoTokenizerTests(WholeTests, TokenizerTesterMixin, TokenizersBackendTest
         # The original joins entries of get_vocab(), which are symbols of characters here.
         text = " " * with_prefix_space + " ".join(SENTENCE.split()[:max_length])
         return text, tokenizer.encode(text, add_special_tokens=False)
+
+    def test_tokenizers_common_ids_setters(self):
+        # The original gives each special token the first id of get_vocab(), whose order is random,
+        # but ELMo's padding is always 0.
+        get_vocab = ElmoTokenizer.get_vocab
+
+        def sorted_vocab(tokenizer):
+            return dict(sorted(get_vocab(tokenizer).items(), key=itemgetter(1)))
+
+        with patch.object(ElmoTokenizer, "get_vocab", sorted_vocab):
+            super().test_tokenizers_common_ids_setters()
 
 
 class CharacterTokenizerTest(ElmoTokenizerTests, unittest.TestCase):
