@@ -51,7 +51,7 @@ def test_aligned_layers_are_multiplied_by_the_transposed_matrix(tmp_path, origin
 @pytest.mark.parametrize(
     ("arguments", "content", "complaint"),
     [
-        ((), {"es_best_mapping.pth": matrix(0, 7)}, "of width 7, the model's width is 24"),
+        ((), {"es_best_mapping.pth": matrix(0, 7)}, "of width 7; the model's width is 24"),
         ((), {"es_5.pth": matrix(0)}, "is for layer 5; the model has 3 layers"),
         ((), {"odd.pth": matrix(0)}, "its name shows no layer"),
         ((), {"a_1.pth": matrix(0), "b_best_mapping.pth": matrix(1)}, "both alignments of layer 1"),

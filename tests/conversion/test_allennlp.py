@@ -215,7 +215,7 @@ def test_damaged_files_are_refused(tmp_path, capsys, tensors):
     [
         ({"_token_embedder._char_embedding_weights": None}, "a state dict without an ELMo"),
         ({"_token_embedder._projection.bias": None}, "tensor _token_embedder._projection.bias is"),
-        ({"_token_embedder.char_conv_1.bias": torch.ones(9)}, "has shape (9,), but"),
+        ({"_token_embedder.char_conv_1.bias": torch.ones(9)}, "has shape (9,); expected"),
         ({"_token_embedder.char_conv_1.bias": torch.ones(5).int()}, "holds torch.int32"),
         ({"_token_embedder.char_conv_0.weight": torch.ones(5)}, "of shape (5,); the state dict is"),
         (

@@ -107,7 +107,7 @@ def test_an_entry_that_strips_away_is_the_ideographic_space(tmp_path):
         ("char.dic", "a\t1\n", "char.dic lacks the entries ['<bos>', '<eos>', '<oov>']"),
         ("word.dic", b"\xff\xfe", "word.dic is not UTF-8"),
         ("word.dic", None, "word.dic is missing"),
-        ("word.dic", "<oov>\t0\n<bos>\t1\n<eos>\t999999999999\n", "has shape (9, 5), but"),
+        ("word.dic", "<oov>\t0\n<bos>\t1\n<eos>\t999999999999\n", "has shape (9, 5); expected"),
         ("settings.json", "{'a'", "settings.json is not readable JSON"),
         ("settings.json", "[]", "settings.json is a JSON list or value"),
         ("settings.json", '{"encoder": 3}', "has no section 'encoder'"),
@@ -119,7 +119,7 @@ def test_an_entry_that_strips_away_is_the_ideographic_space(tmp_path):
         ("settings.json", json.dumps(settings(token_embedder__name="lstm")), "expected 'cnn'"),
         ("settings.json", json.dumps(settings(encoder__dim="8")), "encoder.dim is '8'; expected"),
         ("settings.json", json.dumps(settings(encoder__dim=-8)), "are not of an ELMo model"),
-        ("settings.json", json.dumps(settings(encoder__dim=9)), "has shape (32, 6), but the model"),
+        ("settings.json", json.dumps(settings(encoder__dim=9)), "has shape (32, 6); expected"),
         (
             "settings.json",
             json.dumps(settings(encoder__n_layers=3)),

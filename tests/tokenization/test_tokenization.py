@@ -61,7 +61,7 @@ def test_ids_and_length_agree_with_the_configuration(tokenizer):
     ids = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert ids == (0, 257, 258)
     assert tokenizer.is_fast and tokenizer.all_special_ids == [257, 258, 0]
-    assert tokenizer.unk_token is None  # every word can be spelled
+    assert tokenizer.unk_token is None  # every word can be encoded
     assert list(tokenizer(TEXTS[0])) == ["input_ids", "attention_mask"]
 
 
