@@ -46,13 +46,15 @@ def main(argv=None):
     parser.add_argument("source", type=Path, help="checkpoint of examples/pretrain.py")
     parser.add_argument("output", type=Path, help="folder to write; it must be new")
     parser.add_argument("--text", type=Path, help="held-out text, one sentence per line")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     with one_line_errors():
-        pack(given.source, given.output)
-    size = sum(path.stat().st_size for path in given.output.iterdir())
-    print(f"{given.output}: {size / 1e6:.1f} MB")
-    if given.text:
-        before, after = (measure(folder, given.text) for folder in (given.source, given.output))
+        pack(arguments.source, arguments.output)
+    size = sum(path.stat().st_size for path in arguments.output.iterdir())
+    print(f"{arguments.output}: {size / 1e6:.1f} MB")
+    if arguments.text:
+        before, after = (
+            measure(folder, arguments.text) for folder in (arguments.source, arguments.output)
+        )
         print(f"perplexity {before:.3f} before, {after:.3f} after")
 
 

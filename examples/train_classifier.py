@@ -90,18 +90,18 @@ def make_collator(tokenizer, arguments):
 
 
 def classification_metrics(prediction):
-    found, gold = prediction.predictions.argmax(-1), prediction.label_ids
+    predicted, gold = prediction.predictions.argmax(-1), prediction.label_ids
     scores = []
     for label in np.unique(gold):
-        hits = np.sum((found == label) & (gold == label))
-        scores.append(2 * hits / (np.sum(found == label) + np.sum(gold == label)))
-    return {"accuracy": float(np.mean(found == gold)), "macro_f1": float(np.mean(scores))}
+        hits = np.sum((predicted == label) & (gold == label))
+        scores.append(2 * hits / (np.sum(predicted == label) + np.sum(gold == label)))
+    return {"accuracy": float(np.mean(predicted == gold)), "macro_f1": float(np.mean(scores))}
 
 
 def regression_metrics(prediction):
-    found, gold = prediction.predictions[:, 0], prediction.label_ids
-    correlation = np.corrcoef(found, gold)[0, 1] if found.std() and gold.std() else 0.0
-    error = float(np.mean((found - gold) ** 2))
+    predicted, gold = prediction.predictions[:, 0], prediction.label_ids
+    correlation = np.corrcoef(predicted, gold)[0, 1] if predicted.std() and gold.std() else 0.0
+    error = float(np.mean((predicted - gold) ** 2))
     return {"pearson": float(correlation), "mean_squared_error": error}
 
 
@@ -126,14 +126,14 @@ def predict(trainer, arguments, names):
     texts = [{column: row[column] for column in text_columns(arguments)} for row in rows]
     logits = torch.from_numpy(trainer.predict(texts).predictions)
     if arguments.regression:
-        found = [{"predicted": value} for value in logits[:, 0].tolist()]
+        predicted = [{"predicted": value} for value in logits[:, 0].tolist()]
     else:
         best = logits.softmax(-1).max(-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        found = [{"predicted": names[label], "probability": p} for label, p in pairs]
+        predicted = [{"predicted": names[label], "probability": p} for label, p in pairs]
     target = predictions_path(arguments.predict, trainer.args.output_dir, arguments.predictions)
     if trainer.is_world_process_zero():
-        write_rows(target, rows, found)
+        write_rows(target, rows, predicted)
     return target
 
 

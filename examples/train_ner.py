@@ -103,14 +103,14 @@ def make_metrics(names, scheme):
     def compute(prediction):
         from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-        gold, found = [], []
+        gold, predicted = [], []
         for labels, tags in zip(prediction.label_ids, prediction.predictions, strict=True):
             gold.append([names[label] for label in labels[labels != -100]])
-            found.append([names[tag] for tag in tags[labels != -100]])
+            predicted.append([names[tag] for tag in tags[labels != -100]])
         if scheme == "none":
-            return {"accuracy": accuracy_score(gold, found)}
+            return {"accuracy": accuracy_score(gold, predicted)}
         scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-        return {name: score(gold, found, zero_division=0) for name, score in scores.items()}
+        return {name: score(gold, predicted, zero_division=0) for name, score in scores.items()}
 
     return compute
 
@@ -145,10 +145,10 @@ def predict(trainer, arguments, names):
     rows = trainer.predict(unlabelled).predictions
     tags = []
     for row, sentence in zip(rows, sentences, strict=True):
-        found = [names[tag] for tag in row[1 : 1 + len(sentence["words"])]]  # row 0 is <S>
+        predicted = [names[tag] for tag in row[1 : 1 + len(sentence["words"])]]  # row 0 is <S>
         if arguments.scheme != "none":
-            found = recode_spans(found, "BIO", sentence["where"])
-        tags.append(found)
+            predicted = recode_spans(predicted, "BIO", sentence["where"])
+        tags.append(predicted)
     target = predictions_path(source, trainer.args.output_dir, arguments.predictions)
     if trainer.is_world_process_zero():
         write_tagged(source, target, *columns, tags)

@@ -91,12 +91,12 @@ def make_metrics(tokenizer, rows, longest):
     def compute(prediction):
         exact, overlap = [], []
         for row, start, end in zip(rows, *prediction.predictions[:2], strict=True):
-            found, margin = find_answer(tokenizer, row, start, end, longest)
+            predicted, margin = find_answer(tokenizer, row, start, end, longest)
             if none_possible and margin < 0:
-                found = ""
+                predicted = ""
             gold = [normalize(text) for text, _ in row["answers"]] or [[]]
-            exact.append(max(normalize(found) == one for one in gold))
-            overlap.append(max(token_f1(normalize(found), one) for one in gold))
+            exact.append(max(normalize(predicted) == one for one in gold))
+            overlap.append(max(token_f1(normalize(predicted), one) for one in gold))
         return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(overlap))}
 
     return compute
@@ -108,9 +108,13 @@ def normalize(text):
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 
-def token_f1(found, gold):
-    common = sum((collections.Counter(found) & collections.Counter(gold)).values())
-    return 2 * common / (len(found) + len(gold)) if found and gold else float(found == gold)
+def token_f1(predicted, gold):
+    common = sum((collections.Counter(predicted) & collections.Counter(gold)).values())
+    return (
+        2 * common / (len(predicted) + len(gold))
+        if predicted and gold
+        else float(predicted == gold)
+    )
 
 
 class AnswerTrainer(Trainer):
@@ -139,13 +143,13 @@ def make_model(arguments):
 def predict(trainer, arguments):
     rows = read_examples(arguments.predict, ["question", "context"])
     texts = [{name: row[name] for name in ("question", "context")} for row in rows]
-    found = []
+    predicted = []
     for row, *scores in zip(rows, *trainer.predict(texts).predictions[:2], strict=True):
         answer = find_answer(trainer.processing_class, row, *scores, trainer.longest)
-        found.append(dict(zip(("predicted", "better_than_none_by"), answer, strict=True)))
+        predicted.append(dict(zip(("predicted", "better_than_none_by"), answer, strict=True)))
     target = predictions_path(arguments.predict, trainer.args.output_dir, arguments.predictions)
     if trainer.is_world_process_zero():
-        write_rows(target, rows, found)
+        write_rows(target, rows, predicted)
     return target
 
 
