@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from .conversion import convert, fetch, publish
-from .failures import CommandError, hide_logs, one_line
+from .failures import CommandError, one_line
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -83,7 +83,6 @@ def main(
     """
     click_command = typer.main.get_command(app)
     commands = click_command.commands  # type: ignore[attr-defined]
-    hide_logs()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if command is None and given and given[0] in commands:
         # Run the command directly: for the options before a command, typer imports pydantic.

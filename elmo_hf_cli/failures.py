@@ -3,7 +3,6 @@
 """Errors of the commands: those that a user can fix are printed as one line on stderr."""
 
 import difflib
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,12 +58,6 @@ def check_model(name: Path) -> None:
         raise CommandError(f"there is no folder {name}{_nearest(name)}")
 
 
-def hide_logs() -> None:
-    """Hide harmless warnings that torchao and torch log when transformers imports them."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def one_line(message: str) -> str:
     """Return a message without line breaks."""
     return " ".join(message.split())
@@ -80,7 +73,6 @@ __all__ = [
     "CommandError",
     "check_exists",
     "check_model",
-    "hide_logs",
     "one_line",
     "one_line_errors",
 ]
