@@ -66,7 +66,7 @@ def test_unsupported_arguments_are_refused(model, input_ids):
     mask[0, 0, 1] = 0
     with pytest.raises(ValueError, match="differs between the directions"):
         model(input_ids, mask)
-    with pytest.raises(WeightsError, match="no place in the HDF5 format"):
+    with pytest.raises(WeightsError, match="the HDF5 format has no LSTMs that mix the directions"):
         options_from_config(CONFIG)
     with pytest.raises(StrictDataclassError, match="num_hidden_layers=1"):
         ElmoConfig(num_mixed_lstms=2)
