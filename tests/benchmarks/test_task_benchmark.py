@@ -113,6 +113,7 @@ def test_a_remembered_biLM_gives_the_same_layers(checkpoint):
     assert len(known) == 3
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once_and_reported(checkpoint, data, tmp_path, monkeypatch):
     pytest.importorskip("seqeval")
     import tasks

@@ -125,6 +125,7 @@ def hub(converted, tmp_path_factory):
         yield server
 
 
+@pytest.mark.slow
 def test_a_refused_upload_resumes_without_sending_the_weights_again(hub):
     assert "STATUSES [1, 0, 0]" in hub.published.stdout
     assert "the Hub refuses access (403); log in with `hf auth login`" in hub.published.stderr
@@ -132,6 +133,7 @@ def test_a_refused_upload_resumes_without_sending_the_weights_again(hub):
     assert sum(path.startswith("/large/") for _, path in hub.log[:first]) == 2
 
 
+@pytest.mark.slow
 def test_the_repository_holds_what_was_verified_and_nothing_else(hub, converted):
     files = hub.files("me/elmo")
     assert hub.repositories["me/elmo"].private
@@ -143,12 +145,14 @@ def test_the_repository_holds_what_was_verified_and_nothing_else(hub, converted)
     assert MARKER in files["README.md"].decode()
 
 
+@pytest.mark.slow
 def test_a_public_repository_is_not_taken_for_a_private_one(hub):
     assert "PUBLIC 1" in hub.published.stdout
     assert "me/pushed exists and is public" in hub.published.stderr
     assert not hub.repositories["me/pushed"].private
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["me/pushed", "me/trained"])
 def test_what_the_library_pushes_by_itself_is_complete_too(hub, tmp_path, name):
     for path, content in hub.files(name).items():
@@ -157,11 +161,13 @@ def test_what_the_library_pushes_by_itself_is_complete_too(hub, tmp_path, name):
     assert {"model.safetensors", "tokenizer.json"} <= hub.files(name).keys()
 
 
+@pytest.mark.slow
 def test_without_a_right_token_the_error_says_how_to_log_in(hub):
     assert "NOBODY 1" in hub.published.stdout and "STRANGER 1" in hub.published.stdout
     assert hub.published.stderr.count("error: the Hub refuses access (401); log in with") == 2
 
 
+@pytest.mark.slow
 def test_the_token_is_never_printed(hub):
     printed = hub.published.stdout + hub.published.stderr
     assert TOKEN not in printed and "hf_wrong" not in printed

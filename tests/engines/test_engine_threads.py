@@ -198,6 +198,7 @@ def test_helpers_may_be_dismissed_while_in_use():
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_call_while_the_interpreter_ends_runs_alone():
     script = f"""
 import atexit, runpy, torch
