@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, map_sentences
+from .model.engine_copies import compare_for_corpus
 from .model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .model.tokenization_elmo import ElmoTokenizer
 
@@ -68,9 +69,9 @@ def embed_corpus(
         raise ValueError(f"known_words is {known_words}; expected 0 or more")
     encoder = _Encoder(elmo, tokenizer, layers, boundaries)
     encoder.check_layers()
-    vectors = map_sentences(
-        encoder.embed, sentences, WorkerPool(elmo, workers), Limits(**sizes), progress
-    )
+    with compare_for_corpus(elmo):  # the workers keep this context
+        pool = WorkerPool(elmo, workers)
+    vectors = map_sentences(encoder.embed, sentences, pool, Limits(**sizes), progress)
     # In a generator here, the checks above would run only at the first `next`.
     return _with_word_cache(elmo, known_words, vectors)
 

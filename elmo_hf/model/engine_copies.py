@@ -5,7 +5,9 @@
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -15,8 +17,9 @@ from .engine_onednn import is_int8, stored_values
 
 Copy = TypeVar("Copy")
 
-# Comparing all values takes about 1 % of the time to compute this many words.
+# Comparing all values takes a few percent of the time to compute this many words.
 WORDS_PER_COMPARISON = 512
+WORDS_PER_COMPARISON_OF_A_CORPUS = 16384
 SAMPLES = 64  # values of each weight that every call compares
 SMALL = 1 << 12  # weights with at most this many values are compared in full
 
@@ -25,6 +28,9 @@ _MISSED = (
     "NumPy, or another process); up to {} words may have been computed with the old values. "
     "Call model.reset_engines() after such a change"
 )
+
+
+_interval: ContextVar[int] = ContextVar("words per comparison", default=WORDS_PER_COMPARISON)
 
 
 class KeptCopy(Generic[Copy]):
@@ -87,6 +93,11 @@ class KeptCopy(Generic[Copy]):
     def clear(self) -> None:
         self._entry = None
 
+    def compare_next(self) -> None:
+        """Make the next call compare all values."""
+        if self._entry is not None:
+            self._entry.is_due = True
+
     def clear_if_stale(self, weights: Sequence[torch.Tensor]) -> None:
         """Drop the copy if its tensors were replaced, moved, or converted."""
         entry = self._entry
@@ -112,6 +123,23 @@ class KeepsCopies(nn.Module, Generic[Kept]):
         return self
 
 
+@contextmanager
+def compare_for_corpus(model: nn.Module) -> Iterator[None]:
+    """
+    Compare all values of a model's weights at its next call, then at longer intervals.
+
+    The intervals hold in the current context and in copies of it, such as those of worker threads.
+    """
+    for module in model.modules():
+        if isinstance(module, KeepsCopies):
+            module._copies.compare_next()
+    token = _interval.set(WORDS_PER_COMPARISON_OF_A_CORPUS)
+    try:
+        yield
+    finally:
+        _interval.reset(token)
+
+
 class _Entry:
     """A copy, with what is needed to detect changes of its weights."""
 
@@ -128,6 +156,7 @@ class _Entry:
         self._picks = [x if len(x) <= SMALL else x[:: len(x) // SAMPLES | 1] for x in bits]
         self._sample, self._sums = torch.cat(self._picks), self._sum()
         self._words = 0  # computed since the last full comparison
+        self.is_due = False  # whether the next call must compare all values
         self.copy = make()
 
     def serves(self, weights: Sequence[torch.Tensor], words: int, settings: Hashable) -> bool:
@@ -137,10 +166,10 @@ class _Entry:
         if not torch.equal(torch.cat(self._picks), self._sample):
             return False
         unsure, self._words = self._words, self._words + words
-        if self._words < WORDS_PER_COMPARISON and not self._uncounted:
+        if self._words < _interval.get() and not self._uncounted and not self.is_due:
             return True
         if all(map(torch.equal, self._sum(), self._sums)):
-            self._words = 0
+            self._words, self.is_due = 0, False
             return True
         if unsure and not self._uncounted:
             warnings.warn(_MISSED.format(unsure), stacklevel=2)
@@ -193,4 +222,4 @@ def _as_wide_bits(values: torch.Tensor) -> torch.Tensor:
     return values.view(torch.int64) if aligned else _as_bits(values)
 
 
-__all__ = ["KeepsCopies", "KeptCopy", "is_own"]
+__all__ = ["KeepsCopies", "KeptCopy", "compare_for_corpus", "is_own"]

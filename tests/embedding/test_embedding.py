@@ -272,3 +272,16 @@ def test_wrong_arguments_are_refused_at_the_call(model, tokenizer):
     with pytest.raises(ValueError, match="training mode"):
         embed_corpus(model, tokenizer, SENTENCES)
     model.eval()
+
+
+def test_a_corpus_sees_writes_before_it_that_pytorch_does_not_count(tokenizer):
+    sizes = {"filters": [[1, 4]], "projection_dim": 32, "cell_dim": 64, "num_hidden_layers": 1}
+    model = ElmoModel(ElmoConfig(**sizes)).eval()
+    weight = model.layers[0].forward_lstm.recurrent_map.weight
+    sentence = ["one", "short", "sentence"]
+    for row in range(0, 256, 16):
+        weight.data[row, row % 32] += 3
+        (found,) = embed_corpus(model, tokenizer, [sentence], layers=-1, workers=1)
+        with use_engine("reference"):
+            (expected,) = embed_corpus(model, tokenizer, [sentence], layers=-1, workers=1)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
