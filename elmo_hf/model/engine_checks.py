@@ -17,6 +17,14 @@ _FORWARDS: dict[type[nn.Module], Any] = {
     kind: kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Embedding)
 }
 
+# PyTorch's dictionaries of hooks that run at each call of any module.
+_GLOBAL_HOOKS = [
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+]
+
 
 def readable(kind: Kind) -> Kind:
     """Declare that engines may read this class's weights instead of calling it (a decorator)."""
@@ -89,12 +97,15 @@ def _runs_as_written(module: nn.Module) -> bool:
     return not (isinstance(module, nn.Embedding) and module.max_norm is not None)
 
 
+def _has_global_hook() -> bool:
+    return any(getattr(nn_module, name, True) for name in _GLOBAL_HOOKS)
+
+
 def _private(owner: Any, name: str) -> Any:
     """Return a private function of PyTorch, or, if it is missing, one that returns True (safe)."""
     return getattr(owner, name, lambda: True)
 
 
-_has_global_hook = _private(nn_module, "_has_any_global_hook")
 _is_tracing = _private(torch._C, "_is_tracing")
 _has_transforms = _private(torch._C, "_are_functorch_transforms_active")
 _count_dispatch_modes = _private(torch._C, "_len_torch_dispatch_stack")

@@ -274,13 +274,12 @@ class WholeWordsBackend(TokenizersBackend):
         if not (is_split or added or is_padded(options) or is_truncated(options)):
             return self
         rust = Tokenizer(self._tokenizer.model)
-        parts = ["normalizer", "post_processor"]
-        if not is_split:
-            parts.append("pre_tokenizer")
-            rust.add_tokens(added)
+        parts = ["normalizer", "post_processor"] + ["pre_tokenizer"] * (not is_split)
         for part in parts:
             if (value := getattr(self._tokenizer, part)) is not None:
                 setattr(rust, part, value)
+        if not is_split:
+            rust.add_tokens(added)  # last: tokenizers 0.22 normalizes them as it adds them
         return self._copy_with(_tokenizer=rust)
 
     def _copy_with(self, **changed: Any) -> Any:

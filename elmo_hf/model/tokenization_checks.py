@@ -139,9 +139,10 @@ class RepairedEncoding:
     def __len__(self) -> int:
         return len(self._encoding)
 
+    def __reduce__(self) -> tuple[type["RepairedEncoding"], tuple[Any, ...]]:
+        return RepairedEncoding, (self._encoding, self._stand_in, self._names)
+
     def __getattr__(self, name: str) -> Any:
-        if name == "_encoding":  # missing while the object is unpickled
-            raise AttributeError(name)
         return getattr(self._encoding, name)
 
 

@@ -368,7 +368,8 @@ def test_another_checkpoint_function_and_hooks_are_respected(monkeypatch):
     expected, _ = checkpointed_gradients(monkeypatch, lambda model: None)
     found, recomputed = checkpointed_gradients(monkeypatch, prepare)
     # A layer with a hook is called, and those that are called run twice.
-    assert calls == ["checkpoint", "hook"] and sorted(recomputed) == [False] * 6 + [True]
+    assert calls[:2] == ["checkpoint", "hook"] and sorted(recomputed) == [False] * 6 + [True]
+    assert calls.count("checkpoint") == 1  # early transformers 5 recompute the hook, too
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
