@@ -70,6 +70,7 @@ def test_it_knows_its_language_s_word_order(folder, model, tokenizer):
     assert in_order < 200 < 2000 < out_of_order
 
 
+@pytest.mark.slow
 def test_it_is_the_same_through_the_original_format(folder, tmp_path, tokenizer):
     convert_back(folder, tmp_path / "original")
     convert(tmp_path / "original", tmp_path / "again")

@@ -108,6 +108,7 @@ def test_answers_are_learnt_and_so_is_that_there_is_none(checkpoint, tmp_path):
     assert [json.loads(line)["better_than_none_by"] > 0 for line in lines] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_sentence_embeddings_are_trained_on_pairs(checkpoint, tmp_path):
     pytest.importorskip("sentence_transformers")
     rows = [("rain fell", "it rained"), ("a hill", "a mountain"), ("no", "never")]

@@ -185,6 +185,7 @@ def test_predictions_are_one_array_and_those_of_a_crf_decode_it(tmp_path):
     assert found.predictions[0].argmax(-1)[1 : 1 + len(alone)].tolist() == alone.tolist()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     through = make(mix_dropout=0.5)
