@@ -75,6 +75,7 @@ def test_lora_on_the_head_leaves_the_biLM_frozen():
     assert len(trained) == 4 and not any(".elmo." in name for name in trained)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_encode_train_save_and_load(tmp_path):
     library = pytest.importorskip("sentence_transformers")
     datasets = pytest.importorskip("datasets")

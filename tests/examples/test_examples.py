@@ -67,6 +67,7 @@ def run(script, checkpoint, train, tmp_path, *more, epochs=30, rate=0.1):
     return script.main([*flags, "--use_cpu", "--disable_tqdm", "true", *more])
 
 
+@pytest.mark.slow
 def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, tmp_path):
     pytest.importorskip("seqeval")
     train = write(tmp_path / "train.conllu", CONLLU)
@@ -79,6 +80,7 @@ def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, t
     assert not torch.equal(next(tuned.parameters()), next(before.parameters()))
 
 
+@pytest.mark.slow
 def test_numbers_of_pairs_are_learnt_from_json_lines(checkpoint, tmp_path):
     rows = [("rain", "it rains", 1.0), ("sun", "moon", 0.2), ("a hill", "a car", 0)]
     rows = [dict(zip(("text", "other", "label"), row, strict=True)) for row in rows]
@@ -88,6 +90,7 @@ def test_numbers_of_pairs_are_learnt_from_json_lines(checkpoint, tmp_path):
     assert found["eval_pearson"] > 0.9
 
 
+@pytest.mark.slow
 def test_answers_are_learnt_and_so_is_that_there_is_none(checkpoint, tmp_path):
     context = "Ada slept. It rained in London."
     answers = [("Who slept ?", "Ada", 0), ("Where ?", "in London", 21)]

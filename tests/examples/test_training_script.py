@@ -203,6 +203,7 @@ def test_a_trained_tagger_evaluates_predicts_and_has_a_card(checkpoint, tmp_path
     assert train_ner.main(["--model", str(out), "--test", data, "--use_cpu"])["test_f1"] == 1
 
 
+@pytest.mark.slow
 def test_a_trained_classifier_labels_tables_and_json_lines(checkpoint, tmp_path):
     data = write(tmp_path / "train.csv", 'text,label\n"rain, rain",bad\nsun,good\nsnow,bad\n')
     out = tmp_path / "classifier"

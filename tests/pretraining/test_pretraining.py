@@ -140,6 +140,7 @@ def test_perplexity_is_that_of_all_words_whatever_the_batch(make_trainer, texts,
     assert metrics["eval_unknown_rate"] == pytest.approx(unknown / words) and unknown
 
 
+@pytest.mark.slow
 def test_row_streams_carry_states_so_that_short_windows_read_like_one_long_one(make_trainer):
     short = make_trainer(RowStreams, window=5, rows=2, dropout=0.0, learning_rate=0.0, max_steps=-1,
                          num_train_epochs=1, save_strategy="no")  # fmt: skip
