@@ -183,7 +183,7 @@ def test_it_loads_by_its_name_in_a_fresh_process(hub, converted, tmp_path, insta
     said = dict(line.split(" ", 1) for line in result.stdout.splitlines() if line[0].isupper())
     assert said["CLASS"].startswith("elmo_hf." if installed else "transformers_modules.")
     assert "'bank', 'on', 'it'" in result.stdout  # printed by the card's code
-    inputs = ElmoTokenizer()(SENTENCES, padding=True, return_tensors="pt")
+    inputs = ElmoTokenizer.from_pretrained(converted)(SENTENCES, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = ElmoModel.from_pretrained(converted)(**inputs).last_hidden_state
     torch.testing.assert_close(torch.tensor(json.loads(said["VECTORS"])), expected)
