@@ -15,12 +15,19 @@ LIBRARY = [
     "quiet_imports",
     "extras",
     "model",
+    "text_files",
     "batches",
     "embedding",
     "scoring",
+    "gaps",
+    "embedder",
+    "storage",
     "__init__",
     "pretraining",
     "conversion",
+    "allennlp",
+    "integrations",
+    "analysis",
 ]
 HUB_PACKAGES = {"torch", "numpy", "transformers", "huggingface_hub", "tokenizers"}
 OPTIONAL_PACKAGES = {"triton"}
