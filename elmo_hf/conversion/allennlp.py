@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .. import ElmoConfig, ElmoTokenizer
 from ..model.layer_scalar_mix import ElmoScalarMix
-from . import reference_torch as torch_reference
-from .bilm_options import config_from_options
+from . import reference_torch
+from .bilm_options import ASSUMED, config_from_options, count_parts, released_options
 from .originals import OpenModel, Original, read_json
 from .outputs import new_file, reserve
 from .sources import HDF5, INDEX, PYTORCH, Files
 from .tables import SAME, WeightsError, abbreviated, one_line, same_bits
 from .torch_files import (
     Names,
+    as_arrays,
     dump_rows,
     encoder_table,
     load_rows,
@@ -44,7 +44,6 @@ NAMES = Names(
     extra_rows=0,
 )
 BILM, CACHE = "_elmo_lstm.", "_word_embedding.weight"
-RELEASED = {"activation": "relu", "max_characters_per_token": 50, "cell_clip": 3, "proj_clip": 3}
 SHAPED = {"dim", "n_layers", "projection_dim", "embedding", "filters", "n_highway"}
 
 
@@ -86,7 +85,7 @@ def open_original(original: Original) -> OpenModel:
         tokenizer=ElmoTokenizer(
             max_characters_per_token=config.max_characters_per_token, word_splitter=WORD_SPLITTER
         ),
-        expected=partial(_expected, options, own),
+        expected=partial(reference_torch.allennlp, options, as_arrays(own)),
         source={"prefix": prefix, "options": {"content": options}},
         notes=notes,
         extra={"scalar_mixes": scalar_mixes(tensors, prefix, config.num_hidden_layers + 1)},
@@ -243,11 +242,7 @@ def _options(
     """Return options.json, checked against the tensors' shapes, or infer it from them."""
     inferred = infer_options(tensors)
     if original.options is None:
-        assumed = ", ".join(f"{name} {value}" for name, value in RELEASED.items())
-        return inferred, [
-            f"no options.json: sizes are those of the tensors, and {assumed} and skip connections "
-            "are assumed, as in all released models; if yours differs, pass --options FILE"
-        ]
+        return inferred, [ASSUMED]
     options = read_json(original.options)
     for section, shaped in inferred.items():
         stated = options.get(section)
@@ -274,35 +269,21 @@ def infer_options(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
             raise WeightsError(f"tensor {name} is {problem}; the state dict is not a complete ELMo")
         return tuple(tensor.shape)
 
-    def count(pattern: str) -> int:
-        found = {m[1] for name in tensors if (m := re.fullmatch(pattern, name))}
-        return next(i for i in range(len(found) + 1) if str(i) not in found)
-
-    embedder = r"_token_embedder\."
+    count = partial(count_parts, tensors)
     convolutions = [
         shape(f"{NAMES.convolution.format(i=i)}.weight", 3)
-        for i in range(count(embedder + r"char_conv_(\d+)\.weight"))
+        for i in range(count(r"_token_embedder\.char_conv_(\d+)\.weight"))
     ]
     projection = NAMES.lstm.format(direction="forward", layer=0) + ".state_projection.weight"
     width, cell = shape(projection, 2)
-    return {
-        "lstm": {
-            "cell_clip": RELEASED["cell_clip"],
-            "dim": cell,
-            "n_layers": count(r"_elmo_lstm\.forward_layer_(\d+)\.state_projection\.weight"),
-            "proj_clip": RELEASED["proj_clip"],
-            "projection_dim": width,
-            "use_skip_connections": True,
-        },
-        "char_cnn": {
-            "activation": RELEASED["activation"],
-            "embedding": {"dim": shape(NAMES.characters, 2)[1]},
-            "filters": [[kernel, filters] for filters, _, kernel in convolutions],
-            "max_characters_per_token": RELEASED["max_characters_per_token"],
-            "n_characters": 262,
-            "n_highway": count(embedder + r"_highways\._layers\.(\d+)\.weight"),
-        },
-    }
+    return released_options(
+        cell_dim=cell,
+        layers=count(r"_elmo_lstm\.forward_layer_(\d+)\.state_projection\.weight"),
+        width=width,
+        char_dim=shape(NAMES.characters, 2)[1],
+        filters=[[kernel, filters] for filters, _, kernel in convolutions],
+        highways=count(r"_token_embedder\._highways\._layers\.(\d+)\.weight"),
+    )
 
 
 def _config(
@@ -317,14 +298,6 @@ def _config(
     if not config.has_lstm_projection:
         config.lstm_projection = True
     return config, notes
-
-
-def _expected(
-    options: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], sentences: list[list[str]]
-) -> dict[str, list[np.ndarray]]:
-    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-    rows = torch_reference.allennlp(options, arrays, sentences)
-    return {f"layer {k}": [row[k] for row in rows] for k in range(len(rows[0]))}
 
 
 def _leftovers(tensors: Mapping[str, torch.Tensor], prefix: str, used: set[str]) -> list[str]:

@@ -8,10 +8,10 @@ the same for TensorFlow Hub modules. Only `name_table` defines which array holds
 tensors.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,12 @@ def expected_layers(
 ) -> dict[str, list[np.ndarray]]:
     """Compute the original's outputs by layer or softmax; see `OpenModel.expected`."""
     layers, _ = reference.forward(options, arrays, sentences, vocabulary=vocabulary)
-    expected = {f"layer {k}": [row[k] for row in layers] for k in range(len(layers[0]))}
+    expected = reference.by_layer(layers)
     if "softmax/W" in arrays:
         scores = [reference.logits(arrays, row[-1]) for row in layers]
-        for direction, rows in zip(
-            ("forward", "backward"), zip(*scores, strict=True), strict=False
-        ):
-            expected[f"{direction} logits"] = list(rows)
+        expected["forward logits"] = [score[0] for score in scores]
+        if len(scores[0]) == 2:
+            expected["backward logits"] = [score[1] for score in scores]
     return expected
 
 
@@ -177,57 +176,51 @@ KERNEL = Transform(_load_kernel, _dump_kernel)
 BIAS = Transform(_load_bias, _dump_bias)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Names of the LSTMs' arrays, which depend on the number of layers and directions."""
-
-    prefix: str
-    kernel: str = "W_0"
-    bias: str = "B"
-    projection: str = "W_P_0"
+LEAVES = ("W_0", "B", "W_P_0")  # kernel, bias and projection of an LSTM
+UNIDIRECTIONAL_LEAVES = ("kernel", "bias", "projection/kernel")
+CELLS = ("MultiRNNCell/Cell{layer}/LSTMCell", "LSTMCell")
 
 
-_UNIDIRECTIONAL_LEAVES = ("kernel", "bias", "projection/kernel")
+def lstm_names(config: ElmoConfig, names: Container[str]) -> tuple[str, tuple[str, str, str]]:
+    """
+    Return the pattern of an LSTM's path, and the names of its arrays.
 
-
-def dumped_layout(config: ElmoConfig) -> Layout:
-    """Return the names that bilm-tf's `dump_weights` uses for this configuration."""
-    cell = "MultiRNNCell/Cell{layer}/LSTMCell" if config.num_hidden_layers > 1 else "LSTMCell"
-    if config.bidirectional:
-        return Layout("RNN_{direction}/RNN/" + cell)
-    return Layout("rnn/" + cell, *_UNIDIRECTIONAL_LEAVES)
-
-
-def find_layout(names: Mapping[str, Any], config: ElmoConfig) -> Layout:
-    """Return the layout that matches these names; that of `dumped_layout` if none matches."""
+    They are those of the LSTMs in `names`; without LSTMs, those of bilm-tf's `dump_weights`.
+    """
     roots = ("RNN_{direction}/RNN/", "RNN_{direction}/rnn/", "rnn/", "RNN/")
-    cells = ("MultiRNNCell/Cell{layer}/LSTMCell", "LSTMCell")
-    for prefix in (root + cell for root in roots for cell in cells):
-        for leaves in (("W_0", "B", "W_P_0"), _UNIDIRECTIONAL_LEAVES):
-            if f"{prefix}/{leaves[0]}".format(direction=0, layer=0) in names:
-                return Layout(prefix, *leaves)
-    return dumped_layout(config)
+    for root, cell, leaves in product(roots, CELLS, (LEAVES, UNIDIRECTIONAL_LEAVES)):
+        if f"{root}{cell}/{leaves[0]}".format(direction=0, layer=0) in names:
+            return root + cell, leaves
+    cell = CELLS[config.num_hidden_layers == 1]
+    return (
+        (roots[0] + cell, LEAVES)
+        if config.bidirectional
+        else ("rnn/" + cell, UNIDIRECTIONAL_LEAVES)
+    )
 
 
-def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
-    """List all datasets of a model with the matching names of `ElmoForPreTraining`."""
+def name_table(config: ElmoConfig, names: Container[str] = ()) -> list[Row]:
+    """
+    List all datasets of a model with the matching names of `ElmoForPreTraining`.
+
+    Args:
+        names: the names in the file that is read; empty for a file to write.
+    """
     rows = _character_rows(config) if config.uses_characters else _token_rows(config)
     width, cell = config.projection_dim, config.cell_dim
-    layout = layout or dumped_layout(config)
+    path, (kernel, bias, projection) = lstm_names(config, names)
     for direction, lstm in enumerate(("forward_lstm", "backward_lstm")[: config.num_directions]):
         for layer in range(config.num_hidden_layers):
-            theirs = layout.prefix.format(direction=direction, layer=layer)
+            theirs = path.format(direction=direction, layer=layer)
             ours = f"elmo.layers.{layer}.{lstm}"
             maps = (f"{ours}.input_map.weight", f"{ours}.recurrent_map.weight")
+            output = (f"{ours}.output_map.weight",)
             rows += [
-                Row(f"{theirs}/{layout.kernel}", (2 * width, 4 * cell), maps, KERNEL),
-                Row(f"{theirs}/{layout.bias}", (4 * cell,), (f"{ours}.input_map.bias",), BIAS),
+                Row(f"{theirs}/{kernel}", (2 * width, 4 * cell), maps, KERNEL),
+                Row(f"{theirs}/{bias}", (4 * cell,), (f"{ours}.input_map.bias",), BIAS),
             ]
             if config.has_lstm_projection:
-                output_map = (f"{ours}.output_map.weight",)
-                rows.append(
-                    Row(f"{theirs}/{layout.projection}", (cell, width), output_map, TRANSPOSED)
-                )
+                rows.append(Row(f"{theirs}/{projection}", (cell, width), output, TRANSPOSED))
     if config.lm_vocab_size:
         vocab_size = config.lm_vocab_size
         if not config.tie_word_embeddings:
@@ -238,28 +231,25 @@ def name_table(config: ElmoConfig, layout: Layout | None = None) -> list[Row]:
 
 def _character_rows(config: ElmoConfig) -> list[Row]:
     width, filters = config.char_embedding_dim, config.num_filters
-    ours = "elmo.embeddings"
-    table = (f"{ours}.char_embeddings.weight",)
+
+    def both(theirs: str, ours: str, shape: tuple[int, ...], transform: Transform) -> list[Row]:
+        ours = f"elmo.embeddings.{ours}"
+        return [
+            Row(theirs.format("W"), shape, (f"{ours}.weight",), transform),
+            Row(theirs.format("b"), shape[-1:], (f"{ours}.bias",), SAME),
+        ]
+
+    table = ("elmo.embeddings.char_embeddings.weight",)
     rows = [Row("char_embed", (config.vocab_size - 1, width), table, TABLE)]
-    for i, (kernel_size, count) in enumerate(config.filters):
-        weight, bias = (f"{ours}.convolutions.{i}.{part}" for part in ("weight", "bias"))
-        rows += [
-            Row(f"CNN/W_cnn_{i}", (1, kernel_size, width, count), (weight,), CONVOLUTION),
-            Row(f"CNN/b_cnn_{i}", (count,), (bias,), SAME),
-        ]
+    for i, (kernel, count) in enumerate(config.filters):
+        shape = (1, kernel, width, count)
+        rows += both(f"CNN/{{}}_cnn_{i}", f"convolutions.{i}", shape, CONVOLUTION)
     for k in range(config.num_highway_layers):
-        for theirs, part in (("carry", "gate"), ("transform", "transform")):
-            weight, bias = (f"{ours}.highways.{k}.{part}.{p}" for p in ("weight", "bias"))
-            rows += [
-                Row(f"CNN_high_{k}/W_{theirs}", (filters, filters), (weight,), TRANSPOSED),
-                Row(f"CNN_high_{k}/b_{theirs}", (filters,), (bias,), SAME),
-            ]
+        for theirs, ours in (("carry", "gate"), ("transform", "transform")):
+            name, square = f"CNN_high_{k}/{{}}_{theirs}", (filters, filters)
+            rows += both(name, f"highways.{k}.{ours}", square, TRANSPOSED)
     if config.has_embedding_projection:
-        weight, bias = (f"{ours}.projection.{part}" for part in ("weight", "bias"))
-        rows += [
-            Row("CNN_proj/W_proj", (filters, config.projection_dim), (weight,), TRANSPOSED),
-            Row("CNN_proj/b_proj", (config.projection_dim,), (bias,), SAME),
-        ]
+        rows += both("CNN_proj/{}_proj", "projection", (filters, config.projection_dim), TRANSPOSED)
     return rows
 
 
@@ -289,7 +279,7 @@ def load_arrays(
         WeightsError: a dataset is missing, does not match the options' shape, is not of floats, or
             belongs to a larger model.
     """
-    table = name_table(config, find_layout(arrays, config))
+    table = name_table(config, arrays)
     notes = _leftovers(arrays, {row.original for row in table})
     for row in table:
         _check_dataset(row, arrays)
@@ -343,8 +333,7 @@ def original_forget_biases(
     config: ElmoConfig, arrays: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """Return the forget gates' biases in an original file, by the name of our bias."""
-    table = name_table(config, find_layout(arrays, config))
-    biases = [row for row in table if row.transform is BIAS]
+    biases = [row for row in name_table(config, arrays) if row.transform is BIAS]
     return {row.ours[0]: _read(arrays, row.original).chunk(4)[2].clone() for row in biases}
 
 

@@ -1,8 +1,9 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and writes options.json, the original format's description of a model."""
+"""Reads, infers and writes options.json, the original format's description of a model."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -82,6 +83,43 @@ def config_from_options(
         return ElmoConfig(**fields), notes
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise WeightsError(f"options.json is not of an ELMo model: {one_line(error)}") from error
+
+
+def released_options(
+    cell_dim: int, layers: int, width: int, char_dim: int, filters: list[list[int]], highways: int
+) -> dict[str, Any]:
+    """Return options.json for a model of these sizes with the released models' other settings."""
+    return {
+        "lstm": {
+            "cell_clip": 3,
+            "dim": cell_dim,
+            "n_layers": layers,
+            "proj_clip": 3,
+            "projection_dim": width,
+            "use_skip_connections": True,
+        },
+        "char_cnn": {
+            "activation": "relu",
+            "embedding": {"dim": char_dim},
+            "filters": filters,
+            "max_characters_per_token": 50,
+            "n_characters": 262,
+            "n_highway": highways,
+        },
+    }
+
+
+ASSUMED = (
+    "no options.json: the sizes are those of the weights; activation relu, "
+    "max_characters_per_token 50, cell_clip 3, proj_clip 3 and skip connections are assumed, as in "
+    "all released models; if yours differs, pass --options FILE"
+)
+
+
+def count_parts(names: Iterable[str], pattern: str) -> int:
+    """Count the parts of a model that are numbered from 0; the pattern's group is the number."""
+    found = {m[1] for name in names if (m := re.fullmatch(pattern, name))}
+    return next(i for i in range(len(found) + 1) if str(i) not in found)
 
 
 def options_from_config(config: ElmoConfig) -> dict[str, Any]:
@@ -173,11 +211,6 @@ def _rows(arrays: Mapping[str, Any], name: str) -> int:
 
 def _character_fields(section: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
     if "char_embed" not in arrays:
-        if set(arrays) == {"embedding"}:
-            raise WeightsError(
-                "this file is a dump of word vectors (bilm-tf's dump_token_embeddings), not the "
-                "weights of a model; pass the file that dump_weights wrote"
-            )
         raise WeightsError(
             "options.json has a char_cnn section, but there is no dataset char_embed; "
             f"the file holds {abbreviated(arrays)}"
@@ -215,4 +248,10 @@ def _token_fields(arrays: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-__all__ = ["config_from_options", "options_from_config"]
+__all__ = [
+    "ASSUMED",
+    "config_from_options",
+    "count_parts",
+    "options_from_config",
+    "released_options",
+]

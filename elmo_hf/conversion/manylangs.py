@@ -10,16 +10,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from .. import ElmoConfig, ElmoTokenizer
-from . import reference_torch as torch_reference
+from . import reference_torch
 from .originals import OpenModel, Original, read_json
 from .sources import PYTORCH, Files
 from .tables import TABLE, WeightsError, check_sizes, one_line
-from .torch_files import Names, encoder_table, load_rows, load_state_dict
+from .torch_files import Names, as_arrays, encoder_table, load_rows, load_state_dict
 
 FORMAT = "ELMoForManyLangs"
 WORD_SPLITTER = "treebank"  # the training text was split like Universal Dependencies
@@ -113,7 +111,9 @@ def open_original(original: Original) -> OpenModel:
         config=config,
         state_dict=load_rows(table, tensors, described),
         tokenizer=_tokenizer(config, characters, words),
-        expected=partial(_expected, settings, tensors, characters, words),
+        expected=partial(
+            reference_torch.manylangs, settings, as_arrays(tensors), characters, words
+        ),
         source={"options": {"content": settings}},
         notes=notes,
         data_files=[folder / f"{part}.pkl" for part in PARTS] + dictionaries,
@@ -273,18 +273,6 @@ def _by_id(words: Mapping[str, int]) -> list[str]:
     for word, number in words.items():
         listed[number] = word
     return listed
-
-
-def _expected(
-    settings: Mapping[str, Any],
-    tensors: Mapping[str, torch.Tensor],
-    characters: Mapping[str, int],
-    words: Mapping[str, int],
-    sentences: list[list[str]],
-) -> dict[str, list[np.ndarray]]:
-    arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-    rows = torch_reference.manylangs(settings, arrays, characters, words, sentences)
-    return {f"layer {k}": [row[k] for row in rows] for k in range(len(rows[0]))}
 
 
 __all__ = [

@@ -95,6 +95,11 @@ def forward_rows(
     return layers, states
 
 
+def by_layer(rows: Sequence[Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """Turn `layers[row][layer]` into a list of rows for each name `layer K`."""
+    return {f"layer {k}": list(layer) for k, layer in enumerate(zip(*rows, strict=True))}
+
+
 def logits(arrays: Arrays, top: np.ndarray) -> list[np.ndarray]:
     """Compute softmax logits [forward, backward], each (words, V), from the top layer of a row.
 
@@ -146,8 +151,6 @@ def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) 
     a projection, unless the number of filters equals projection_dim.
     """
     cnn = options["char_cnn"]
-    activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
-    activation = activations[cnn["activation"]]
     table = read(arrays, "char_embed")
     table = np.concatenate([np.zeros_like(table[:1]), table])  # a row for id 0
     spelled = [table[character_ids(w, cnn["max_characters_per_token"])] for w in words]  # (M, c)
@@ -160,7 +163,7 @@ def character_cnn(options: Mapping[str, Any], arrays: Arrays, words: list[str]) 
         for number, x in enumerate(spelled):
             positions = len(x) - width + 1
             y = sum(x[j : j + positions] @ weight[j] for j in range(width)) + bias
-            features[number] = activation(np.max(y, axis=0))
+            features[number] = activate(np.max(y, axis=0), cnn["activation"])
         pooled.append(features)
     h = np.concatenate(pooled, axis=1)  # (words, F)
 
@@ -251,6 +254,12 @@ def read(arrays: Arrays, name: str | list[str], shape: tuple | None = None) -> n
 def clip(x: np.ndarray, limit: float | None) -> np.ndarray:
     """Clip values to [-limit, limit]; a limit of None or 0 is off."""
     return np.clip(x, -limit, limit) if limit else x
+
+
+def activate(x: np.ndarray, name: str) -> np.ndarray:
+    """Apply the activation "relu" or "tanh"."""
+    functions: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
+    return functions[name](x)
 
 
 def relu(x: np.ndarray) -> np.ndarray:

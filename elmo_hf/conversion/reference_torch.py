@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from .reference import State, character_ids, clip, read, relu, sigmoid
+from .reference import activate, by_layer, character_ids, clip, read, relu, sigmoid
 
 Arrays = Mapping[str, Any]
 Rows = Sequence[Sequence[str]]
+Layers = dict[str, list[np.ndarray]]
 
 
-def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> list[list[np.ndarray]]:
+def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> Layers:
     """Compute all layers of sentences, boundaries included (AllenNLP `_ElmoBiLm`).
 
     The names of `arrays` begin with `_token_embedder` or `_elmo_lstm`; `options` is the content of
-    options.json. Returns `layers[sentence][layer]` (words + 2, 2P).
+    options.json. Returns the rows (words + 2, 2P) of each `layer K`.
     """
     cnn, embedder = options["char_cnn"], "_token_embedder"
     table = read(arrays, f"{embedder}._char_embedding_weights")
@@ -32,7 +33,8 @@ def allennlp(options: Mapping[str, Any], arrays: Arrays, sentences: Rows) -> lis
 
     lstm = {"use_skip_connections": True, **options["lstm"]}
     rows = [["<S>", *sentence, "</S>"] for sentence in sentences]
-    return [layers(np.stack([vector(w) for w in row]), lstm, arrays, "_elmo_lstm.") for row in rows]
+    vectors = [np.stack([vector(word) for word in row]) for row in rows]
+    return by_layer([layers(x, lstm, arrays, "_elmo_lstm.") for x in vectors])
 
 
 def manylangs(
@@ -41,12 +43,12 @@ def manylangs(
     characters: Mapping[str, int],
     words: Mapping[str, int],
     sentences: Rows,
-) -> list[list[np.ndarray]]:
+) -> Layers:
     """Compute all layers of sentences, boundaries included (ELMoForManyLangs `Model`).
 
     `arrays` are the tensors of both files, with the prefix `token_embedder.` or `encoder.`.
     `settings` is the model's configuration; `characters` and `words` are the .dic files, {} if that
-    part is off. Returns `layers[sentence][layer]` (words + 2, 2P).
+    part is off. Returns the rows (words + 2, 2P) of each `layer K`.
     """
     embedder = settings["token_embedder"]
     longest, name = embedder["max_characters_per_token"], "token_embedder"
@@ -70,19 +72,18 @@ def manylangs(
     lstm = {"use_skip_connections": True, **settings["encoder"]}
     encode = mixed_layers if lstm["name"].lower() == "lstm" else layers
     rows = [["<bos>", *sentence, "<eos>"] for sentence in sentences]
-    return [encode(np.stack([vector(w) for w in row]), lstm, arrays, "encoder.") for row in rows]
+    vectors = [np.stack([vector(word) for word in row]) for row in rows]
+    return by_layer([encode(x, lstm, arrays, "encoder.") for x in vectors])
 
 
 def convolutions(x: np.ndarray, cnn: Mapping[str, Any], arrays: Arrays, name: str) -> np.ndarray:
     """Convolve a word's characters (M, c), then max-pool and activate each filter."""
-    activations: dict[str, Any] = {"relu": relu, "tanh": np.tanh}
-    activation = activations[cnn["activation"]]
     pooled = []
     for i, (width, count) in enumerate(cnn["filters"]):
         weight = read(arrays, f"{name}{i}.weight", (count, x.shape[1], width))
         windows = np.stack([x[t : t + width] for t in range(len(x) - width + 1)])  # (T, width, c)
         y = np.einsum("twc,ncw->tn", windows, weight) + read(arrays, f"{name}{i}.bias", (count,))
-        pooled.append(activation(y.max(0)))
+        pooled.append(activate(y.max(0), cnn["activation"]))
     return np.concatenate(pooled)
 
 
@@ -125,13 +126,8 @@ def mixed_layers(
     x = vectors
     for layer in range(lstm["n_layers"]):
         ends = {f"l{layer}": 1, f"l{layer}_reverse": -1}
-        x = np.concatenate(
-            [
-                run_plain(x[::step], arrays, f"{name}encoder.{{}}_{end}")[::step]
-                for end, step in ends.items()
-            ],
-            axis=1,
-        )
+        both = [run_plain(x[::s], arrays, f"{name}encoder.{{}}_{e}")[::s] for e, s in ends.items()]
+        x = np.concatenate(both, axis=1)
     halves = [linear(half, arrays, f"{name}projection") for half in np.split(x, 2, axis=1)]
     return [np.concatenate([vectors, vectors], axis=1), np.concatenate(halves, axis=1)]
 
@@ -160,14 +156,13 @@ def run(x: np.ndarray, lstm: Mapping[str, Any], arrays: Arrays, name: str) -> np
     recurrent = read(arrays, f"{name}.state_linearity.weight", (4 * dim, size)).T
     bias = read(arrays, f"{name}.state_linearity.bias", (4 * dim,))
     projection = read(arrays, f"{name}.state_projection.weight", (size, dim)).T
-    state: State = (np.zeros(size), np.zeros(dim))
+    h, c = np.zeros(size), np.zeros(dim)
     outputs = np.empty_like(x)
     for t, gates in enumerate(inflow):
-        h, c = state
         i, f, j, o = np.split(gates + h @ recurrent + bias, 4)
         c = clip(sigmoid(i) * np.tanh(j) + sigmoid(f) * c, lstm.get("cell_clip"))
         h = clip((sigmoid(o) * np.tanh(c)) @ projection, lstm.get("proj_clip"))
-        outputs[t], state = h, (h, c)
+        outputs[t] = h
     return outputs
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .bilm_arrays import open_arrays
 from .bilm_checkpoint import find_index
+from .bilm_options import ASSUMED, count_parts, released_options
 from .originals import OpenModel, Original
 from .sources import Files
 from .tables import WeightsError, abbreviated
@@ -28,7 +29,6 @@ CELL = re.compile(
     r"(?P<leaf>projection/kernel|kernel|bias|W_P_0|W_0|B)"
 )
 LEAVES = {"kernel": "W_0", "bias": "B", "projection/kernel": "W_P_0"}
-ASSUMED = {"activation": "relu", "max_characters_per_token": 50, "clips": 3, "skip connections": 1}
 
 
 def recognise(files: Files) -> Original | None:
@@ -42,9 +42,10 @@ def recognise(files: Files) -> Original | None:
 def open_original(original: Original) -> OpenModel:
     """Read the module; see `Format.open_original`."""
     arrays, notes, data_files, mixes = read_module(original.weights)
-    inferred, more_notes = (None, []) if original.options else infer_options(arrays)
+    inferred = None if original.options else infer_options(arrays)
+    assumed = [] if original.options else [ASSUMED]
     model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER, inferred)
-    model.notes, model.data_files = notes + more_notes + model.notes, data_files
+    model.notes, model.data_files = notes + assumed + model.notes, data_files
     model.extra["scalar_mixes"] = mixes
     return model
 
@@ -92,51 +93,33 @@ def hdf5_name(name: str, layers: int) -> str:
     return f"RNN_{cell['direction']}/RNN/{middle}LSTMCell/{leaf}"
 
 
-def infer_options(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def infer_options(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Infer the content of options.json from shapes; also return a note on what is assumed.
+    Infer the content of options.json from shapes, the rest from the released models.
 
     Raises:
         WeightsError: an array that every model has is missing.
     """
-
-    def count(pattern: str) -> int:
-        return len({m[1] for name in arrays if (m := re.fullmatch(pattern, name))})
-
-    layers = count(r"RNN_0/RNN/MultiRNNCell/Cell(\d+)/LSTMCell/W_0") or 1
+    layers = count_parts(arrays, r"RNN_0/RNN/MultiRNNCell/Cell(\d+)/LSTMCell/W_0") or 1
     kernel = hdf5_name("RNN_0/cell_0/lstm_cell/kernel", layers)
     if missing := {kernel, "char_embed", "CNN/W_cnn_0"} - arrays.keys():
         raise WeightsError(
             f"the module lacks {sorted(missing)[0]}, so it is not an ELMo; it holds "
             f"{abbreviated(arrays)}"
         )
-    shapes = [np.shape(arrays.get(f"CNN/W_cnn_{i}", ())) for i in range(count(r"CNN/W_cnn_(\d+)"))]
+    convolutions = count_parts(arrays, r"CNN/W_cnn_(\d+)")
+    shapes = [np.shape(arrays[f"CNN/W_cnn_{i}"]) for i in range(convolutions)]
     if any(len(shape) != 4 for shape in shapes) or np.ndim(arrays[kernel]) != 2:
         raise WeightsError("the module's filters or kernels do not have the dimensions of an ELMo")
     rows, columns = np.shape(arrays[kernel])
-    options = {
-        "lstm": {
-            "cell_clip": 3,
-            "dim": columns // 4,
-            "n_layers": layers,
-            "proj_clip": 3,
-            "projection_dim": rows // 2,
-            "use_skip_connections": True,
-        },
-        "char_cnn": {
-            "activation": "relu",
-            "embedding": {"dim": int(np.shape(arrays["char_embed"])[-1])},
-            "filters": [[shape[1], shape[3]] for shape in shapes],
-            "max_characters_per_token": 50,
-            "n_characters": 262,
-            "n_highway": count(r"CNN_high_(\d+)/W_carry"),
-        },
-    }
-    assumed = ", ".join(f"{name} {value}" for name, value in ASSUMED.items())
-    return options, [
-        f"no options.json: sizes are those of the variables, and {assumed} are assumed, as in all "
-        "released models; if yours differs, pass --options FILE"
-    ]
+    return released_options(
+        cell_dim=columns // 4,
+        layers=layers,
+        width=rows // 2,
+        char_dim=int(np.shape(arrays["char_embed"])[-1]),
+        filters=[[shape[1], shape[3]] for shape in shapes],
+        highways=count_parts(arrays, r"CNN_high_(\d+)/W_carry"),
+    )
 
 
 __all__ = ["FORMAT", "WORD_SPLITTER", "hdf5_name", "infer_options", "open_original", "recognise"]

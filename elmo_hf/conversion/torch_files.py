@@ -105,6 +105,11 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return the tensors as NumPy arrays of floats, for the verification."""
+    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+
+
 def _check_zip(path: Path) -> None:
     """Raise WeightsError for a zip file with a wrong checksum, or that claims more than its size.
 
@@ -266,6 +271,7 @@ def dump_rows(
 __all__ = [
     "HIGHWAY",
     "Names",
+    "as_arrays",
     "dump_rows",
     "encoder_table",
     "is_torch_file",

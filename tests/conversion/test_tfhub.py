@@ -57,7 +57,7 @@ def test_a_module_equals_the_same_hdf5_file(tmp_path, spelling, padded):
     assert first.to_dict() == second.to_dict()
     assert record["source"]["format"] == "TensorFlow Hub module"
     assert record["word_splitter"] == "billion-words"
-    assert any("clips 3, skip connections" in note for note in record["notes"])
+    assert any("cell_clip 3, proj_clip 3 and skip connections" in note for note in record["notes"])
     mix = load_scalar_mix(tmp_path / "ours")
     torch.testing.assert_close(mix.weights.data, torch.tensor([0.1, 0.2, 0.3]))
     assert mix.gamma.item() == 0.5
