@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 import speed_machine
 
 from elmo_hf import ElmoTokenizer
-from elmo_hf.pretraining.corpora import WordStream, find_files, read_corpus, read_lines
+from elmo_hf.pretraining.corpora import WordStream, find_files, read_corpus, read_files
 from elmo_hf.pretraining.windows import PackedWindows
 
 REPORT = ROOT / "benchmarks" / "pretraining_trials.md"
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse_arguments(arguments)
     command = "python benchmarks/pretraining_trials.py " + shlex.join(arguments or sys.argv[1:])
     stream = WordStream(read_corpus(given.train_files, ElmoTokenizer(), given.work / "words"))
-    held_out = islice(read_lines(find_files(given.valid_files)), HELD_OUT_LINES)
+    held_out = islice(read_files(find_files(given.valid_files)), HELD_OUT_LINES)
     (given.work / "held_out.txt").write_text("\n".join(held_out), encoding="utf-8")
     with ThreadPoolExecutor(given.workers) as pool:
         found = list(pool.map(lambda name: run(name, given, stream), given.only))

@@ -5,7 +5,7 @@
 import contextvars
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from .model.engine_threads import keep_threads
+from .text_files import Sentence
 
-Sentence = str | Sequence[str]
 Numbered = tuple[int, Sentence]
 Progress = Callable[[int], object]
 Result = TypeVar("Result")

@@ -7,12 +7,9 @@ row is a sentence that begins with `<S>` and ends with `</S>`; an empty row sepa
 training windows are slices of the concatenated rows.
 """
 
-import bz2
 import glob
-import gzip
 import hashlib
 import json
-import lzma
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -25,8 +22,8 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from ..model.tokenization_elmo import ElmoTokenizer
+from ..text_files import make_splitter, read_lines
 
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 LINES_AT_ONCE = 20_000
 CACHE_FORMAT = 1  # increased when the stored form of the same text changes
 
@@ -51,42 +48,11 @@ def find_files(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def read_lines(paths: Iterable[Path]) -> Iterator[str]:
-    """
-    Yield the lines of UTF-8 text files, plain, .gz, .xz, .bz2 or .zst, and "" after each file.
-
-    Raises:
-        ValueError: a file is not UTF-8 (the message names the line), or is cut off.
-    """
+def read_files(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield the lines of text files, and "" after each file; see `text_files.read_lines`."""
     for path in paths:
-        try:
-            with _open(path) as lines:
-                for number, line in enumerate(lines, 1):
-                    yield _decode(line, path, number)
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is damaged or cut off ({error}); copy it again") from error
+        yield from read_lines(path)
         yield ""
-
-
-def _open(path: Path) -> Any:
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise ImportError(f"{path} needs zstandard; pip install zstandard") from None
-        return zstandard.open(path, "rb")
-    return OPENERS.get(path.suffix, open)(path, "rb")
-
-
-def _decode(line: bytes, path: Path, number: int) -> str:
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}, line {number}, is not UTF-8 ({error.reason}: "
-            f"{line[error.start : error.end]!r}); convert the file, for instance with "
-            "iconv -f LATIN1 -t UTF-8"
-        ) from None
 
 
 # --- Corpora ---
@@ -117,7 +83,7 @@ def read_corpus(
     paths = find_files(files)
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     source = ", ".join(map(str, paths[:3])) + (", .." if len(paths) > 3 else "")
-    return split_once(lambda: read_lines(paths), stamps, source, tokenizer, cache_dir)
+    return split_once(lambda: read_files(paths), stamps, source, tokenizer, cache_dir)
 
 
 def read_hub_corpus(
@@ -196,15 +162,6 @@ def split_once(
         finally:
             part.unlink(missing_ok=True)
     return datasets.Dataset.from_file(str(path))
-
-
-def make_splitter(tokenizer: ElmoTokenizer) -> Tokenizer:
-    """Return a copy of the Rust tokenizer without the padding and truncation of earlier calls."""
-    splitter = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    splitter.no_padding()
-    splitter.no_truncation()
-    splitter.encode_special_tokens = True  # "a<S>b" in a text stays one word
-    return splitter
 
 
 def _write(path: Path, lines: Iterator[str], splitter: Tokenizer, bos: str, eos: str) -> int:
