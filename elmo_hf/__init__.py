@@ -10,7 +10,7 @@ words.
 - Model: `ElmoConfig`, `ElmoModel`, `ElmoForPreTraining` (the language model), `ElmoTokenizer`.
 - Task heads: `ElmoForSequenceClassification`, `ElmoForTokenClassification`,
   `ElmoForQuestionAnswering`, `ElmoForMultipleChoice`, on an `ElmoScalarMix` of the layers.
-- Vectors of many sentences: `embed_corpus`.
+- Vectors of words and sentences: `load` or `ElmoEmbedder`; from a model in memory: `embed_corpus`.
 - Probabilities of words and sentences: `score_sentences`, `score_text`, `perplexity`.
 - `use_engine` forces one implementation of the LSTMs, for tests and comparisons.
 """
@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .embedder import ElmoEmbedder, load
 from .embedding import embed_corpus
 from .model.configuration_elmo import ElmoConfig
 from .model.engine_choice import use_engine
@@ -65,6 +66,7 @@ ElmoTokenizer.register_for_auto_class()  # saved folders then include the tokeni
 
 __all__ = [
     "ElmoConfig",
+    "ElmoEmbedder",
     "ElmoForMultipleChoice",
     "ElmoForPreTraining",
     "ElmoForPreTrainingOutput",
@@ -81,6 +83,7 @@ __all__ = [
     "Perplexity",
     "SentenceScores",
     "embed_corpus",
+    "load",
     "perplexity",
     "score_sentences",
     "score_text",

@@ -4,6 +4,7 @@
 
 import contextvars
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 
 # A short window is cut into so many batches per worker, so that all workers finish together.
 BATCHES_PER_WORKER = 2
+_PROCESS = os.getpid()
 
 
 class Limits(NamedTuple):
@@ -45,11 +47,13 @@ class WorkerPool(ThreadPoolExecutor):
 
     Args:
         model: the model that the threads use; its device decides the default of `workers`.
-        workers: number of threads; default: torch's number of threads on a CPU, else 1.
+        workers: number of threads; default: torch's number of threads on a CPU, else 1. A forked
+            process counts as one thread, like the workers of torch's `DataLoader`: its siblings
+            use the others.
     """
 
     def __init__(self, model: torch.nn.Module, workers: int | None = None) -> None:
-        threads = torch.get_num_threads()
+        threads = 1 if is_forked() else torch.get_num_threads()
         if workers is None:
             workers = threads if next(model.parameters()).device.type == "cpu" else 1
         self.workers = workers
@@ -59,6 +63,11 @@ class WorkerPool(ThreadPoolExecutor):
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start `work` in a copy of the context, which only one thread can use at a time."""
         return super().submit(self._context.copy().run, work, *args, **kwargs)
+
+
+def is_forked() -> bool:
+    """Whether this process was forked after this module was imported."""
+    return os.getpid() != _PROCESS
 
 
 def check_arguments(model: torch.nn.Module, sentences: object, **sizes: int | None) -> None:
@@ -182,6 +191,7 @@ __all__ = [
     "Sentence",
     "WorkerPool",
     "check_arguments",
+    "is_forked",
     "make_batches",
     "map_sentences",
 ]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes the vectors of a whole corpus with several worker threads."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, ma
 from .model.engine_copies import compare_for_corpus
 from .model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .model.tokenization_elmo import ElmoTokenizer
+
+KNOWN_WORDS = 100_000
 
 
 def embed_corpus(
@@ -26,7 +28,7 @@ def embed_corpus(
     batch_size: int = 128,
     batch_words: int = 8192,
     window: int = 1024,
-    known_words: int = 100_000,
+    known_words: int = KNOWN_WORDS,
     progress: Progress | None = None,
 ) -> Iterator[np.ndarray]:
     """
@@ -67,30 +69,32 @@ def embed_corpus(
     check_arguments(elmo, sentences, workers=workers, **sizes)
     if known_words < 0:
         raise ValueError(f"known_words is {known_words}; expected 0 or more")
-    encoder = _Encoder(elmo, tokenizer, layers, boundaries)
-    encoder.check_layers()
-    with compare_for_corpus(elmo):  # the workers keep this context
-        pool = WorkerPool(elmo, workers)
-    vectors = map_sentences(encoder.embed, sentences, pool, Limits(**sizes), progress)
-    # In a generator here, the checks above would run only at the first `next`.
-    return _with_word_cache(elmo, known_words, vectors)
-
-
-def _with_word_cache(
-    elmo: ElmoModel, known_words: int, vectors: Iterator[np.ndarray]
-) -> Iterator[np.ndarray]:
-    with elmo.embeddings.word_cache(known_words):
-        yield from vectors
+    join = _only if isinstance(layers, int) else np.stack
+    encoder = Encoder(elmo, tokenizer, layers, boundaries=boundaries, join=join)
+    return embed_sentences(encoder, sentences, Limits(**sizes), workers, known_words, progress)
 
 
 @dataclass(frozen=True)
-class _Encoder:
-    """Class that embeds batches; it is not changed by calls, so threads may share it."""
+class Encoder:
+    """
+    Class that embeds batches; it is not changed by calls, so threads may share it.
+
+    Args:
+        model, tokenizer, layers, boundaries: as in `embed_corpus`.
+        weights: the layers are replaced by their sum with these weights; None: no sum.
+        chunk_words: a batch with more words per sentence is computed in chunks of so many words.
+            Forward LSTMs read the chunks from left to right and backward LSTMs from right to left,
+            with carried states, so that only rounding differs.
+        join: makes the result of a sentence from its layers, `(words, hidden_size)` each.
+    """
 
     model: ElmoModel
     tokenizer: ElmoTokenizer
     layers: int | Sequence[int] | None
-    boundaries: bool
+    weights: Sequence[float] | None = None
+    boundaries: bool = False
+    chunk_words: int | None = None
+    join: Callable[[list[np.ndarray]], np.ndarray] = np.stack
 
     def check_layers(self) -> None:
         count = self.model.config.num_hidden_layers + 1
@@ -108,15 +112,16 @@ class _Encoder:
         )
         mask = inputs["attention_mask"].bool().numpy()
         inputs["attention_mask"] = self.read_mask(inputs["attention_mask"])
-        layers = True if self.layers is None else self.layers
-        requested = layers if isinstance(layers, (bool, int)) else list(layers)
         with torch.inference_mode():
-            output = self.model(**inputs.to(self.model.device), output_hidden_states=requested)
-            hidden = output.hidden_states
-            chosen = range(len(hidden)) if self.layers is None else layers
-            picked = [hidden[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
-            arrays = [layer.float().cpu().numpy() for layer in picked]
-        return [self.cut(arrays, i, np.flatnonzero(row)) for i, row in enumerate(mask)]
+            layers = self.compute(dict(inputs.to(self.model.device)))
+            arrays = [layer.float().cpu().numpy() for layer in layers]
+        results = []
+        for row, is_word in enumerate(mask):
+            words = np.flatnonzero(is_word)
+            kept = words if self.boundaries else words[1:-1]
+            # Indexing copies the vectors, so that the batch can be freed.
+            results.append(self.join([layer[row, kept] for layer in arrays]))
+        return results
 
     def read_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Mask, per direction, the boundary read last, to save a step if its vector is unused."""
@@ -127,12 +132,85 @@ class _Encoder:
         read_last = [number == number.amax(1, keepdim=True), number == 1]
         return torch.stack([mask & ~last for last in read_last[: config.num_directions]], -1)
 
-    def cut(self, layers: list[np.ndarray], row: int, words: np.ndarray) -> np.ndarray:
-        """Copy the vectors of one sentence, so that its batch can be freed."""
-        kept = words if self.boundaries else words[1:-1]
-        if isinstance(self.layers, int):
-            return layers[0][row, kept]
-        return np.stack([layer[row, kept] for layer in layers])
+    def compute(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the layers of a batch, or their sum, `(batch, words, hidden_size)` each."""
+        chunk, mask = self.chunk_words, inputs.pop("attention_mask")
+        if chunk is None or mask.shape[1] <= chunk:
+            output = self.model(**inputs, attention_mask=mask, output_hidden_states=self.requested)
+            return self.select(output.hidden_states)
+        directions = self.model.config.num_directions
+        if mask.ndim == 2:
+            mask = mask[..., None].expand(-1, -1, directions)
+        parts = [self.read(inputs, mask, chunk, direction) for direction in range(directions)]
+        return [torch.cat(halves, -1) for halves in zip(*parts, strict=True)]
+
+    def read(
+        self, inputs: dict[str, torch.Tensor], mask: torch.Tensor, chunk: int, direction: int
+    ) -> list[torch.Tensor]:
+        """Compute one direction's half of the layers chunk by chunk, with carried states."""
+        states, found = None, []
+        starts = range(0, mask.shape[1], chunk)
+        for start in reversed(starts) if direction else starts:
+            part = slice(start, start + chunk)
+            reads = torch.zeros_like(mask[:, part])
+            reads[..., direction] = mask[:, part, direction]
+            output = self.model(
+                **{name: ids[:, part] for name, ids in inputs.items()},
+                attention_mask=reads,
+                states=states,
+                use_cache=True,
+                output_hidden_states=self.requested,
+            )
+            states = output.states
+            layers = self.select(output.hidden_states)
+            found.append([layer.chunk(mask.shape[-1], -1)[direction].clone() for layer in layers])
+        ordered = found[::-1] if direction else found
+        return [torch.cat(chunks, 1) for chunks in zip(*ordered, strict=True)]
+
+    @property
+    def requested(self) -> bool | int | list[int]:
+        """The model's argument `output_hidden_states`."""
+        if self.layers is None:
+            return True
+        return self.layers if isinstance(self.layers, int) else list(self.layers)
+
+    def select(self, hidden: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        layers = range(len(hidden)) if self.layers is None else self.layers
+        picked = [hidden[i] for i in ([layers] if isinstance(layers, int) else layers)]
+        if self.weights is None:
+            return picked
+        total = picked[0].float() * self.weights[0]
+        for layer, weight in zip(picked[1:], self.weights[1:], strict=True):
+            total.add_(layer.float(), alpha=weight)
+        return [total]
 
 
-__all__ = ["embed_corpus"]
+def embed_sentences(
+    encoder: Encoder,
+    sentences: Iterable[Sentence],
+    limits: Limits,
+    workers: int | None = None,
+    known_words: int = KNOWN_WORDS,
+    progress: Progress | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the encoder's result for each sentence; arguments as in `embed_corpus`."""
+    encoder.check_layers()
+    with compare_for_corpus(encoder.model):  # the workers keep this context
+        pool = WorkerPool(encoder.model, workers)
+    vectors = map_sentences(encoder.embed, sentences, pool, limits, progress)
+    # In a generator here, the checks above would run only at the first `next`.
+    return _with_word_cache(encoder.model, known_words, vectors)
+
+
+def _with_word_cache(
+    elmo: ElmoModel, known_words: int, vectors: Iterator[np.ndarray]
+) -> Iterator[np.ndarray]:
+    with elmo.embeddings.word_cache(known_words):
+        yield from vectors
+
+
+def _only(layers: list[np.ndarray]) -> np.ndarray:
+    return layers[0]
+
+
+__all__ = ["Encoder", "embed_corpus", "embed_sentences"]

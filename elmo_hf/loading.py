@@ -1,0 +1,238 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Finds saved models, loads each once per process, and detects changes of files and weights."""
+
+import difflib
+import functools
+import hashlib
+import json
+import os
+import re
+import threading
+import weakref
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import initialization as init
+
+from .batches import is_forked
+from .model.configuration_elmo import ElmoConfig
+from .model.engine_threads import keep_threads
+from .model.layer_scalar_mix import ElmoScalarMix
+from .model.modeling_elmo import ElmoModel
+from .model.modeling_elmo_heads import ElmoTaskModel
+from .model.tokenization_elmo import ElmoTokenizer
+
+# What loading reads; a folder's other files may change.
+PATTERNS = ("*.json", "*.safetensors", "*.bin", "vocab.txt")
+RECORD = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    A saved model.
+
+    Args:
+        name: absolute path of a folder, or NAMESPACE/NAME of a Hub repository.
+        revision: branch, tag or commit of the repository.
+        digest: SHA-256 of the folder's files, or commit of the repository; None: not known yet.
+    """
+
+    name: str
+    revision: str | None = None
+    digest: str | None = None
+
+    def pin(self) -> "Source":
+        """Return the source with the digest of what is there now, unless it has a digest."""
+        if self.digest is not None:
+            return self
+        folder = self.folder()
+        if os.path.isabs(self.name):
+            return replace(self, digest=_digest(folder))
+        return replace(self, revision=folder.name, digest=folder.name)
+
+    def folder(self) -> Path:
+        """Return the local folder; a repository is downloaded unless it is cached."""
+        if os.path.isabs(self.name):
+            return Path(self.name)
+        try:
+            return Path(
+                snapshot_download(self.name, revision=self.revision, allow_patterns=[*PATTERNS])
+            )
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            raise FileNotFoundError(
+                f"{self.name} is no folder here, and the Hub did not give it: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+
+    def config(self) -> ElmoConfig:
+        """Read config.json; raise ValueError unless it describes an ELMo model."""
+        folder = self.folder()
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder} has no config.json, so it is no model folder; original weights are "
+                f"converted with: elmo-hf convert {folder} NEW_FOLDER"
+            )
+        kind = ElmoConfig.get_config_dict(folder)[0].get("model_type")
+        if kind != "elmo":
+            raise ValueError(f"{folder} holds a model of type {kind!r}; expected 'elmo'")
+        return ElmoConfig.from_pretrained(folder)
+
+
+def find_source(name: str | os.PathLike, revision: str | None = None) -> Source:
+    """
+    Return the source that a user named.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and it is no name of a Hub repository.
+    """
+    text = os.fspath(name)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision is for Hub repositories, but {text} is a folder")
+        return Source(str(path.resolve()))
+    if path.exists():
+        raise FileNotFoundError(f"{text} is a file; pass the folder that holds the model")
+    is_repository = re.fullmatch(r"\w[\w.-]*/[\w.-]+", text) and not path.parent.is_dir()
+    if not is_repository:
+        raise FileNotFoundError(f"there is no folder {text}{_nearest(path)}")
+    return Source(text, revision)
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A loaded model, shared by all embedders of the same source in this process."""
+
+    model: ElmoModel
+    tokenizer: ElmoTokenizer
+    mixes: list[ElmoScalarMix]  # the learned mixes of the source
+    weights: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.weights = self._describe()
+
+    def is_changed(self) -> bool:
+        """Whether weights were replaced, or written to in a way that PyTorch counts."""
+        return self._describe() != self.weights
+
+    def _describe(self) -> list[tuple[Any, ...]]:
+        return [(name, type(p), p.dtype, p._version) for name, p in self.model.named_parameters()]
+
+
+_loaded: "weakref.WeakValueDictionary[tuple[Any, ...], Loaded]" = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def load_shared(source: Source, dtype: torch.dtype | None, device: str | None) -> Loaded:
+    """
+    Load a pinned source, unless this process has loaded it already.
+
+    Args:
+        source: the result of `Source.pin`.
+        dtype: default: the dtype of the saved weights.
+        device: default: the GPU if there is one, else the CPU.
+
+    Raises:
+        RuntimeError: the folder's files have changed since the source was pinned.
+    """
+    # A forked process loads anew: threads of its parent may have held the old model's locks.
+    key = (source, dtype, device, os.getpid())
+    with _lock:
+        loaded = _loaded.get(key)
+        if loaded is None or loaded.is_changed():
+            loaded = _loaded[key] = _load(source, dtype, device)
+        return loaded
+
+
+def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Loaded:
+    if is_forked():
+        keep_threads(1)  # OpenMP would wait for the parent's threads
+    config, folder = source.config(), source.folder()
+    if os.path.isabs(source.name) and _digest(folder) != source.digest:
+        raise RuntimeError(
+            f"the files in {folder} have changed since this embedder first read them, so its "
+            "vectors would change; make a new ElmoEmbedder"
+        )
+    head, info = _Head.from_pretrained(folder, output_loading_info=True)
+    if missing := sorted(name for name in info["missing_keys"] if name.startswith("elmo.")):
+        raise ValueError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
+    mixes = _recorded_mixes(folder, config)
+    if not head.scalar_mix.gamma.isnan():
+        mixes.insert(0, head.scalar_mix.float())
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = head.elmo.to(device=device, dtype=dtype).eval()
+    return Loaded(model, ElmoTokenizer.from_pretrained(folder), mixes)
+
+
+class _Head(ElmoTaskModel):
+    """Class that loads the biLM and, if there is one, the scalar mix of any head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(?!elmo\.|scalar_mix\.)"]
+    _keys_to_ignore_on_load_missing = [r"^scalar_mix\.", r"^task_lstm\."]
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ElmoScalarMix):
+            init.constant_(module.gamma, float("nan"))  # stays if there is no mix to load
+
+
+def _recorded_mixes(folder: Path, config: ElmoConfig) -> list[ElmoScalarMix]:
+    """Return the mixes that a converted folder's conversion.json stores."""
+    path, mixes = folder / RECORD, []
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for stored in record.get("scalar_mixes", []):
+        mix = ElmoScalarMix(config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm)
+        with torch.no_grad():
+            mix.weights.copy_(torch.tensor(stored["weights"]))
+            mix.gamma.fill_(stored["gamma"])
+        mixes.append(mix)
+    return mixes
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of the files that loading reads."""
+    digest = hashlib.sha256()
+    paths = {path for pattern in PATTERNS for path in folder.glob(pattern)}
+    for path in sorted(paths):
+        status = path.stat()
+        content = _file_digest(str(path), status.st_size, status.st_mtime_ns)
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _file_digest(path: str, size: int, modified: int) -> str:
+    """SHA-256 of a file; `size` and `modified` make that a changed file is read again."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _nearest(path: Path) -> str:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, 1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
+def _begin_as_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_as_child)
+
+
+__all__ = ["Loaded", "Source", "find_source", "load_shared"]
