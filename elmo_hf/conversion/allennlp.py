@@ -176,7 +176,7 @@ def dump_allennlp(
     Raises:
         WeightsError: AllenNLP cannot represent the model.
     """
-    _check_describable(config)
+    check_describable(config)
     try:
         prefix = record.get("source", {}).get("prefix", BILM)
         dumped = dump_rows(encoder_table(config, NAMES), state_dict, prefix)
@@ -324,7 +324,7 @@ def _equal(tensors: Mapping[str, torch.Tensor], first: str, other: str) -> bool:
     )
 
 
-def _check_describable(config: ElmoConfig) -> None:
+def check_describable(config: ElmoConfig) -> None:
     problem = None
     if config.num_mixed_lstms:
         problem = "mixes the directions"

@@ -15,7 +15,7 @@ def is_slow(page):
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.stem, marks=is_slow(p)) for p in PAGES])
 def test_python_examples_print_what_stands_below_them(page, tmp_path, monkeypatch):
-    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    write_workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
     run_python(page.read_text(encoding="utf-8"))
 
