@@ -12,6 +12,7 @@ words.
   `ElmoForQuestionAnswering`, `ElmoForMultipleChoice`, on an `ElmoScalarMix` of the layers.
 - Vectors of words and sentences: `load` or `ElmoEmbedder`; from a model in memory: `embed_corpus`.
 - Probabilities of words and sentences: `score_sentences`, `score_text`, `perplexity`.
+- Words for the gaps of a sentence: `fill_gaps`.
 - `use_engine` forces one implementation of the LSTMs, for tests and comparisons.
 """
 
@@ -32,6 +33,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .embedder import ElmoEmbedder, load
 from .embedding import embed_corpus
+from .gaps import fill_gaps
 from .model.configuration_elmo import ElmoConfig
 from .model.engine_choice import use_engine
 from .model.layer_scalar_mix import ElmoScalarMix
@@ -83,6 +85,7 @@ __all__ = [
     "Perplexity",
     "SentenceScores",
     "embed_corpus",
+    "fill_gaps",
     "load",
     "perplexity",
     "score_sentences",

@@ -141,31 +141,60 @@ def score_text(
     ]
 
 
-def perplexity(scores: Iterable[SentenceScores]) -> Perplexity:
-    """Compute the perplexity of a text from its scores; raise ValueError if there are none."""
-    scores = list(scores)
-    if not scores:
+def perplexity(scores: Iterable[SentenceScores], *, boundaries: bool = True) -> Perplexity:
+    """
+    Compute the perplexity of a text from its scores.
+
+    Args:
+        scores: the scores of one or more sentences; read once, not kept.
+        boundaries: whether the boundary of each sentence counts, as in bilm-tf.
+
+    Raises:
+        ValueError: there are no sentences, or without boundaries no words.
+    """
+    losses, words, unknown, sentences = [0.0, 0.0], 0, 0, 0
+    directions = 2
+    for score in scores:
+        sentences += 1
+        words += len(score.unknown)
+        unknown += int(score.unknown.sum())
+        kept = slice(None) if boundaries else slice(-1)
+        losses[0] -= float(score.forward[kept].sum(dtype=np.float64))
+        if score.backward is None:
+            directions = 1
+        else:
+            kept = slice(None) if boundaries else slice(1, None)
+            losses[1] -= float(score.backward[kept].sum(dtype=np.float64))
+    predicted = words + (sentences if boundaries else 0)
+    if not predicted:
         raise ValueError("scores is empty; pass the scores of at least one sentence")
-    words = sum(len(score.unknown) for score in scores)
-    losses = [
-        -sum(float(part.sum(dtype=np.float64)) for part in parts) / (words + len(scores))
-        for parts in _directions(scores)
-    ]
-    forward, *backward = (float(np.exp(loss)) for loss in losses)
+    means = [loss / predicted for loss in losses[:directions]]
+    forward, *backward = (float(np.exp(mean)) for mean in means)
     return Perplexity(
         forward=forward,
         backward=backward[0] if backward else None,
-        mean=float(np.exp(sum(losses) / len(losses))),
-        unknown_rate=sum(int(score.unknown.sum()) for score in scores) / max(1, words),
+        mean=float(np.exp(sum(means) / directions)),
+        unknown_rate=unknown / max(1, words),
         words=words,
-        sentences=len(scores),
+        sentences=sentences,
     )
 
 
-def _directions(scores: list[SentenceScores]) -> Iterator[list[np.ndarray]]:
-    yield [score.forward for score in scores]
-    if scores[0].backward is not None:
-        yield [score.backward for score in scores if score.backward is not None]
+def check_language_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> None:
+    """Raise ValueError unless the model has a softmax, and the tokenizer its vocabulary."""
+    if not hasattr(model, "lm_head"):
+        raise ValueError(
+            f"the model is a {type(model).__name__}, which predicts no words; load the language "
+            "model with AutoModelForPreTraining.from_pretrained"
+        )
+    if model.training:
+        raise ValueError("the model is in training mode, with dropout; call model.eval() first")
+    known, needed = tokenizer.lm_vocab_size, model.config.lm_vocab_size
+    if known != needed:
+        raise ValueError(
+            f"the tokenizer's vocabulary has {known} words, the model's softmax {needed}; load "
+            'the tokenizer saved with the model, or pass it lm_vocab_file="vocab.txt"'
+        )
 
 
 @dataclass(frozen=True)
@@ -198,13 +227,8 @@ class _Scorer:
         return range(self.model.config.num_directions)
 
     def check(self, sentences: object, **sizes: int | None) -> None:
+        check_language_model(self.model, self.tokenizer)
         check_arguments(self.model, sentences, **sizes)
-        known, needed = self.tokenizer.lm_vocab_size, self.model.config.lm_vocab_size
-        if known != needed:
-            raise ValueError(
-                f"the tokenizer's vocabulary has {known} words, the model's softmax {needed}; load "
-                'the tokenizer saved with the model, or pass it lm_vocab_file="vocab.txt"'
-            )
 
     def encode(self, sentences: Iterable[Sentence]) -> list[_Encoded]:
         """Tokenize sentences and number them from 0."""
@@ -346,4 +370,11 @@ def _blocks(stream: list[_Encoded]) -> list[list[_Encoded]]:
     return blocks
 
 
-__all__ = ["Perplexity", "SentenceScores", "perplexity", "score_sentences", "score_text"]
+__all__ = [
+    "Perplexity",
+    "SentenceScores",
+    "check_language_model",
+    "perplexity",
+    "score_sentences",
+    "score_text",
+]

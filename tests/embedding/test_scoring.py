@@ -191,6 +191,18 @@ def test_perplexity_is_what_one_computes_by_hand():
     )
 
 
+def test_perplexity_can_leave_the_boundaries_out():
+    scores = [
+        SentenceScores(np.log([0.5, 0.25]), np.log([0.125, 1]), np.array([True])),
+        SentenceScores(np.log([0.125]), np.log([0.25]), np.array([], bool)),
+    ]
+    found = perplexity(scores, boundaries=False)
+    assert (found.forward, found.backward) == (pytest.approx(2), pytest.approx(1))
+    assert (found.words, found.sentences, found.unknown_rate) == (1, 2, 1)
+    with pytest.raises(ValueError, match="scores is empty"):
+        perplexity(scores[1:], boundaries=False)
+
+
 def test_a_softmax_that_knows_nothing_has_the_vocabularys_perplexity(tokenizer):
     model = make_model()
     torch.nn.init.zeros_(model.lm_head.weight)
