@@ -17,6 +17,7 @@ import typer
 
 from .conversion import convert, fetch, publish
 from .failures import CommandError, one_line
+from .language import fill, score
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-for command in (convert, fetch, publish):
+for command in (convert, fetch, publish, fill, score):
     app.command(context_settings=HELP_OPTIONS)(command)
 
 

@@ -15,7 +15,7 @@ from elmo_hf.conversion.registry import read_registry
 from elmo_hf.extras import MissingExtraError
 from elmo_hf_cli.failures import one_line_errors
 
-COMMANDS = ["convert", "fetch", "publish"]
+COMMANDS = ["convert", "fetch", "publish", "fill", "score"]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run(capsys):
 
 
 def examples(text):
-    return re.findall(r"^\s+elmo-hf (\w.*?)(?:   .*)?$", text, re.MULTILINE)
+    return re.findall(r"^\s+elmo-hf (\w.*?)(?:   .*| > \S+)?$", text, re.MULTILINE)
 
 
 def test_no_help_imports_torch_or_transformers():
