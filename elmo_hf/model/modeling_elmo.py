@@ -21,7 +21,7 @@ from .engine_onednn import operators_info
 from .engine_weights import States, Unique
 from .layer_embeddings import ElmoEmbeddings
 from .layer_lstm import ElmoLayer, ElmoLstm, ElmoMixedLayer
-from .modeling_inputs import check_states, check_words, make_mask, memory_dtype
+from .modeling_inputs import Inputs, check_states, check_words, make_mask, memory_dtype
 
 
 @dataclass
@@ -222,17 +222,15 @@ class ElmoModel(ElmoPreTrainedModel):
         Raises:
             ValueError: an argument is missing or has the wrong shape or range.
         """
-        shape = check_words(self.config, input_ids, word_input_ids, inputs_embeds)
-        directions = self.config.num_directions
-        mask = make_mask(
-            attention_mask, input_ids, word_input_ids, inputs_embeds, shape, directions
-        )
+        inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+        shape = check_words(self.config, inputs)
+        mask = make_mask(inputs, shape, self.config.num_directions)
         if self.config.num_mixed_lstms and (use_cache or states is not None):
             raise ValueError(
                 "got states or use_cache, but this model is a standard biLSTM (num_mixed_lstms), "
                 "which has no states to carry to the next call; remove these arguments"
             )
-        vectors, unique = self._embed(input_ids, word_input_ids, inputs_embeds)
+        vectors, unique = self._embed(inputs)
         vectors = vectors.masked_fill(~mask.any(-1, keepdim=True), 0)
         if states is None:
             states = self._zero_states(vectors)
@@ -254,13 +252,9 @@ class ElmoModel(ElmoPreTrainedModel):
             states=_stack(new_states) if use_cache else None,
         )
 
-    def _embed(
-        self,
-        input_ids: torch.Tensor | None,
-        word_input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, Unique | None]:
+    def _embed(self, inputs: Inputs) -> tuple[torch.Tensor, Unique | None]:
         """Return word vectors `(batch, words, projection_dim)`, and deduplicated if available."""
+        input_ids, _, inputs_embeds, word_input_ids = inputs
         if not self.config.uses_characters:
             word_ids = input_ids if word_input_ids is None else word_input_ids
             return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None

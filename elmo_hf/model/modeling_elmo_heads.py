@@ -31,7 +31,7 @@ from .loss_heads import (
     span_loss,
 )
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel, select_layers
-from .modeling_inputs import make_mask
+from .modeling_inputs import Inputs, make_mask
 from .modeling_pooling import find_context, find_words, pool_words
 
 # Saving a head copies the files that this file imports, so the tagger's pipeline is saved too.
@@ -109,46 +109,23 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def encode(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        word_input_ids: torch.Tensor | None,
-        output_hidden_states: bool | int | list[int] | None,
-    ) -> TaskVectors:
+    def encode(self, inputs: Inputs, output_hidden_states: HiddenStates = False) -> TaskVectors:
         """Compute the output layer's inputs; arguments as in `ElmoModel.forward`."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         with _no_dropout_if_frozen(self.elmo):
-            outputs = self.elmo(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                word_input_ids=word_input_ids,
-                output_hidden_states=True,
-                return_dict=True,
-            )
+            outputs = self.elmo(**inputs._asdict(), output_hidden_states=True, return_dict=True)
         layers = outputs.hidden_states
-        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
-        mask, words = self._find_words(*given, layers[0].shape[:2])
+        mask, words = self._find_words(inputs, layers[0].shape[:2])
         vectors = self.dropout(self.scalar_mix(layers, mask, words))
         if self.task_lstm is not None:
             vectors = self.task_lstm(vectors, mask)
         return TaskVectors(vectors, mask, words, select_layers(layers, output_hidden_states))
 
-    def _find_words(
-        self,
-        attention_mask: torch.Tensor | None,
-        input_ids: torch.Tensor | None,
-        word_input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        shape: torch.Size,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _find_words(self, inputs: Inputs, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Return two bool masks `(batch, words)`: of words with boundaries, and without."""
-        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
-        mask = make_mask(*given, shape, self.config.num_directions).any(-1)
-        return mask, find_words(self.config, mask, input_ids, word_input_ids)
+        mask = make_mask(inputs, shape, self.config.num_directions).any(-1)
+        return mask, find_words(self.config, mask, inputs)
 
 
 @contextmanager
@@ -207,14 +184,12 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         Raises:
             ValueError: an argument has the wrong shape, type or range.
         """
-        task = self.encode(
-            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
-        )
+        inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+        task = self.encode(inputs, output_hidden_states)
         logits = self.classifier(_pool(self, task.vectors, task.mask, task.words))
         loss = None
         if labels is not None:
-            problem_type = self.config.problem_type
-            loss = sequence_loss(logits, labels, problem_type, num_items_in_batch)
+            loss = sequence_loss(logits, labels, self.config.problem_type, num_items_in_batch)
         return SequenceClassifierOutput(loss, logits, task.hidden_states)
 
 
@@ -267,9 +242,8 @@ class ElmoForTokenClassification(ElmoTaskModel):
         Raises:
             ValueError: an argument has the wrong shape, type or range.
         """
-        task = self.encode(
-            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
-        )
+        inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+        task = self.encode(inputs, output_hidden_states)
         logits = self.classifier(task.vectors)
         loss, tag_scores = None, None
         if labels is not None:
@@ -291,7 +265,7 @@ class ElmoForTokenClassification(ElmoTaskModel):
 
         With a CRF it is one of the best taggings; the argmax of `tag_scores` may mix equal ones.
         """
-        task = self.encode(input_ids, attention_mask, inputs_embeds, word_input_ids, False)
+        task = self.encode(Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids))
         logits = self.classifier(task.vectors)
         if self.crf is None:
             return logits.argmax(-1).masked_fill(~task.words, -100)
@@ -316,8 +290,8 @@ class ElmoForTokenClassification(ElmoTaskModel):
         """
         if self.crf is None:
             return logits.log_softmax(-1)
-        given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
-        _, words = self._find_words(*given, logits.shape[:2])
+        inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+        _, words = self._find_words(inputs, logits.shape[:2])
         return self.crf.log_marginals(logits, words, self._constraints())
 
     def _loss(
@@ -380,10 +354,9 @@ class ElmoForQuestionAnswering(ElmoTaskModel):
         Raises:
             ValueError: an argument has the wrong shape or type, or one of the positions is missing.
         """
-        task = self.encode(
-            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
-        )
-        allowed = find_context(self.config, task.mask, input_ids, word_input_ids)
+        inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+        task = self.encode(inputs, output_hidden_states)
+        allowed = find_context(self.config, task.mask, inputs)
         logits = self.qa_outputs(task.vectors)
         logits = logits.masked_fill(~allowed[..., None], torch.finfo(logits.dtype).min)
         start, end = (scores.contiguous() for scores in logits.unbind(-1))
@@ -441,16 +414,12 @@ class ElmoForMultipleChoice(ElmoTaskModel):
         Raises:
             ValueError: an argument has the wrong shape, type or range.
         """
-        given = [input_ids, attention_mask, inputs_embeds, word_input_ids]
         if self.config.uses_characters and input_ids is not None:
-            given[0] = _split_characters(input_ids, self.config.max_characters_per_token)
+            input_ids = _split_characters(input_ids, self.config.max_characters_per_token)
+        given = (input_ids, attention_mask, inputs_embeds, word_input_ids)
         choices = next((one.shape[1] for one in given if one is not None and one.ndim > 1), 1)
-        input_ids, attention_mask, inputs_embeds, word_input_ids = (
-            None if one is None else one.flatten(0, 1) for one in given
-        )
-        task = self.encode(
-            input_ids, attention_mask, inputs_embeds, word_input_ids, output_hidden_states
-        )
+        inputs = Inputs(*(None if one is None else one.flatten(0, 1) for one in given))
+        task = self.encode(inputs, output_hidden_states)
         scores = self.classifier(_pool(self, task.vectors, task.mask, task.words))
         logits = scores.view(-1, choices)
         loss = None

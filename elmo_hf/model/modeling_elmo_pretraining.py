@@ -17,7 +17,7 @@ from .engine_copies import is_own
 from .engine_weights import States
 from .loss_softmax import full_softmax_loss, sampled_softmax_loss
 from .modeling_elmo import ElmoModel, ElmoPreTrainedModel
-from .modeling_inputs import check_labels, make_mask
+from .modeling_inputs import Inputs, check_labels, make_mask
 
 
 @dataclass
@@ -158,8 +158,8 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         loss, losses = None, []
         if labels is not None:
             check_labels(self.config, labels, halves[0].shape[:2])
-            given = (attention_mask, input_ids, word_input_ids, inputs_embeds)
-            mask = make_mask(*given, labels.shape, directions)
+            inputs = Inputs(input_ids, attention_mask, inputs_embeds, word_input_ids)
+            mask = make_mask(inputs, labels.shape, directions)
             if attention_mask is None or attention_mask.ndim == 2:
                 labels = labels.masked_fill(~mask[..., 0], -100)
             losses = [

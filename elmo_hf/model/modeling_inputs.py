@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check a model's arguments, so that errors are raised early and in plain words."""
 
+from typing import NamedTuple
+
 import torch
 
 from .configuration_elmo import ElmoConfig
@@ -9,62 +11,60 @@ from .engine_checks import is_concrete
 from .engine_weights import States
 
 
-def check_words(
-    config: ElmoConfig,
-    input_ids: torch.Tensor | None,
-    word_input_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-) -> torch.Size:
+class Inputs(NamedTuple):
+    """The arguments of `ElmoModel.forward` that describe the words of the sentences."""
+
+    input_ids: torch.Tensor | None = None
+    attention_mask: torch.Tensor | None = None
+    inputs_embeds: torch.Tensor | None = None
+    word_input_ids: torch.Tensor | None = None
+
+
+def check_words(config: ElmoConfig, inputs: Inputs) -> torch.Size:
     """Return `(batch, words)`; raise ValueError if inputs are missing, redundant or malformed."""
-    if config.uses_characters:
-        given, name = _exactly_one(input_ids=input_ids, inputs_embeds=inputs_embeds)
-    else:
-        given, name = _exactly_one(
-            input_ids=input_ids, word_input_ids=word_input_ids, inputs_embeds=inputs_embeds
+    names = ["input_ids", "inputs_embeds"]
+    if not config.uses_characters:
+        names.insert(1, "word_input_ids")
+    present = [name for name in names if getattr(inputs, name) is not None]
+    if len(present) != 1:
+        raise ValueError(
+            f"got {' and '.join(present) or 'nothing'}; expected exactly one of {', '.join(names)}"
         )
-    if name == "inputs_embeds":
+    given = getattr(inputs, present[0])
+    if inputs.inputs_embeds is not None:
         _check_embeds(config, given)
     elif config.uses_characters:
         _check_character_ids(config, given)
     else:
-        _check_word_ids(config, given, name)
+        _check_word_ids(config, given, present[0])
     if config.uses_characters:
-        _check_word_table(config, given, word_input_ids)
+        _check_word_table(config, given, inputs.word_input_ids)
     return given.shape[:2]
 
 
-def make_mask(
-    attention_mask: torch.Tensor | None,
-    input_ids: torch.Tensor | None,
-    word_input_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-    shape: torch.Size,
-    directions: int | None = None,
-) -> torch.Tensor:
+def make_mask(inputs: Inputs, shape: torch.Size, directions: int) -> torch.Tensor:
     """
-    Return the attention mask as bool `(batch, words)`, False at padding.
+    Return the attention mask as bool `(batch, words, directions)`.
 
-    Without an attention mask, words whose ids are all 0 are padding. If `directions` is not None,
-    the result is `(batch, words, directions)`, False where a direction skips a word, and the
-    attention mask may also have this shape.
+    It is False where a direction skips a word. Without an attention mask, words whose ids are all
+    0 are padding.
 
     Raises:
         ValueError: the attention mask has another shape, or values other than 0 and 1.
     """
-    if attention_mask is None:
-        mask = _find_words(input_ids, word_input_ids, inputs_embeds, shape)
-    elif attention_mask.shape in (shape, (*shape, directions)):
-        _check_mask_values(attention_mask)
-        mask = attention_mask.bool()
+    mask = inputs.attention_mask
+    if mask is None:
+        mask = _find_words(inputs, shape)
+    elif mask.shape in (shape, (*shape, directions)):
+        _check_mask_values(mask)
+        mask = mask.bool()
     else:
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, but there are (batch, "
-            f"words) = {tuple(shape)}{f' and {directions} directions' if directions else ''}; "
-            "pass the tokenizer's attention_mask, or None"
+            f"attention_mask has shape {tuple(mask.shape)}, but there are (batch, words) = "
+            f"{tuple(shape)} and {directions} directions; pass the tokenizer's attention_mask, or "
+            "None"
         )
-    if directions is None or mask.ndim == 3:
-        return mask
-    return mask[..., None].expand(*shape, directions)
+    return mask if mask.ndim == 3 else mask[..., None].expand(*shape, directions)
 
 
 def check_states(config: ElmoConfig, states: States, vectors: torch.Tensor) -> States:
@@ -114,25 +114,12 @@ def check_labels(config: ElmoConfig, labels: torch.Tensor, shape: torch.Size) ->
     _check_range(counted, "labels", config.lm_vocab_size, "lm_vocab_size")
 
 
-def _find_words(
-    input_ids: torch.Tensor | None,
-    word_input_ids: torch.Tensor | None,
-    inputs_embeds: torch.Tensor | None,
-    shape: torch.Size,
-) -> torch.Tensor:
-    if inputs_embeds is not None:
-        return torch.ones(shape, dtype=torch.bool, device=inputs_embeds.device)
-    ids = word_input_ids if input_ids is None else input_ids
+def _find_words(inputs: Inputs, shape: torch.Size) -> torch.Tensor:
+    if inputs.inputs_embeds is not None:
+        return torch.ones(shape, dtype=torch.bool, device=inputs.inputs_embeds.device)
+    ids = inputs.word_input_ids if inputs.input_ids is None else inputs.input_ids
     assert ids is not None  # check_words has raised otherwise
     return ids.ne(0) if ids.ndim == 2 else ids.ne(0).any(-1)
-
-
-def _exactly_one(**given: torch.Tensor | None) -> tuple[torch.Tensor, str]:
-    present = [(value, name) for name, value in given.items() if value is not None]
-    if len(present) != 1:
-        names = " and ".join(name for _, name in present) or "nothing"
-        raise ValueError(f"got {names}; expected exactly one of {', '.join(given)}")
-    return present[0]
 
 
 def _check_character_ids(config: ElmoConfig, ids: torch.Tensor) -> None:
@@ -222,4 +209,4 @@ def _can_read(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and is_concrete(tensor)
 
 
-__all__ = ["check_labels", "check_states", "check_words", "make_mask", "memory_dtype"]
+__all__ = ["Inputs", "check_labels", "check_states", "check_words", "make_mask", "memory_dtype"]

@@ -5,24 +5,20 @@
 import torch
 
 from .configuration_elmo import ElmoConfig
+from .modeling_inputs import Inputs
 
 
-def find_words(
-    config: ElmoConfig,
-    mask: torch.Tensor,
-    input_ids: torch.Tensor | None,
-    word_input_ids: torch.Tensor | None,
-) -> torch.Tensor:
+def find_words(config: ElmoConfig, mask: torch.Tensor, inputs: Inputs) -> torch.Tensor:
     """
     Return a bool mask `(batch, words)`, True at words that are neither padding nor a boundary.
 
     Args:
         config: the model's configuration; its `bos_token_id` and `eos_token_id` are boundaries.
         mask: bool `(batch, words)`, False at padding.
-        input_ids, word_input_ids: as in `ElmoModel.forward`. Without ids (a call with
-            `inputs_embeds`) boundaries are unknown, and `mask` is returned.
+        inputs: as for `ElmoModel.forward`. Without ids (a call with `inputs_embeds`) boundaries
+            are unknown, and `mask` is returned.
     """
-    symbols = _first_symbols(config, input_ids, word_input_ids)
+    symbols = _first_symbols(config, inputs)
     if symbols is None:
         return mask
     eos = config.eos_token_id
@@ -32,12 +28,7 @@ def find_words(
     return mask
 
 
-def find_context(
-    config: ElmoConfig,
-    mask: torch.Tensor,
-    input_ids: torch.Tensor | None,
-    word_input_ids: torch.Tensor | None,
-) -> torch.Tensor:
+def find_context(config: ElmoConfig, mask: torch.Tensor, inputs: Inputs) -> torch.Tensor:
     """
     Return a bool mask `(batch, words)`, True where an answer may start or end.
 
@@ -45,10 +36,10 @@ def find_context(
     sentence all words; in both cases also the first position, which means "no answer". Arguments
     as in `find_words`; without ids, `mask` is returned.
     """
-    symbols = _first_symbols(config, input_ids, word_input_ids)
+    symbols = _first_symbols(config, inputs)
     if symbols is None:
         return mask
-    words = find_words(config, mask, input_ids, word_input_ids)
+    words = find_words(config, mask, inputs)
     if config.bos_token_id is not None:
         sentence = (mask & symbols.eq(config.bos_token_id)).cumsum(1)
         is_pair = sentence[:, -1:] > 1
@@ -86,14 +77,12 @@ def pool_words(
     return torch.cat(pooled, -1)
 
 
-def _first_symbols(
-    config: ElmoConfig, input_ids: torch.Tensor | None, word_input_ids: torch.Tensor | None
-) -> torch.Tensor | None:
+def _first_symbols(config: ElmoConfig, inputs: Inputs) -> torch.Tensor | None:
     """Return the ids that tell boundaries from words, `(batch, words)`; None without ids."""
     if config.uses_characters:
         # Symbol 0 of every word is begin-of-word; symbol 1 is <S> or </S> in boundaries only.
-        return None if input_ids is None else input_ids[..., 1]
-    return word_input_ids if input_ids is None else input_ids
+        return None if inputs.input_ids is None else inputs.input_ids[..., 1]
+    return inputs.word_input_ids if inputs.input_ids is None else inputs.input_ids
 
 
 def _ends(vectors: torch.Tensor, words: torch.Tensor, num_directions: int) -> torch.Tensor:
