@@ -96,10 +96,11 @@ $(DOCS)/installed: pyproject.toml
 	$(@D)/bin/python -m pip install --quiet -r $(@D)/docs.txt
 	$(finish)
 
-# Every `name>=version` in pyproject.toml, extras included, becomes `name==version`.
+# Every `name[extra]>=version; marker` in pyproject.toml becomes `name==version`.
 $(LOWEST)/installed: pyproject.toml
 	$(begin)
-	@grep -oE '"[a-z0-9-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u \
+	@sed -nE 's/"([a-z0-9-]+)(\[[a-z,]+\])?>=([0-9.]+)[^"]*"/\n\1==\3\n/gp' pyproject.toml \
+	| grep -E '^[a-z0-9-]+==[0-9.]+$$' | sort -u \
 	| sed 's/^torch==.*/torch==$(TORCH)/' > $(@D)/lowest.txt
 	@cat $(@D)/lowest.txt
 	$(@D)/bin/python -m pip install --quiet -c $(@D)/lowest.txt torch

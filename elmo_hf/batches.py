@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,7 +45,9 @@ class Limits(NamedTuple):
 
 class WorkerPool(ThreadPoolExecutor):
     """
-    Class that runs worker threads, which divide the caller's torch threads and run in its context.
+    Class that runs worker threads, which divide the caller's torch threads and share its context.
+
+    They also run under the autocast that is on when the pool is made.
 
     Args:
         model: the model that the threads use; its device decides the default of `workers`.
@@ -54,15 +58,23 @@ class WorkerPool(ThreadPoolExecutor):
 
     def __init__(self, model: torch.nn.Module, workers: int | None = None) -> None:
         threads = 1 if is_forked() else torch.get_num_threads()
+        device = next(model.parameters()).device.type
         if workers is None:
-            workers = threads if next(model.parameters()).device.type == "cpu" else 1
+            workers = threads if device == "cpu" else 1
         self.workers = workers
         self._context = contextvars.copy_context()
+        self._autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+        if device != "meta" and torch.is_autocast_enabled(device):
+            self._autocast = partial(torch.autocast, device, torch.get_autocast_dtype(device))
         super().__init__(workers, "elmo", keep_threads, (max(1, threads // workers),))
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start `work` in a copy of the context, which only one thread can use at a time."""
-        return super().submit(self._context.copy().run, work, *args, **kwargs)
+        return super().submit(self._context.copy().run, self._call, work, *args, **kwargs)
+
+    def _call(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._autocast():
+            return work(*args, **kwargs)
 
 
 def is_forked() -> bool:

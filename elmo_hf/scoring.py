@@ -336,15 +336,14 @@ def _join(
         for name, part in some.inputs.items()
     }
     labels = pad([[sentence.labels for sentence in row] for row in rows], some.labels)
-    read = torch.ones(0, 2, dtype=torch.bool)
-    reads = pad([[_read(len(sentence)) for sentence in row] for row in rows], read)
+    reads = pad([[_read(len(sentence)) for sentence in row] for row in rows], _read(0))
     return inputs, labels, reads[..., :directions]
 
 
 def _read(length: int) -> torch.Tensor:
     """Mask `(words, 2)` of the words to read: forward all but `</S>`, backward all but `<S>`."""
-    read = torch.ones(length, 2, dtype=torch.bool)
-    read[-1, 0] = read[0, 1] = False
+    read = torch.ones(length, 2, dtype=torch.bool, device="cpu")
+    read[-1:, 0] = read[:1, 1] = False
     return read
 
 

@@ -44,6 +44,13 @@ def convert(
             help="A matrix of a cross-lingual alignment to store in the folder; may be repeated.",
         ),
     ] = None,
+    splitter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How to split raw text into words: treebank, billion-words or whitespace.",
+        ),
+    ] = None,
     to_hdf5: Annotated[
         bool,
         typer.Option(
@@ -68,7 +75,7 @@ def convert(
     Examples:
       elmo-hf convert original elmo-small
       elmo-hf convert --options options.json --weights weights.hdf5 elmo-small
-      elmo-hf convert model.tar.gz elmo-small --vocab vocab.txt
+      elmo-hf convert model.tar.gz elmo-small --vocab vocab.txt --splitter treebank
       elmo-hf convert --to-hdf5 elmo-small back-again
       elmo-hf convert --to-allennlp elmo-small weights.th
     """
@@ -82,7 +89,7 @@ def convert(
     else:
         check_exists(source, options, weights, vocab)
         layers = dict(_layer_and_file(text) for text in alignment or ())
-        _convert(source, output, options, weights, vocab, prefix, layers)
+        _convert(source, output, options, weights, vocab, prefix, layers, splitter)
 
 
 def fetch(
@@ -196,6 +203,7 @@ def _convert(source: File, output: Path, *arguments: Any) -> None:
         print(f"note: {note}")
     for difference in record["verification"]["differences"]:
         print(Difference(**difference))
+    print(f"raw text is split into words by {record['word_splitter']}; --splitter chooses others")
     print(f"wrote {output}")
 
 

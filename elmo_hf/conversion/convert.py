@@ -17,6 +17,7 @@ from .. import (
     ElmoTokenizer,
     __version__,
 )
+from ..model.tokenization_splitter import word_splitter as make_splitter
 from . import verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import write_allennlp
@@ -39,6 +40,7 @@ def convert(
     vocab: Path | None = None,
     prefix: str | None = None,
     alignments: Mapping[int, Path] | None = None,
+    word_splitter: str | None = None,
 ) -> dict[str, Any]:
     """
     Convert original weights to a folder for `from_pretrained`, and verify it.
@@ -52,6 +54,8 @@ def convert(
         options, weights, vocab: files to use instead of those in `source`.
         prefix: name prefix of one ELMo, if an AllenNLP model has several.
         alignments: matrices of a cross-lingual alignment, by layer, added to those in `source`.
+        word_splitter: rules that split raw text into words, as in `ElmoTokenizer`; default: those
+            in options.json (written by `convert_back`), else those of most models of the format.
 
     Returns:
         The content of conversion.json: source files with their sha256, notes, the largest
@@ -62,12 +66,16 @@ def convert(
             the original, or the folder cannot be written.
         MissingExtraError: a package that reads this format is not installed.
     """
+    if word_splitter is not None:
+        check_splitter(word_splitter)
     with (
         new_folder(output) as folder,
         open_source(source, options, weights, vocab, prefix) as files,
     ):
         format, original, notes = recognise(files)
         model = format.open_original(original)
+        if word_splitter is not None:
+            model.tokenizer.word_splitter = word_splitter
         save(model, folder)
         model.state_dict.clear()  # the verification needs the memory
         expected = model.expected(verification.SENTENCES)
@@ -93,6 +101,14 @@ def convert(
             "transformers": transformers.__version__,
         }
         return write_record(folder, record)
+
+
+def check_splitter(name: str) -> None:
+    """Raise WeightsError unless there is a word splitter of this name."""
+    try:
+        make_splitter(name)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
 
 
 def save(model: OpenModel, folder: Path) -> None:

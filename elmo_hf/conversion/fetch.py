@@ -82,9 +82,9 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
         with contextlib.suppress(OSError):
             originals.rmdir()  # only if nothing has arrived
         raise
-    single = len(checkpoint.files) == 1
+    source = originals / checkpoint.files[0].name if len(downloads) == 1 else originals
     try:
-        record = convert(originals / checkpoint.files[0].name if single else originals, output)
+        record = convert(source, output, word_splitter=checkpoint.word_splitter)
     except WeightsError as error:
         raise WeightsError(f"{error} (the downloaded files are kept in {originals})") from error
     record["notes"] += [note for each in downloads for note in _keep(each)]

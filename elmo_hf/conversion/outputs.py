@@ -3,20 +3,23 @@
 """Writes a folder or a file that gets its final name only when it is complete."""
 
 import errno
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from .tables import WeightsError
 
+LOCK = "lock"  # a file in each temporary folder, locked while its process runs
 METADATA_BYTES = 1 << 20  # enough for the names and shapes of any model
 
 
@@ -63,7 +66,12 @@ def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
         if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
             raise WeightsError(_exists(output))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+        prefix = f".{target.name}.elmo_hf-"
+        _remove_leftovers(target.parent, prefix)
+        with (
+            tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as place,
+            _locked(Path(place, LOCK)),
+        ):
             yield target, Path(place, target.name)
     except Exception as error:
         # For failed writes safetensors raises its own error, and tokenizers a plain Exception.
@@ -73,6 +81,25 @@ def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
                 "has enough room"
             ) from error
         raise
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove the temporary folders of killed processes, whose locks are open."""
+    for lock in folder.glob(f"{glob.escape(prefix)}*/{LOCK}"):
+        with suppress(Timeout, NotImplementedError, OSError):
+            FileLock(lock, timeout=0).acquire().lock.release()
+            shutil.rmtree(lock.parent)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    lock = FileLock(file, timeout=0)
+    with suppress(NotImplementedError, OSError):  # a file system without locks
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def reserve(folder: Path, tensors: Iterable[torch.Tensor]) -> None:

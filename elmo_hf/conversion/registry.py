@@ -69,6 +69,7 @@ class Checkpoint:
         licence: the licence that the source states, or "not stated", or "not read".
         hub_license: the Hub's identifier of the licence stated for the weights.
         languages: ISO codes; empty if the training data are not natural language.
+        word_splitter: the splitter for raw text; None: that of the format.
         files: the files to download; empty if their addresses are unknown.
         training_data, stated: the training text and the figures that the authors report.
         parameters: number of parameters; None if unknown.
@@ -83,6 +84,7 @@ class Checkpoint:
     licence: str
     hub_license: str = "unknown"
     languages: tuple[str, ...] = ()
+    word_splitter: str | None = None
     aliases: tuple[str, ...] = ()
     files: tuple[SourceFile, ...] = ()
     training_data: str = "not stated"

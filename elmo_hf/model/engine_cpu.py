@@ -176,8 +176,8 @@ def _run_steps(
         The output of each step, `(rows, projection_dim)`.
     """
     rows = gates[0].size(0)
-    sigmoids = torch.empty(rows, gates[0].size(1), dtype=cell.dtype)
-    half = torch.empty(rows, cell.size(1), dtype=cell.dtype)
+    sigmoids = torch.empty(rows, gates[0].size(1), dtype=cell.dtype, device=cell.device)
+    half = torch.empty(rows, cell.size(1), dtype=cell.dtype, device=cell.device)
     memory = cell[:rows]
     parts = sigmoids.chunk(4, 1)
     outputs: list[torch.Tensor] = []

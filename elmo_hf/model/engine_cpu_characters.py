@@ -118,7 +118,7 @@ def _table_weight(convolution: nn.Conv1d) -> torch.Tensor:
 
 def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Number the symbols in use 0, 1, ..; return rows of numbers, and the symbol of each number."""
-    used = torch.zeros(vocab_size, dtype=torch.bool)
+    used = torch.zeros(vocab_size, dtype=torch.bool, device=rows.device)
     used[rows] = True
     return (used.cumsum(0) - 1)[rows], used.nonzero()[:, 0]
 
@@ -149,7 +149,7 @@ def _pool_windows(
     pooled: list[torch.Tensor] = []
     for weight, bias, width in zip(weights, biases, widths):  # noqa: B905
         table = (vectors @ weight).view(-1, bias.size(0))  # (symbols * width, count)
-        places = torch.arange(width)
+        places = torch.arange(width, device=vectors.device)
         largest: list[torch.Tensor] = []
         for part, length in zip(parts, longest):  # noqa: B905
             # One window more than symbols: all later windows see the same padding.

@@ -106,11 +106,12 @@ def _make_plan(mask: torch.Tensor, reverse: bool, *settings: Any) -> _Plan:
     batch, sizes = packing.batch, packing.sizes
     # In the table, the states before and after a word are this far apart.
     distances = np.repeat([batch, *sizes][:-1], np.array(sizes, dtype=np.int64)).astype(np.int64)
-    before = torch.arange(batch, batch + sum(sizes)) - torch.from_numpy(distances)
-    last = torch.arange(batch)
+    before = np.arange(batch, batch + sum(sizes)) - distances
+    last = np.arange(batch)
     places, alive = packing.last_words()
-    last[:alive] = batch + places
-    return _Plan(packing, before.to(mask.device), last.to(mask.device), *settings)
+    last[:alive] = batch + places.numpy()
+    on_device = [torch.from_numpy(table).to(mask.device) for table in (before, last)]
+    return _Plan(packing, on_device[0], on_device[1], *settings)
 
 
 def _rows(start: int, size: int) -> slice:

@@ -20,6 +20,8 @@ from .tokenization_checks import (
     encode_any_string,
     is_list,
     is_single,
+    panics_explained,
+    stride_error,
     to_lists,
 )
 
@@ -121,20 +123,24 @@ class WholeWordsBackend(TokenizersBackend):
         return self._encode_word_lists(request) or self._encode_with_base_class(request)
 
     def _check_room(self, request: Request) -> None:
-        """Raise ValueError if `max_length` has no room for the boundaries."""
+        """Raise ValueError if `max_length` has no room for the boundaries and `stride` words."""
         options = request.options
-        if not is_truncated(options) or options.get("add_special_tokens") is False:
+        if not is_truncated(options):
             return
         sample = next(iter(request.texts), "")
         if request.is_split:
             sample = next(iter(sample), "")
         paired = request.pairs is not None or is_list(sample)
-        boundaries = self.num_special_tokens_to_add(paired)
-        if options["max_length"] < boundaries:
+        bare = options.get("add_special_tokens") is False
+        boundaries = 0 if bare else self.num_special_tokens_to_add(paired)
+        room = options["max_length"] - boundaries
+        if room < 0:
             raise ValueError(
                 f"max_length is {options['max_length']}, but the {boundaries} boundaries alone "
                 f"exceed it; pass {boundaries + 1} or more, or add_special_tokens=False"
             )
+        if 0 < room <= (options.get("stride") or 0):
+            raise stride_error(options)
 
     # --- The three methods ---
 
@@ -250,7 +256,10 @@ class WholeWordsBackend(TokenizersBackend):
         if tokenizer is self or request.is_split:
             options["split_special_tokens"] = True
         encode = partial(TokenizersBackend._encode_plus, tokenizer, **options)
-        batch, stand_in = encode_any_string(encode, request.texts, request.pairs, request.is_split)
+        with panics_explained(options):
+            batch, stand_in = encode_any_string(
+                encode, request.texts, request.pairs, request.is_split
+            )
         added = {} if tokenizer is self else tokenizer.added_tokens_decoder
         names = {i: token.content for i, token in added.items()}
         if stand_in or names:

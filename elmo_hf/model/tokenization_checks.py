@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tokenizers import Encoding
@@ -116,6 +117,26 @@ def encode_any_string(
     return encode(repair(texts), None if pairs is None else repair(pairs)), stand_in
 
 
+@contextmanager
+def panics_explained(options: Mapping[str, Any]) -> Iterator[None]:
+    """Raise `stride_error` for Rust's panic: one of two texts left no room for the stride."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException" or not options.get("stride"):
+            raise
+        raise stride_error(options) from error
+
+
+def stride_error(options: Mapping[str, Any]) -> ValueError:
+    """Return the error for a stride that leaves no room for new words."""
+    return ValueError(
+        f"stride is {options['stride']}, the words that a part of a text repeats, but with "
+        f"max_length={options['max_length']} a part has no room for more words; pass a smaller "
+        "stride or a larger max_length"
+    )
+
+
 class RepairedEncoding:
     """
     Class that wraps an encoding of Rust and corrects its tokens.
@@ -194,4 +215,12 @@ def shown(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[:length]}.."
 
 
-__all__ = ["RepairedEncoding", "check_texts", "encode_any_string", "is_single", "to_lists"]
+__all__ = [
+    "RepairedEncoding",
+    "check_texts",
+    "encode_any_string",
+    "is_single",
+    "panics_explained",
+    "stride_error",
+    "to_lists",
+]

@@ -113,8 +113,10 @@ def test_a_conversion_prints_only_what_concerns_it(run, tmp_path, monkeypatch):
     status, printed, errors = run("convert original ours")
     assert status == 0 and errors == ""
     assert printed.splitlines()[-1] == "wrote ours" and printed.count("layer ") == 3
+    assert "raw text is split into words by billion-words; --splitter chooses others" in printed
     named = "--options original/options.json --weights original/weights.hdf5"
-    assert run(f"convert {named} too")[0] == 0
+    status, printed, _ = run(f"convert {named} too --splitter treebank")
+    assert status == 0 and "split into words by treebank" in printed
     status, _, errors = run("convert original ours")
     assert status == 1 and "ours exists already" in errors
     status, printed, _ = run("convert --to-hdf5 ours back")

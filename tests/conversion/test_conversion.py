@@ -100,6 +100,19 @@ def test_trained_forget_biases_survive_the_original_format(tmp_path, original):
     assert torch.equal(again.layers[0].forward_lstm.input_map.bias, bias)
 
 
+def test_the_splitter_is_the_user_s_choice_and_survives_the_original_format(tmp_path, original):
+    assert convert(original, tmp_path / "usual")["word_splitter"] == "billion-words"
+    record = convert(original, tmp_path / "ours", word_splitter="whitespace")
+    assert record["word_splitter"] == "whitespace"
+    convert_back(tmp_path / "ours", tmp_path / "back")
+    convert(tmp_path / "back", tmp_path / "again")
+    for folder in ("ours", "again"):
+        assert ElmoTokenizer.from_pretrained(tmp_path / folder).word_splitter == "whitespace"
+    with pytest.raises(WeightsError, match="word_splitter is 'words'; expected 'treebank', "):
+        convert(original, tmp_path / "no", word_splitter="words")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_record_names_files_and_differences(tmp_path, original):
     record = convert(original, tmp_path / "ours")
     assert record == json.loads((tmp_path / "ours/conversion.json").read_text())

@@ -27,6 +27,7 @@ from conversion.convert import main
 from elmo_hf.conversion import bilm_options, sources, verification
 from elmo_hf.conversion.bilm_arrays import EXACT_FORGET_BIAS
 from elmo_hf.conversion.convert import convert, convert_back
+from elmo_hf.conversion.outputs import new_folder
 from elmo_hf.conversion.tables import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -125,10 +126,15 @@ main([{str(original)!r}, {str(tmp_path / "ours")!r}])
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "ready\n"  # everything is written but the record
+        (left,) = tmp_path.glob(".ours.*")
+        with pytest.raises(WeightsError), new_folder(tmp_path / "ours"):
+            assert left.is_dir()  # as long as its process runs
+            raise WeightsError
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "ours").exists()
+    assert left.is_dir() and not (tmp_path / "ours").exists()
     assert run(original, tmp_path / "ours") == 0
+    assert not list(tmp_path.glob(".ours.*"))
 
 
 # Options

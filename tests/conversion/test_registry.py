@@ -76,6 +76,16 @@ def test_addresses_are_encrypted_except_where_the_host_may_not_offer_it():
     assert plain == {"files.deeppavlov.ai"}
 
 
+def test_only_english_models_of_bilm_split_like_the_billion_words():
+    for checkpoint in read_registry().values():
+        if checkpoint.format == "ELMoForManyLangs":
+            assert checkpoint.word_splitter is None, checkpoint.name
+        elif checkpoint.languages == ("en",) and not checkpoint.name.startswith("crosslingual"):
+            assert checkpoint.word_splitter == "billion-words", checkpoint.name
+        else:
+            assert checkpoint.word_splitter in ("treebank", "whitespace"), checkpoint.name
+
+
 def test_flair_s_names_are_known_too():
     for alias, name in {
         "original": "allennlp-original",

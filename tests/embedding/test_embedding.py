@@ -45,7 +45,18 @@ def one_by_one(model, tokenizer, sentences, **kwargs):
         inputs = tokenizer([sentence], return_tensors="pt", **kwargs)
         with torch.no_grad():
             hidden = model(**inputs, output_hidden_states=True).hidden_states
-        yield torch.stack(hidden)[:, 0].numpy()
+        yield torch.stack(hidden)[:, 0].float().numpy()
+
+
+def test_workers_use_the_autocast_of_the_caller(model, tokenizer):
+    alone = dict(workers=2, batch_size=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = list(one_by_one(model, tokenizer, SENTENCES, is_split_into_words=True))
+        found = embed_corpus(model, tokenizer, SENTENCES, **alone)
+    for vectors, whole in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(vectors, whole[:, 1:-1])
+    precise = next(embed_corpus(model, tokenizer, SENTENCES, **alone))
+    assert 1e-4 < np.abs(precise - expected[0][:, 1:-1]).max() < 1e-1
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

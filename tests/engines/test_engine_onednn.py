@@ -48,6 +48,32 @@ def untried():
     forget()
 
 
+@pytest.mark.parametrize("scripted", [True, False])
+def test_a_default_device_of_the_caller_changes_nothing(untried, monkeypatch, scripted):
+    if not scripted:
+        monkeypatch.setattr(engine_onednn, "_find_script_obstacle", lambda: "off")
+    torch.manual_seed(0)
+    model = ElmoModel(ElmoConfig(**SIZES)).eval()
+    tokenizer = elmo_hf.ElmoTokenizer()
+    texts = ["The cat sat .", "It rains"]
+
+    def compute():
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            found = [model(**inputs).last_hidden_state]
+        model(**inputs).last_hidden_state.square().sum().backward()
+        found += [parameter.grad for parameter in model.parameters()]
+        model.zero_grad()
+        return found + [torch.from_numpy(v) for v in elmo_hf.embed_corpus(model, tokenizer, texts)]
+
+    expected = compute()
+    forget()
+    with torch.device("meta"):  # a default device "cuda" changes the same calls
+        found = compute()
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def missing(real):
     return None
 

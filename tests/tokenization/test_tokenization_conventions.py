@@ -190,6 +190,21 @@ def test_a_limit_without_room_for_the_boundaries_is_refused(tokenizer, given):
     assert one["input_ids"] == rows(["<S>", "a", "</S>"])
 
 
+@pytest.mark.parametrize("given", [("a b c d", {}), (["a", "b", "c", "d"], WORDS)])
+def test_a_stride_without_room_for_new_words_is_refused(tokenizer, given):
+    text, how = given
+    parts = {"return_overflowing_tokens": True, "truncation": True, **how}
+    assert len(tokenizer(text, max_length=4, stride=1, **parts)["input_ids"]) == 3
+    complaint = "stride is 2, .* but with max_length=4 a part has no room for more words"
+    with pytest.raises(ValueError, match=complaint):
+        tokenizer(text, max_length=4, stride=2, **parts)
+    with pytest.raises(ValueError, match="stride is 2, "):
+        tokenizer(text, max_length=2, stride=2, **parts, add_special_tokens=False)
+    parts["truncation"] = "only_second"  # the first text leaves room for two words of the second
+    with pytest.raises(ValueError, match=r"stride is 2, .* max_length=10"):
+        tokenizer(text, text, max_length=10, stride=2, **parts)
+
+
 def test_lists_of_symbols_are_padded_as_by_other_tokenizers(tokenizer):
     padded = tokenizer.pad({"input_ids": [[5, 6, 7], [5]], "attention_mask": [[1, 1, 1], [1]]})
     assert padded["input_ids"] == [[5, 6, 7], [5, 0, 0]]
