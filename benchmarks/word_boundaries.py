@@ -191,7 +191,8 @@ REPORT_TEXT = """# Word boundaries
 Agreement with the syntactic words of the UD English EWT test split (2,077 sentences), in percent of
 word spans. words/s: per second of CPU time on one thread, best of three runs over the same
 sentences; for elmo_hf with `encode_batch` of a `tokenizers.Tokenizer` with a one-word vocabulary,
-for the others with their own Python calls. spaCy caches the strings between spaces; after the first run it has cached all.
+for the others with their own Python calls. spaCy caches the strings between spaces; after the first
+run it has cached all.
 
 Made on {date} by `python benchmarks/word_boundaries.py` with {versions}.
 """
