@@ -163,9 +163,9 @@ class _ElmoBiLm(nn.Module):
     def _keep(self, states: States) -> None:
         """Replace the states of a call's rows; further rows of a larger batch before stay."""
         rows = states[0].shape[1]
-        before = self._states or (states[0][:, :0], states[1][:, :0])
+        before = self._states or states
         hidden, cell = (
-            torch.cat([new.detach(), old[:, rows:]], 1)
+            torch.cat([new, old[:, rows:]], 1).detach()
             for new, old in zip(states, before, strict=True)
         )
         self._states = hidden, cell

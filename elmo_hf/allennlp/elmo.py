@@ -217,9 +217,9 @@ class ScalarMix(ElmoScalarMix):
 
 
 def _split_weights(mix: ScalarMix, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
-    weights = state_dict.pop(f"{prefix}weights")
-    names = [f"{prefix}scalar_parameters.{layer}" for layer in range(mix.num_layers)]
-    state_dict.update(zip(names, weights.split(1), strict=True))
+    weights = state_dict.pop(f"{prefix}weights").split(1)
+    for layer, weight in enumerate(weights):
+        state_dict[f"{prefix}scalar_parameters.{layer}"] = weight.clone()  # for safetensors
 
 
 def _join_weights(mix: ScalarMix, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:

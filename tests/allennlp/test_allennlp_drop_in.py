@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.gold import GOLD
+from helpers.gold import FETCHED, GOLD, needs_allennlp
 from helpers.originals import options, random_arrays, write_original
 from torch import nn
 
@@ -156,6 +156,17 @@ def test_incomplete_checkpoints_name_what_is_missing_as_allennlp_does():
         elmo.load_state_dict(state)
 
 
+@needs_allennlp
+def test_ten_batches_match_allennlps_own_fixture():
+    lists = json.loads((FETCHED / "sentences.json").read_text(encoding="utf-8"))
+    files = [FETCHED / "options.json", FETCHED / "lm_weights.hdf5"]
+    embedder = ElmoEmbedder(*files, stateful=True)
+    tops = [h5py.File(FETCHED / f"lm_embeddings_{row}.hdf5") for row in range(3)]
+    for number, batch in enumerate(zip(*lists, strict=True)):
+        for row, found in enumerate(embedder.embed_batch([text.split() for text in batch])):
+            check(found[-1], np.concatenate(tops[row][str(number)][...], -1))
+
+
 # Use in a larger model
 
 
@@ -168,6 +179,22 @@ def test_only_the_mixes_are_trained_unless_requires_grad():
         inner = {n for n, _ in elmo.named_parameters() if n.startswith("_elmo_lstm.")}
         assert bool(inner & with_gradient) == requires_grad
         assert inner.isdisjoint(with_gradient) or inner <= with_gradient
+
+
+def test_fine_tuning_with_carried_states_gives_the_recorded_vectors():
+    elmo = Elmo(*FILES, 1, requires_grad=True, dropout=0.0, stateful=True)
+    before = vectors(elmo)
+    elmo._elmo_lstm._elmo_lstm.reset_states()
+    optimizer = torch.optim.SGD(elmo.parameters(), lr=0.002)
+    for step in range(5):
+        found = elmo(batch_to_ids(CALLS[step % 2]))["elmo_representations"][0]
+        optimizer.zero_grad()
+        found.tanh().sum().backward()
+        optimizer.step()
+    elmo._elmo_lstm._elmo_lstm.reset_states()
+    expected = np.load(FOLDER / "trained.npz")["vectors"]
+    check(vectors(elmo), expected)
+    assert np.abs(before.numpy() - expected).max() > 0.1
 
 
 def test_dropout_applies_to_the_results_in_training_mode_only():
@@ -260,6 +287,8 @@ def test_texts_and_left_padding_are_refused():
     ):
         with pytest.raises(ValueError, match="a sentence is a list of words"):
             call()
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        list(ElmoEmbedder(*FILES, stateful=True).embed_sentences([["a"]], batch_size=0))
     with pytest.raises(ValueError, match="a word follows padding"):
         Elmo(*FILES, 1)(batch_to_ids(CALLS[0]).flip(1))
     with pytest.raises(ValueError, match=r"expected character ids \(batch, words, 50\)"):
