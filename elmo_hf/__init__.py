@@ -4,8 +4,8 @@
 ELMo (Peters et al. 2018), deep contextualized word vectors, as a Hugging Face model.
 
 Importing this package registers ELMo with transformers: `AutoModel`, `AutoTokenizer` and the other
-auto classes then load ELMo folders, and `pipeline("token-classification", model=folder)` tags
-words.
+auto classes then load ELMo folders, `pipeline("token-classification", model=folder)` tags words,
+and `pipeline("fill-mask", model=folder)` fills gaps.
 
 - Model: `ElmoConfig`, `ElmoModel`, `ElmoForPreTraining` (the language model), `ElmoTokenizer`.
 - Task heads: `ElmoForSequenceClassification`, `ElmoForTokenClassification`,
@@ -22,6 +22,8 @@ from . import quiet_imports  # noqa: F401  (before transformers)
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
@@ -33,7 +35,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .embedder import ElmoEmbedder, load
 from .embedding import embed_corpus
-from .gaps import fill_gaps
+from .gaps import ElmoFillMaskPipeline, fill_gaps
 from .model.configuration_elmo import ElmoConfig
 from .model.engine_choice import use_engine
 from .model.layer_scalar_mix import ElmoScalarMix
@@ -45,7 +47,11 @@ from .model.modeling_elmo_heads import (
     ElmoForTokenClassification,
     ElmoTokenClassifierOutput,
 )
-from .model.modeling_elmo_pretraining import ElmoForPreTraining, ElmoForPreTrainingOutput
+from .model.modeling_elmo_pretraining import (
+    ElmoForPreTraining,
+    ElmoForPreTrainingOutput,
+    NoSuchLanguageModel,
+)
 from .model.pipeline_elmo import ElmoTokenClassificationPipeline
 from .model.tokenization_elmo import ElmoTokenizer
 from .scoring import Perplexity, SentenceScores, perplexity, score_sentences, score_text
@@ -62,8 +68,12 @@ AutoModelForSequenceClassification.register(
 AutoModelForTokenClassification.register(ElmoConfig, ElmoForTokenClassification, exist_ok=True)
 AutoModelForQuestionAnswering.register(ElmoConfig, ElmoForQuestionAnswering, exist_ok=True)
 AutoModelForMultipleChoice.register(ElmoConfig, ElmoForMultipleChoice, exist_ok=True)
-# For all other models this class returns the stock pipeline.
+for auto_class in (AutoModelForMaskedLM, AutoModelForCausalLM):
+    auto_class.register(ElmoConfig, NoSuchLanguageModel, exist_ok=True)
+# For all other models these classes return the stock pipelines.
 PIPELINE_REGISTRY.supported_tasks["token-classification"]["impl"] = ElmoTokenClassificationPipeline
+PIPELINE_REGISTRY.supported_tasks["fill-mask"]["impl"] = ElmoFillMaskPipeline
+PIPELINE_REGISTRY.supported_tasks["fill-mask"]["pt"] += (AutoModelForPreTraining,)
 ElmoTokenizer.register_for_auto_class()  # saved folders then include the tokenizer's code
 
 __all__ = [

@@ -2,22 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fills the gaps of a sentence with the words that a language model predicts from both sides."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from transformers import FillMaskPipeline
 
 from .batches import Sentence
 from .model.modeling_elmo_pretraining import ElmoForPreTraining
 from .model.tokenization_elmo import ElmoTokenizer
+from .model.tokenization_vocabulary import NO_WORD, LmVocabulary
 from .scoring import check_language_model
 
 Direction = Literal["both", "forward", "backward"]
 
 PLACEHOLDER = "word"  # stands for a gap while the text is split; no splitter divides it
 FILLERS = 10  # words that are read in a neighbouring gap
+GAP = "___"
+OTHER_GAPS = ("[MASK]", "<mask>")  # what users of BERT and RoBERTa write for a gap
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Candidate:
 
     Args:
         word: the word.
+        id: its vocabulary id.
         forward: given the words left of the gap, as the forward LSTMs predict it.
         backward: given the words right of the gap, as the backward LSTMs predict it. None if the
             model has no backward LSTMs.
@@ -34,6 +40,7 @@ class Candidate:
     """
 
     word: str
+    id: int
     forward: float
     backward: float | None
     both: float | None
@@ -58,7 +65,7 @@ def fill_gaps(
     tokenizer: ElmoTokenizer,
     sentence: Sentence,
     *,
-    gap: str = "___",
+    gap: str = GAP,
     top: int = 10,
     direction: Direction = "both",
     words: Sequence[str] | None = None,
@@ -103,6 +110,69 @@ def fill_gaps(
         Gap(place, filler.candidates(scores, top))
         for place, scores in zip(places, filler.fill(sentence, places), strict=True)
     ]
+
+
+class ElmoFillMaskPipeline(FillMaskPipeline):
+    """
+    Pipeline that fills the gaps of texts by `fill_gaps`; a gap is "___", "[MASK]" or "<mask>".
+
+    `pipeline("fill-mask", model=folder)` creates it for an ELMo folder, after `import elmo_hf`. For
+    other models this class creates the stock pipeline. ELMo has no mask token and reads none: see
+    `fill_gaps`. The results are those of the stock pipeline, for several gaps a list of them, with
+    `forward` and `backward`, the log-probabilities of each side. `score` is the probability given
+    both sides (for a model of one direction, given the left side). Unlike the stock pipeline, it
+    refuses `targets` that are not in the vocabulary, and texts are not batched.
+    """
+
+    def __new__(cls, *args: Any, model: Any = None, **kwargs: Any) -> Any:
+        if model is None or model.config.model_type == "elmo":
+            return super().__new__(cls)
+        return FillMaskPipeline(*args, model=model, **kwargs)
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Fill the gaps of a text, or of each of several; options: `top_k` and `targets`."""
+        return super().__call__(inputs, **kwargs | {"batch_size": 1})
+
+    def _sanitize_parameters(
+        self, top_k: int | None = None, targets: str | list[str] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        options: dict[str, Any] = {}
+        if top_k is not None:
+            options["top"] = top_k
+        if targets is not None:
+            options["words"] = [targets] if isinstance(targets, str) else targets
+        return {}, options, {}
+
+    def preprocess(self, inputs: str) -> dict[str, Any]:
+        for sign in OTHER_GAPS:
+            inputs = inputs.replace(sign, GAP)
+        return {"text": inputs}
+
+    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+        direction = "both" if self.model.config.bidirectional else "forward"
+        settings = {"direction": direction, "top": 5, **options}
+        gaps = fill_gaps(self.model, self.tokenizer, model_inputs["text"], **settings)
+        return {**model_inputs, "gaps": gaps, "direction": direction}
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[Any]:
+        parts = model_outputs["text"].split(GAP)
+        found = []
+        for number, gap in enumerate(model_outputs["gaps"], 1):
+            before, after = GAP.join(parts[:number]), GAP.join(parts[number:])
+            found.append(
+                [
+                    {
+                        "score": math.exp(getattr(candidate, model_outputs["direction"])),
+                        "token": candidate.id,
+                        "token_str": candidate.word,
+                        "sequence": f"{before}{candidate.word}{after}",
+                        "forward": candidate.forward,
+                        "backward": candidate.backward,
+                    }
+                    for candidate in gap.candidates
+                ]
+            )
+        return found[0] if len(found) == 1 else found
 
 
 def find_gaps(
@@ -176,26 +246,32 @@ class _Filler:
     words: Sequence[str] | None
     sorted_by_frequency: bool
 
-    @cached_property
-    def vocabulary(self) -> list[str]:
-        return self.tokenizer.lm_vocab or []
+    @property
+    def vocabulary(self) -> LmVocabulary:
+        assert self.tokenizer._vocabulary is not None
+        return self.tokenizer._vocabulary
 
     @cached_property
     def ids(self) -> torch.Tensor:
         """Vocabulary ids of the candidates."""
         tokenizer = self.tokenizer
-        special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.word_unk_token}
-        number_of = {w: i for i, w in enumerate(self.vocabulary) if w not in special}
+        special = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.word_unk_token)
+        allowed = torch.ones(len(self.vocabulary), dtype=torch.bool)
+        allowed[self.vocabulary.ids(special)] = False
         if self.words is None:
-            return torch.tensor(sorted(number_of.values()))
+            return allowed.nonzero()[:, 0]
         if isinstance(self.words, str) or not self.words:
             raise ValueError(f"words is {self.words!r}; expected a list of one or more words")
-        if missing := [word for word in self.words if word not in number_of]:
+        ids = torch.from_numpy(self.vocabulary.ids(self.words))
+        known = (ids != NO_WORD) & allowed[ids]
+        if missing := [
+            word for word, is_known in zip(self.words, known, strict=True) if not is_known
+        ]:
             raise ValueError(
                 f"the vocabulary of {len(self.vocabulary)} words lacks {missing}; the model can "
                 "only predict words of its vocabulary"
             )
-        return torch.tensor([number_of[word] for word in dict.fromkeys(self.words)])
+        return ids.unique()
 
     @cached_property
     def prior(self) -> torch.Tensor | float:
@@ -206,13 +282,14 @@ class _Filler:
 
     def candidates(self, scores: _Scores, top: int) -> list[Candidate]:
         best = self.ranking(scores).topk(min(top, len(self.ids))).indices
-        words = [self.vocabulary[i] for i in self.ids[best]]
-        nothing = [None] * len(words)
+        ids = self.ids[best].tolist()
+        words = [self.vocabulary[i] for i in ids]
+        nothing = [None] * len(ids)
         parts = [
             nothing if part is None else part[best].tolist()
             for part in (scores.forward, scores.backward, scores.both)
         ]
-        return [Candidate(*row) for row in zip(words, *parts, strict=True)]
+        return [Candidate(*row) for row in zip(words, ids, *parts, strict=True)]
 
     def ranking(self, scores: _Scores) -> torch.Tensor:
         return getattr(scores, self.direction)
@@ -240,7 +317,7 @@ class _Filler:
             if near:
                 weights[int(other > number)] = best.values[:, None].log_softmax(0)
             for row, i in zip(rows, best.indices, strict=True):
-                row[place] = self.vocabulary[self.ids[i if near else best.indices[0]]]
+                row[place] = self.vocabulary[int(self.ids[i if near else best.indices[0]])]
         sides = self.predict(rows, [places[number]] * count)
         means = (
             torch.logsumexp(side + weight, 0) for side, weight in zip(sides, weights, strict=False)
@@ -268,4 +345,4 @@ class _Filler:
         return _Scores(forward, backward, both)
 
 
-__all__ = ["Candidate", "Direction", "Gap", "fill_gaps", "find_gaps"]
+__all__ = ["Candidate", "Direction", "ElmoFillMaskPipeline", "Gap", "fill_gaps", "find_gaps"]

@@ -220,6 +220,23 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         return total / (targets != -100).sum().clamp(min=1)
 
 
+class NoSuchLanguageModel:
+    """Class that explains itself to users of AutoModelForMaskedLM and AutoModelForCausalLM."""
+
+    config_class = ElmoConfig
+
+    @classmethod
+    def from_pretrained(cls, *args: object, **kwargs: object) -> None:
+        """Raise ValueError: ELMo is another kind of language model."""
+        raise ValueError(
+            "ELMo is neither a masked nor a causal language model: it predicts each next and each "
+            "previous word. Load it with AutoModelForPreTraining; elmo_hf.fill_gaps fills gaps and "
+            "elmo_hf.score_sentences scores words"
+        )
+
+    _from_config = from_pretrained
+
+
 def _predictions(labels: torch.Tensor, mask: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the ids to predict at each word, `(batch, words)`, per direction; -100: none."""
     nothing = labels.new_full((len(labels), 1), -100)
@@ -229,4 +246,9 @@ def _predictions(labels: torch.Tensor, mask: torch.Tensor) -> Iterator[torch.Ten
         yield targets.masked_fill(~read, -100)
 
 
-__all__ = ["ElmoForPreTraining", "ElmoForPreTrainingOutput", "ElmoTiedHead"]
+__all__ = [
+    "ElmoForPreTraining",
+    "ElmoForPreTrainingOutput",
+    "ElmoTiedHead",
+    "NoSuchLanguageModel",
+]

@@ -199,4 +199,4 @@ class WordTable:
             self._ids[end - len(words) : end] = np.where(ids == NO_WORD, self.unknown, ids)
 
 
-__all__ = ["LmVocabulary", "WordTable", "check_vocabulary", "load_vocabulary"]
+__all__ = ["NO_WORD", "LmVocabulary", "WordTable", "check_vocabulary", "load_vocabulary"]

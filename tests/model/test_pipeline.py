@@ -1,24 +1,32 @@
 """Pipelines: ours for tagging words, the stock ones for everything else."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     BertConfig,
+    BertForMaskedLM,
     BertForTokenClassification,
     BertTokenizer,
+    FillMaskPipeline,
     TokenClassificationPipeline,
     pipeline,
 )
 
 from elmo_hf import (
     ElmoConfig,
+    ElmoFillMaskPipeline,
+    ElmoForPreTraining,
     ElmoForSequenceClassification,
     ElmoForTokenClassification,
     ElmoModel,
     ElmoTokenClassificationPipeline,
     ElmoTokenizer,
+    fill_gaps,
 )
 
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
@@ -127,6 +135,66 @@ def test_other_models_get_the_stock_pipeline(tmp_path):
     assert type(elmo) is ElmoTokenClassificationPipeline
     elmo.save_pretrained(tmp_path / "saved")
     assert "custom_pipelines" not in (tmp_path / "saved/config.json").read_text()
+
+
+def test_gaps_are_filled_whatever_their_sign(tmp_path):
+    torch.manual_seed(0)
+    words = ["<S>", "</S>", "<UNK>", "the", "river", "bank", "."]
+    tokenizer = ElmoTokenizer(lm_vocab=words)
+    ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=len(words))).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    fill = pipeline("fill-mask", model=str(tmp_path), top_k=2, batch_size=2)
+    assert type(fill) is ElmoFillMaskPipeline
+    (gap,) = fill_gaps(fill.model, tokenizer, "the ___.", top=2)
+    expected = [
+        {
+            "score": math.exp(one.both),
+            "token": words.index(one.word),
+            "token_str": one.word,
+            "sequence": f"the {one.word}.",
+            "forward": one.forward,
+            "backward": one.backward,
+        }
+        for one in gap.candidates
+    ]
+    assert fill("the ___.") == fill("the [MASK].") == expected
+    first, second = fill(["the <mask>.", "___ ___"], top_k=1)
+    assert first == expected[:1]
+    assert [gap[0]["sequence"] for gap in second] == [
+        f"{second[0][0]['token_str']} ___",
+        f"___ {second[1][0]['token_str']}",
+    ]
+    found = fill("the ___.", targets=["bank", "river"])
+    assert sum(one["score"] for one in found) == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"lacks \['brook'\]"):
+        fill("the ___.", targets="brook")
+    with pytest.raises(ValueError, match="has no gap; write ___"):
+        fill(f"the {tokenizer.mask_token}.")
+    assert "custom_pipelines" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_model_of_one_direction_fills_from_the_left():
+    words = ["<S>", "</S>", "<UNK>", "the", "river"]
+    model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=len(words), bidirectional=False))
+    tokenizer = ElmoTokenizer(lm_vocab=words)
+    best, _ = pipeline("fill-mask", model=model.eval(), tokenizer=tokenizer)("the ___")
+    assert best["backward"] is None and best["score"] == pytest.approx(math.exp(best["forward"]))
+
+
+def test_other_models_fill_masks_as_before(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n")
+    tiny = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 6}
+    BertForMaskedLM(BertConfig(num_hidden_layers=1, **tiny)).save_pretrained(tmp_path)
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    fill = pipeline("fill-mask", model=str(tmp_path))
+    assert type(fill) is FillMaskPipeline and len(fill("hello [MASK]")) == 5
+
+
+def test_bert_auto_classes_name_the_right_one():
+    config = ElmoConfig(**TINY, lm_vocab_size=5)
+    for auto_class in (AutoModelForMaskedLM, AutoModelForCausalLM):
+        with pytest.raises(ValueError, match="Load it with AutoModelForPreTraining"):
+            auto_class.from_config(config)
 
 
 def test_the_stock_pipelines_take_elmo(tmp_path):
