@@ -62,6 +62,10 @@ class Elmo(nn.Module):
         stateful: bool = False,
     ) -> None:
         super().__init__()
+        if num_output_representations < 1:
+            raise ValueError(
+                f"num_output_representations is {num_output_representations}; expected at least 1"
+            )
         if module is None:
             module = _ElmoBiLm(
                 options_file, weight_file, requires_grad, vocab_to_cache, stateful=stateful

@@ -295,6 +295,8 @@ def test_texts_and_left_padding_are_refused():
         Elmo(*FILES, 1)(torch.zeros(2, 3, dtype=torch.long))
     with pytest.warns(UserWarning, match="without vocab_to_cache"):
         Elmo(*FILES, 1)(batch_to_ids([["a"]]), torch.tensor([[1]]))
+    with pytest.raises(ValueError, match="num_output_representations is 0"):
+        Elmo(*FILES, 0)
     with pytest.raises(ValueError, match="got 2 scalar mix parameters"):
         ScalarMix(3, initial_scalar_parameters=[1.0, 2.0])
 
