@@ -17,10 +17,10 @@ from .. import ElmoConfig, ElmoTokenizer
 from ..model.layer_scalar_mix import ElmoScalarMix
 from . import reference_torch
 from .bilm_options import ASSUMED, config_from_options, count_parts, released_options
-from .originals import OpenModel, Original, read_json
+from .originals import OpenModel, Original
 from .outputs import new_file, reserve
-from .sources import HDF5, INDEX, PYTORCH, Files
-from .tables import SAME, WeightsError, abbreviated, one_line, same_bits
+from .sources import HDF5, INDEX, PYTORCH, Files, read_json
+from .tables import SAME, WeightsError, abbreviated, check_restored, one_line
 from .torch_files import (
     Names,
     as_arrays,
@@ -82,9 +82,7 @@ def open_original(original: Original) -> OpenModel:
     return OpenModel(
         config=config,
         state_dict=load_rows(table, own, "options.json" if original.options else "the model"),
-        tokenizer=ElmoTokenizer(
-            max_characters_per_token=config.max_characters_per_token, word_splitter=WORD_SPLITTER
-        ),
+        tokenizer=ElmoTokenizer(max_characters_per_token=config.max_characters_per_token),
         expected=partial(reference_torch.allennlp, options, as_arrays(own)),
         source={"prefix": prefix, "options": {"content": options}},
         notes=notes,
@@ -209,9 +207,7 @@ def write_allennlp(
         reserve(scratch.parent, dumped.values())
         torch.save(dumped, scratch)
         own = {name.removeprefix(prefix): t for name, t in load_state_dict(scratch).items()}
-        for name, tensor in load_rows(table, own, "the model").items():
-            if not same_bits(tensor, state_dict[name].float()):
-                raise WeightsError(f"the written file does not restore {name} bit for bit")
+        check_restored(state_dict, load_rows(table, own, "the model"))
 
 
 def elmo_settings(files: tuple[Path, ...]) -> dict[str, Any]:
@@ -350,13 +346,8 @@ def _record(folder: Path) -> dict[str, Any]:
 __all__ = [
     "FORMAT",
     "WORD_SPLITTER",
-    "dump_allennlp",
-    "elmo_settings",
-    "find_prefix",
-    "infer_options",
     "load_scalar_mix",
     "open_original",
     "recognise",
-    "scalar_mixes",
     "write_allennlp",
 ]

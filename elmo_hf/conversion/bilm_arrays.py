@@ -8,9 +8,8 @@ the same for TensorFlow Hub modules. Only `name_table` defines which array holds
 tensors.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,18 @@ from tqdm import tqdm
 from .. import ElmoConfig, ElmoTokenizer
 from . import reference
 from .bilm_options import config_from_options
-from .originals import OpenModel, Original, describe, read_json
+from .originals import OpenModel, Original, describe
+from .sources import read_json
 from .tables import SAME, TABLE, Row, Transform, WeightsError, abbreviated
 
 # Our attribute of a bias dataset: the forget gate's bias including TensorFlow's +1, written if no
 # stored value + 1 equals it bit for bit. The original programs ignore attributes.
 EXACT_FORGET_BIAS = "forget_bias_plus_one"
-bar = partial(tqdm, desc="Reading weights", unit="dataset", delay=1)
 
 
 def open_arrays(
     original: Original,
     open_weights: Callable[[], AbstractContextManager[Mapping[str, Any]]],
-    word_splitter: str,
     inferred_options: Mapping[str, Any] | None = None,
 ) -> OpenModel:
     """
@@ -43,8 +41,6 @@ def open_arrays(
     Args:
         original: the model's files.
         open_weights: opens the arrays by name; it is called again for the verification.
-        word_splitter: argument of `ElmoTokenizer`, unless options.json has this entry, which
-            `write_original` writes.
         inferred_options: the options to use without options.json.
 
     Raises:
@@ -56,10 +52,8 @@ def open_arrays(
     assert options is not None
     with open_weights() as arrays:
         config, notes = config_from_options(options, arrays)
-        tokenizer, more_notes = _make_tokenizer(
-            config, original.vocab, options.get("word_splitter", word_splitter)
-        )
-        state_dict, load_notes = load_arrays(config, arrays, progress=bar)
+        tokenizer, more_notes = _make_tokenizer(config, original.vocab)
+        state_dict, load_notes = load_arrays(config, arrays)
         forget_biases = original_forget_biases(config, arrays)
 
     def expected(sentences: list[list[str]]) -> dict[str, list[np.ndarray]]:
@@ -75,6 +69,7 @@ def open_arrays(
         source={"options": described | {"content": options}},
         notes=notes + load_notes + more_notes,
         forget_biases=forget_biases,
+        word_splitter=options.get("word_splitter"),  # from `write_original`
     )
 
 
@@ -95,9 +90,7 @@ def expected_layers(
     return expected
 
 
-def _make_tokenizer(
-    config: ElmoConfig, vocab: Path | None, word_splitter: str
-) -> tuple[ElmoTokenizer, list[str]]:
+def _make_tokenizer(config: ElmoConfig, vocab: Path | None) -> tuple[ElmoTokenizer, list[str]]:
     """Make the tokenizer, with the vocabulary if the model has words; also return notes."""
     rows = config.lm_vocab_size or max(0, config.word_vocab_size - 1)
     notes = []
@@ -112,17 +105,13 @@ def _make_tokenizer(
         notes.append("no vocabulary found: the words of the softmax are unknown; pass --vocab FILE")
     elif vocab is not None:
         notes.append(f"{vocab.name} is left out: these weights have no softmax")
-    arguments: dict[str, Any] = {"word_splitter": word_splitter}
-    if vocab is not None and rows:
-        arguments["lm_vocab_file"] = str(vocab)
-    if config.uses_characters:
-        arguments["max_characters_per_token"] = config.max_characters_per_token
-    else:
-        arguments |= {"use_characters": False, "use_word_ids": True}
-    try:
-        return ElmoTokenizer(**arguments), notes
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"options.json has no valid tokenizer settings: {error}") from error
+    tokenizer = ElmoTokenizer(
+        max_characters_per_token=config.max_characters_per_token,
+        use_characters=config.uses_characters,
+        use_word_ids=not config.uses_characters,
+        lm_vocab_file=str(vocab) if vocab is not None and rows else None,
+    )
+    return tokenizer, notes
 
 
 def _check_vocabulary(path: Path, rows: int) -> None:
@@ -259,9 +248,7 @@ def _token_rows(config: ElmoConfig) -> list[Row]:
 
 
 def load_arrays(
-    config: ElmoConfig,
-    arrays: Mapping[str, Any],
-    progress: Callable[[list[Row]], Iterable[Row]] = iter,
+    config: ElmoConfig, arrays: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """
     Turn an original file's arrays into a float32 state dict of `ElmoForPreTraining`.
@@ -270,7 +257,6 @@ def load_arrays(
         config: the configuration that `config_from_options` read.
         arrays: datasets by name, NumPy arrays or an open file's `h5py.Dataset`s; each is read
             once and then freed.
-        progress: wraps the list of datasets to read, as `tqdm` does.
 
     Returns:
         The state dict, and notes on unknown datasets.
@@ -284,7 +270,7 @@ def load_arrays(
     for row in table:
         _check_dataset(row, arrays)
     state_dict: dict[str, torch.Tensor] = {}
-    for row in progress(table):
+    for row in tqdm(table, desc="Reading weights", unit="dataset", delay=1):
         tensors = row.transform.load(_read(arrays, row.original))
         state_dict.update(zip(row.ours, (t.contiguous() for t in tensors), strict=True))
         if row.transform is BIAS:

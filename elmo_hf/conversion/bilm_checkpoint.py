@@ -43,7 +43,7 @@ def recognise(files: Files) -> Original | None:
 def open_original(original: Original) -> OpenModel:
     """Read the checkpoint and its options.json; see `Format.open_original`."""
     arrays, notes, data_files = read_checkpoint(original.weights)
-    model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER)
+    model = open_arrays(original, lambda: nullcontext(arrays))
     model.notes, model.data_files = notes + model.notes, data_files
     return model
 

@@ -21,7 +21,7 @@ from .bilm_options import config_from_options, options_from_config
 from .originals import OpenModel, Original
 from .outputs import reserve, write_json
 from .sources import HDF5, Files
-from .tables import WeightsError, same_bits
+from .tables import WeightsError, check_restored
 
 FORMAT = "bilm-tf HDF5"
 WORD_SPLITTER = "billion-words"  # as in the training text of the published bilm-tf model
@@ -41,7 +41,7 @@ def recognise(files: Files) -> Original | None:
 
 def open_original(original: Original) -> OpenModel:
     """Read the file and its options.json; see `Format.open_original`."""
-    return open_arrays(original, partial(open_hdf5, original.weights), WORD_SPLITTER)
+    return open_arrays(original, partial(open_hdf5, original.weights))
 
 
 def write_original(
@@ -80,9 +80,7 @@ def write_original(
         shutil.copyfile(vocab, folder / "vocab.txt")
     with open_hdf5(folder / "weights.hdf5") as arrays:
         restored, _ = load_arrays(config_from_options(options, arrays)[0], arrays)
-    for name, tensor in state_dict.items():
-        if not same_bits(tensor, restored[name]):
-            raise WeightsError(f"the written files do not restore {name} bit for bit")
+    check_restored(state_dict, restored)
 
 
 def root_names(path: Path) -> set[str]:
@@ -149,4 +147,4 @@ def check_storage(path: Path, name: str, dataset: Any) -> None:
         )
 
 
-__all__ = ["FORMAT", "WORD_SPLITTER", "open_hdf5", "open_original", "recognise", "write_original"]
+__all__ = ["FORMAT", "WORD_SPLITTER", "open_original", "recognise", "write_original"]

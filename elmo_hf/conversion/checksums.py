@@ -9,11 +9,11 @@ its sha256 stored, and every later download of this address must have the same s
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import constants
+
+from .outputs import write_json
 
 
 def known_checksum(address: str) -> str | None:
@@ -30,11 +30,7 @@ def keep_checksum(address: str, sha256: str) -> None:
     """Store the sha256 of a first download; OSError if the folder cannot be written."""
     path = checksum_file(address)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".new", delete=False
-    ) as file:
-        json.dump({"address": address, "sha256": sha256}, file)
-    os.replace(file.name, path)
+    write_json(path, {"address": address, "sha256": sha256})
 
 
 def checksum_file(address: str) -> Path:

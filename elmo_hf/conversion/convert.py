@@ -17,7 +17,6 @@ from .. import (
     ElmoTokenizer,
     __version__,
 )
-from ..model.tokenization_splitter import word_splitter as make_splitter
 from . import verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import write_allennlp
@@ -66,16 +65,13 @@ def convert(
             the original, or the folder cannot be written.
         MissingExtraError: a package that reads this format is not installed.
     """
-    if word_splitter is not None:
-        check_splitter(word_splitter)
     with (
         new_folder(output) as folder,
         open_source(source, options, weights, vocab, prefix) as files,
     ):
         format, original, notes = recognise(files)
         model = format.open_original(original)
-        if word_splitter is not None:
-            model.tokenizer.word_splitter = word_splitter
+        set_splitter(model.tokenizer, word_splitter or model.word_splitter or format.WORD_SPLITTER)
         save(model, folder)
         model.state_dict.clear()  # the verification needs the memory
         expected = model.expected(verification.SENTENCES)
@@ -103,11 +99,11 @@ def convert(
         return write_record(folder, record)
 
 
-def check_splitter(name: str) -> None:
-    """Raise WeightsError unless there is a word splitter of this name."""
+def set_splitter(tokenizer: ElmoTokenizer, name: str) -> None:
+    """Set a tokenizer's word splitter; WeightsError if there is none of this name."""
     try:
-        make_splitter(name)
-    except ValueError as error:
+        tokenizer.word_splitter = name
+    except (TypeError, ValueError) as error:
         raise WeightsError(str(error)) from error
 
 

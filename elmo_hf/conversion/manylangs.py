@@ -14,8 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .. import ElmoConfig, ElmoTokenizer
 from . import reference_torch
-from .originals import OpenModel, Original, read_json
-from .sources import PYTORCH, Files
+from .originals import OpenModel, Original
+from .sources import PYTORCH, Files, read_json
 from .tables import TABLE, WeightsError, check_sizes, one_line
 from .torch_files import Names, as_arrays, encoder_table, load_rows, load_state_dict
 
@@ -253,7 +253,6 @@ def _tokenizer(
         "max_characters_per_token": config.max_characters_per_token,
         "bos_token": "<bos>",
         "eos_token": "<eos>",
-        "word_splitter": WORD_SPLITTER,
     }
     if words:
         arguments |= {"use_word_ids": True, "lm_vocab": _by_id(words), "word_unk_token": "<oov>"}
@@ -275,11 +274,4 @@ def _by_id(words: Mapping[str, int]) -> list[str]:
     return listed
 
 
-__all__ = [
-    "FORMAT",
-    "WORD_SPLITTER",
-    "open_original",
-    "read_dictionary",
-    "read_settings",
-    "recognise",
-]
+__all__ = ["FORMAT", "WORD_SPLITTER", "open_original", "read_dictionary", "recognise"]

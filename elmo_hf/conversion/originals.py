@@ -6,20 +6,16 @@ Every module listed in `formats.FORMATS` has the four names of `Format`.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from .. import ElmoConfig, ElmoTokenizer
 from .sources import Files
-from .tables import WeightsError
-
-MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ class OpenModel:
         data_files: the files with the weights, if `Original.weights` is not the only one.
         forget_biases: the forget gates' biases as the original stores them, without the 1 that our
             bias includes, by the name of our bias.
+        word_splitter: the splitter that the files name; None: that of most models of the format.
     """
 
     config: ElmoConfig
@@ -68,13 +65,14 @@ class OpenModel:
     data_files: list[Path] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     forget_biases: dict[str, torch.Tensor] = field(default_factory=dict)
+    word_splitter: str | None = None
 
 
 class Format(Protocol):
     """Protocol of the modules in `formats.FORMATS`."""
 
     FORMAT: str  # the name in conversion.json
-    WORD_SPLITTER: str  # splits raw text into words as the models' training text was split
+    WORD_SPLITTER: str  # splits raw text as the training text of most models was split
 
     def recognise(self, files: Files) -> Original | None:
         """Return the files of a model in this format; None if there is none."""
@@ -93,33 +91,4 @@ def describe(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": digest.hexdigest()}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """
-    Read a JSON object.
-
-    Raises:
-        WeightsError: the file is too large, not JSON, not an object, or holds Infinity or NaN,
-            which JSON does not allow and no option of a model can be.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path.name} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path.name} is a JSON list or value; expected an object of options")
-    return content
-
-
-def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if abs(number) < float("inf") else _refuse_number(text)
-
-
-__all__ = ["MAX_JSON_BYTES", "Format", "OpenModel", "Original", "describe", "read_json"]
+__all__ = ["Format", "OpenModel", "Original", "describe"]

@@ -116,12 +116,19 @@ def reserve(folder: Path, tensors: Iterable[torch.Tensor]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON in UTF-8."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON in UTF-8; on failure an old file stays."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8; on failure an old file stays."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def _exists(output: Path) -> str:
     return f"{output} exists already; choose a new name, or remove it first"
 
 
-__all__ = ["new_file", "new_folder", "reserve", "write_json"]
+__all__ = ["new_file", "new_folder", "reserve", "write_json", "write_text"]

@@ -1,7 +1,6 @@
 """Publishes a verified conversion on the Hugging Face Hub, with its card and its code."""
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from .. import __version__
 from ..model.configuration_elmo import AUTO_MAP
 from .cards import MARKER, render_card
 from .originals import describe
+from .outputs import write_text
 from .records import RECORD, read_record
 from .registry import REGISTRY, Checkpoint, find, read_registry
-from .tables import WeightsError
+from .tables import WeightsError, one_line
 
 CARD = "README.md"
 # HTTP errors of the Hub inherit from its HTTP client, which differs between releases.
@@ -122,9 +122,7 @@ def upload(plan: Plan) -> str:
     if plan.private and not api.model_info(repo_id).private:
         raise WeightsError(f"{repo_id} exists and is public; make it private first")
     if plan.card is not None:
-        new = plan.folder / f".{CARD}.new"
-        new.write_text(plan.card, encoding="utf-8")
-        os.replace(new, plan.folder / CARD)
+        write_text(plan.folder / CARD, plan.card)
     operations = [CommitOperationAdd(name, plan.folder / name) for name in plan.files]
     for operation in operations:
         name = operation.path_in_repo
@@ -209,4 +207,4 @@ def explain(error: BaseException) -> str:
             f"the Hub refuses access ({status}); log in with `hf auth login`, or set HF_TOKEN to a "
             "token with write access"
         )
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

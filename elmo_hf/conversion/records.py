@@ -4,7 +4,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,7 @@ def write_record(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """
     record = {key: value for key, value in content.items() if key != SEAL}
     record[SEAL] = _digest(record)
-    new = folder / f"{RECORD}.new"
-    write_json(new, record)
-    os.replace(new, folder / RECORD)
+    write_json(folder / RECORD, record)
     return record
 
 
@@ -68,4 +65,4 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["RECORD", "SEAL", "read_record", "write_record"]
+__all__ = ["RECORD", "read_record", "write_record"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from .alignment import is_alignment
 from .tables import WeightsError
@@ -31,7 +31,7 @@ WEIGHTS = {HDF5, PYTORCH, INDEX, INDEX_PART}
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 STATE_FILE = "checkpoint"  # names the latest of a folder's TensorFlow checkpoints
-MAX_OPTIONS_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 20
 JSON_SUFFIXES = {".json", ".options_file"}  # in AllenNLP archives: fta/model...options_file
 UNPACKED = JSON_SUFFIXES | {".txt", ".dic"} | SUFFIXES
 # Weights hardly compress, so an archive that expands a hundredfold is a decompression bomb. The
@@ -150,15 +150,41 @@ def is_part(name: str) -> bool:
     return name.endswith(".index") or name == STATE_FILE or bool(DATA_FILE.fullmatch(name))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Read a JSON object.
+
+    Raises:
+        WeightsError: the file is too large, not JSON, not an object, or holds Infinity or NaN,
+            which JSON does not allow and no option of a model can be.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path.name} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path.name} is a JSON list or value; expected an object of options")
+    return content
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if abs(number) < float("inf") else _refuse_number(text)
+
+
 def _is_options(path: Path) -> bool:
     """Whether a JSON file describes a biLM; also if it is damaged, so that this is reported."""
-    if path.stat().st_size > MAX_OPTIONS_BYTES:
-        return False
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return path.name.startswith("options")
-    return isinstance(content, dict) and "lstm" in content
+        return "lstm" in read_json(path)
+    except WeightsError:
+        return "options" in path.name
 
 
 def _files(source: Path | None, scratch: Path) -> list[Path]:
@@ -192,7 +218,7 @@ def _unpack(
 ) -> list[Path]:
     """Unpack the files that can belong to a model, after a check of all names and sizes."""
     names: list[str] = []
-    budget = MAX_OPTIONS_BYTES + MAX_EXPANSION * source.stat().st_size
+    budget = MAX_JSON_BYTES + MAX_EXPANSION * source.stat().st_size
     claimed = 0
     for name, size in members:
         names.append(name)
@@ -244,4 +270,13 @@ def _too_large(source: Path) -> WeightsError:
     )
 
 
-__all__ = ["ALIGNMENT", "HDF5", "INDEX", "INDEX_PART", "PYTORCH", "Files", "open_source"]
+__all__ = [
+    "ALIGNMENT",
+    "HDF5",
+    "INDEX",
+    "INDEX_PART",
+    "PYTORCH",
+    "Files",
+    "open_source",
+    "read_json",
+]

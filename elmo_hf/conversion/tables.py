@@ -52,7 +52,7 @@ def abbreviated(names: Mapping[str, Any]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's message without line breaks, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -82,9 +82,16 @@ def check_sizes(
         )
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether float32 tensors are equal bit for bit, including NaNs and signs of zero."""
-    return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
+def check_restored(
+    state_dict: Mapping[str, torch.Tensor], restored: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise WeightsError unless a file restores the weights, NaNs and signs of zero included."""
+    for name, tensor in restored.items():
+        bits, expected = (
+            t.float().contiguous().view(torch.int32) for t in (tensor, state_dict[name])
+        )
+        if not torch.equal(bits, expected):
+            raise WeightsError(f"the written file does not restore {name} bit for bit")
 
 
 __all__ = [
@@ -94,7 +101,7 @@ __all__ = [
     "Transform",
     "WeightsError",
     "abbreviated",
+    "check_restored",
     "check_sizes",
     "one_line",
-    "same_bits",
 ]

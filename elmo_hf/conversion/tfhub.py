@@ -44,7 +44,7 @@ def open_original(original: Original) -> OpenModel:
     arrays, notes, data_files, mixes = read_module(original.weights)
     inferred = None if original.options else infer_options(arrays)
     assumed = [] if original.options else [ASSUMED]
-    model = open_arrays(original, lambda: nullcontext(arrays), WORD_SPLITTER, inferred)
+    model = open_arrays(original, lambda: nullcontext(arrays), inferred)
     model.notes, model.data_files = notes + assumed + model.notes, data_files
     model.extra["scalar_mixes"] = mixes
     return model
@@ -122,4 +122,4 @@ def infer_options(arrays: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-__all__ = ["FORMAT", "WORD_SPLITTER", "hdf5_name", "infer_options", "open_original", "recognise"]
+__all__ = ["FORMAT", "WORD_SPLITTER", "open_original", "recognise"]
