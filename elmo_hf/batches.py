@@ -57,7 +57,7 @@ class WorkerPool(ThreadPoolExecutor):
     """
 
     def __init__(self, model: torch.nn.Module, workers: int | None = None) -> None:
-        threads = 1 if is_forked() else torch.get_num_threads()
+        threads = 1 if use_one_thread_if_forked() else torch.get_num_threads()
         device = next(model.parameters()).device.type
         if workers is None:
             workers = threads if device == "cpu" else 1
@@ -77,9 +77,18 @@ class WorkerPool(ThreadPoolExecutor):
             return work(*args, **kwargs)
 
 
-def is_forked() -> bool:
-    """Whether this process was forked after this module was imported."""
-    return os.getpid() != _PROCESS
+def use_one_thread_if_forked() -> bool:
+    """
+    Limit the calling thread to one torch thread if its process was forked; return whether it was.
+
+    With more, OpenMP would wait forever for threads that only the parent process has.
+    """
+    if os.getpid() == _PROCESS:
+        return False
+    # Renews torch's own thread pool, which threads must not do at the same time.
+    torch.set_num_threads(torch.get_num_threads())
+    keep_threads(1)
+    return True
 
 
 def check_arguments(model: torch.nn.Module, sentences: object, **sizes: int | None) -> None:
@@ -203,7 +212,7 @@ __all__ = [
     "Sentence",
     "WorkerPool",
     "check_arguments",
-    "is_forked",
     "make_batches",
     "map_sentences",
+    "use_one_thread_if_forked",
 ]

@@ -30,14 +30,11 @@ def add_column(batch: Any, name: str, vectors: Sequence[np.ndarray], width: int)
         if name in batch.column_names:
             batch = batch.drop_columns([name])
         return batch.append_column(name, column)
-    cells = np.empty(len(vectors), object)  # NumPy would stack arrays of equal shape
-    for i, words in enumerate(vectors):
-        cells[i] = words
     if type(batch).__module__.startswith("pandas"):
-        return batch.assign(**{name: cells})
+        return batch.assign(**{name: [[*words] for words in vectors]})
     if isinstance(batch, dict):
-        return {**batch, name: cells}
-    batch[name] = [*cells]  # the batch of `datasets`, whose other columns stay unread
+        return {**batch, name: [*vectors]}
+    batch[name] = [*vectors]  # the batch of `datasets`, whose other columns stay unread
     return batch
 
 

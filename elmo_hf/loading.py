@@ -19,9 +19,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import initialization as init
 
-from .batches import is_forked
+from .batches import use_one_thread_if_forked
 from .model.configuration_elmo import ElmoConfig
-from .model.engine_threads import keep_threads
 from .model.layer_scalar_mix import ElmoScalarMix
 from .model.modeling_elmo import ElmoModel
 from .model.modeling_elmo_heads import ElmoTaskModel
@@ -151,8 +150,7 @@ def load_shared(source: Source, dtype: torch.dtype | None, device: str | None) -
 
 
 def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Loaded:
-    if is_forked():
-        keep_threads(1)  # OpenMP would wait for the parent's threads
+    use_one_thread_if_forked()
     config, folder = source.config(), source.folder()
     if os.path.isabs(source.name) and _digest(folder) != source.digest:
         raise RuntimeError(
