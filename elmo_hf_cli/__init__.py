@@ -17,6 +17,7 @@ import typer
 
 from .conversion import convert, fetch, publish
 from .failures import CommandError, one_line
+from .inspection import info, similar, words
 from .language import fill, score
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-for command in (convert, fetch, publish, fill, score):
+for command in (convert, fetch, publish, info, words, similar, fill, score):
     app.command(context_settings=HELP_OPTIONS)(command)
 
 

@@ -5,24 +5,19 @@
 import csv
 import math
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import chain, tee
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .failures import CommandError, check_exists, check_model, one_line_errors
+from .failures import CommandError, check_model, one_line_errors
+from .texts import Input, Model, check_text, hide_loading, numbered_sentences, words_of
 
 if TYPE_CHECKING:
     from elmo_hf import ElmoForPreTraining, ElmoTokenizer, Perplexity, SentenceScores
     from elmo_hf.gaps import Direction
-
-Model = Annotated[
-    Path,
-    typer.Option("--model", "-m", metavar="MODEL", help="A model folder, or a name on the Hub."),
-]
-Input = Literal["text", "words", "conllu", "jsonl"]
 
 COLUMNS = ("sentence", "position", "word", "forward", "backward", "unknown")
 TITLES = {"forward": "from the left", "backward": "from the right", "both": "from both sides"}
@@ -84,13 +79,7 @@ def score(
         Path, typer.Argument(metavar="IN", help="A file of sentences; - for the standard input.")
     ],
     model: Model,
-    input: Annotated[
-        Input,
-        typer.Option(
-            metavar="KIND",
-            help="What IN holds: text or words (a sentence per line), conllu, jsonl.",
-        ),
-    ] = "text",
+    input: Input = "text",
     direction: Annotated[
         Literal["both", "forward", "backward"],
         typer.Option(metavar="NAME", help="Directions to show: both, forward or backward."),
@@ -128,23 +117,16 @@ def score(
       echo "The horse raced past the barn fell ." | elmo-hf score - -m checkpoints/elmo-mini-en
     """
     check_model(model)
-    if str(text) != "-":
-        check_exists(text)
+    check_text(text)
     language_model, tokenizer = load_language_model(model)
     if direction != "forward" and not language_model.config.bidirectional:
         if direction == "backward":
             raise CommandError(f"{model} has no backward LSTMs; leave out --direction")
         direction = "forward"
     from elmo_hf import perplexity, score_sentences, score_text
-    from elmo_hf.text_files import read_sentences
 
     with one_line_errors(ValueError, RuntimeError):
-        numbered = enumerate(read_sentences(text, input), 1)
-        filled = ((number, sentence) for number, sentence in numbered if sentence)
-        first = next(filled, None)
-        if first is None:
-            raise CommandError(f"{text} holds no words")
-        given, shown = tee(chain([first], filled))
+        given, shown = tee(numbered_sentences(text, input))
         compute = score_text if running_text else score_sentences
         scores: Iterable[SentenceScores]
         scores = compute(language_model, tokenizer, (sentence for _, sentence in given))
@@ -159,11 +141,10 @@ def score(
 def load_language_model(folder: Path) -> "tuple[ElmoForPreTraining, ElmoTokenizer]":
     """Load a language model and its tokenizer; raise CommandError if the folder has none."""
     import torch
-    from transformers.utils import logging
 
     from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 
-    logging.disable_progress_bar()
+    hide_loading()
     with one_line_errors(ValueError):
         if not ElmoConfig.from_pretrained(folder).lm_vocab_size:
             raise CommandError(f"{folder} holds no language model: its softmax is missing")
@@ -182,15 +163,13 @@ def _columns(direction: str) -> list[str]:
 
 def _rows(
     tokenizer: "ElmoTokenizer",
-    sentences: Iterable[tuple[int, Any]],
+    sentences: Iterable[tuple[int, str | Sequence[str]]],
     scores: "Iterable[SentenceScores]",
     unit: float,
 ) -> "Iterator[tuple[SentenceScores, list[dict[str, object]]]]":
     """Yield the scores of each sentence and its rows, which are those of boundaries and words."""
     for (number, sentence), score in zip(sentences, scores, strict=True):
-        words = sentence
-        if isinstance(sentence, str):
-            words = tokenizer(sentence, add_special_tokens=False).tokens()
+        words = words_of(tokenizer, sentence)
         rows: list[dict[str, object]] = [
             {"sentence": number, "position": position, "word": word, "unknown": 0}
             for position, word in enumerate([tokenizer.bos_token, *words, tokenizer.eos_token])

@@ -15,7 +15,7 @@ from elmo_hf.conversion.registry import read_registry
 from elmo_hf.extras import MissingExtraError
 from elmo_hf_cli.failures import one_line_errors
 
-COMMANDS = ["convert", "fetch", "publish", "fill", "score"]
+COMMANDS = ["convert", "fetch", "publish", "info", "words", "similar", "fill", "score"]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_every_help_explains_all_options_and_has_examples_that_parse(run, comman
     status, text, _ = run(f"{command} --help")
     assert status == 0 and len(examples(text)) >= 2
     listed = text.partition("Options:")[2]
-    assert all(re.match(r"  +-.*\s{2,}\w|\s{20,}\S", line) for line in listed.splitlines() if line)
+    assert all(re.match(r"  +-.*\s{2,}\w|\s{10,}\S", line) for line in listed.splitlines() if line)
     for example in examples(text):
         name, *arguments = shlex.split(example)
         assert name == command
