@@ -102,7 +102,7 @@ def test_the_wheel_holds_all_that_its_commands_read(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     ours = {
         str(path.relative_to(ROOT))
-        for package in ("elmo_hf", "elmo_hf_cli")
+        for package in ("elmo_hf", "elmo_hf_cli", "elmo_hf_spacy")
         for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".toml") or path.name == "py.typed"
     }
