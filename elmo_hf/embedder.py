@@ -335,18 +335,24 @@ class ElmoEmbedder:
         if not isinstance(self.mix, (int, NoneType)):
             return self.mix
         if self._source is None:
-            head = getattr(self._given, "scalar_mix", None)
-            mixes = [] if head is None else [head]
+            head, recorded = getattr(self._given, "scalar_mix", None), []
         else:
-            mixes = self._load().mixes
-        number = self.mix if isinstance(self.mix, int) else 0
-        if not 0 <= number < len(mixes):
+            head, recorded = self._load().mix, self._load().recorded
+        if self.mix is None and head is not None:
+            return mix_factors(head)
+        if self.mix is None and len(recorded) == 1:
+            return mix_factors(recorded[0])
+        if isinstance(self.mix, int) and 0 <= self.mix < len(recorded):
+            return mix_factors(recorded[self.mix])
+        if recorded:
             raise ValueError(
-                f"layers is 'mix', but {self!r} has {len(mixes)} learned mixes and none has number "
-                f"{number}; pass mix=, an ElmoScalarMix or the factor of each layer, or use "
-                "layers='average'"
+                f"layers is 'mix' and mix is {self.mix}, but the model has {len(recorded)} learned "
+                f"mixes; choose one with mix=, such as mix={len(recorded) - 1}"
             )
-        return mix_factors(mixes[number])
+        raise ValueError(
+            "layers is 'mix', but the model has no learned mix; pass mix=, an ElmoScalarMix or the "
+            "factor of each layer, or use layers='average'"
+        )
 
     def _check_settings(self) -> None:
         """Raise ValueError for settings that contradict each other or the model."""
