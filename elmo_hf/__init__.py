@@ -11,6 +11,7 @@ and `pipeline("fill-mask", model=folder)` fills gaps.
 - Task heads: `ElmoForSequenceClassification`, `ElmoForTokenClassification`,
   `ElmoForQuestionAnswering`, `ElmoForMultipleChoice`, on an `ElmoScalarMix` of the layers.
 - Vectors of words and sentences: `load` or `ElmoEmbedder`; from a model in memory: `embed_corpus`.
+- Vectors on disk: `write_vectors`, `open_vectors`.
 - Probabilities of words and sentences: `score_sentences`, `score_text`, `perplexity`.
 - Words for the gaps of a sentence: `fill_gaps`.
 - `use_engine` forces one implementation of the LSTMs, for tests and comparisons.
@@ -55,6 +56,7 @@ from .model.modeling_elmo_pretraining import (
 from .model.pipeline_elmo import ElmoTokenClassificationPipeline
 from .model.tokenization_elmo import ElmoTokenizer
 from .scoring import Perplexity, SentenceScores, perplexity, score_sentences, score_text
+from .storage import open_vectors, write_vectors
 
 __version__ = "0.1.0"
 
@@ -97,8 +99,10 @@ __all__ = [
     "embed_corpus",
     "fill_gaps",
     "load",
+    "open_vectors",
     "perplexity",
     "score_sentences",
     "score_text",
     "use_engine",
+    "write_vectors",
 ]

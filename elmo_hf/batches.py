@@ -54,19 +54,25 @@ class WorkerPool(ThreadPoolExecutor):
         workers: number of threads; default: torch's number of threads on a CPU, else 1. A forked
             process counts as one thread, like the workers of torch's `DataLoader`: its siblings
             use the others.
+        reproducible: the same bits whatever the number of workers: each runs on one torch thread,
+            and batches do not depend on it.
     """
 
-    def __init__(self, model: torch.nn.Module, workers: int | None = None) -> None:
+    def __init__(
+        self, model: torch.nn.Module, workers: int | None = None, reproducible: bool = False
+    ) -> None:
         threads = 1 if use_one_thread_if_forked() else torch.get_num_threads()
         device = next(model.parameters()).device.type
         if workers is None:
             workers = threads if device == "cpu" else 1
         self.workers = workers
+        self.sharing = 1 if reproducible else workers  # for how many workers windows are cut
         self._context = contextvars.copy_context()
         self._autocast: Callable[[], AbstractContextManager[object]] = nullcontext
         if device != "meta" and torch.is_autocast_enabled(device):
             self._autocast = partial(torch.autocast, device, torch.get_autocast_dtype(device))
-        super().__init__(workers, "elmo", keep_threads, (max(1, threads // workers),))
+        own_threads = 1 if reproducible else max(1, threads // workers)
+        super().__init__(workers, "elmo", keep_threads, (own_threads,))
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Start `work` in a copy of the context, which only one thread can use at a time."""
@@ -130,7 +136,7 @@ def map_sentences(
     try:
         while True:
             window = list(islice(numbered, limits.window))
-            batches = make_batches(window, limits, pool.workers)
+            batches = make_batches(window, limits, pool.sharing)
             following = [pool.submit(_run, work, batch) for batch in batches]
             yield from _in_order(running, progress)
             if not following:

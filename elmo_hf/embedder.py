@@ -166,7 +166,12 @@ class ElmoEmbedder:
     # --- Vectors ---
 
     def embed(
-        self, sentences: Iterable[Sentence], *, progress: bool | None = None, join: bool = False
+        self,
+        sentences: Iterable[Sentence],
+        *,
+        progress: bool | None = None,
+        join: bool = False,
+        reproducible: bool = False,
     ) -> Iterator[np.ndarray]:
         """
         Yield the vectors of each sentence's words, in the order of the sentences.
@@ -177,6 +182,8 @@ class ElmoEmbedder:
             sentences: all texts, or all lists of words.
             progress: show a progress bar with words per second.
             join: put several layers side by side into one vector per word.
+            reproducible: the same bits whatever `workers` is, on the same kind of CPU. Else it
+                changes the vectors by rounding.
 
         Returns:
             An iterator over float32 arrays `(words, dimension)`. With several layers `(layers,
@@ -188,7 +195,7 @@ class ElmoEmbedder:
         """
         several = side_by_side if join else np.stack
         make = operator.itemgetter(0) if self._is_single else several
-        return self._embed(sentences, make, progress=progress)
+        return self._embed(sentences, make, progress=progress, reproducible=reproducible)
 
     def encode(
         self,
@@ -295,6 +302,7 @@ class ElmoEmbedder:
         join: Join,
         batch_size: int = BATCH_SIZE,
         progress: bool | None = None,
+        reproducible: bool = False,
     ) -> Iterator[np.ndarray]:
         self._check_settings()
         limits = Limits(self.window, batch_size, self.batch_words)
@@ -312,7 +320,12 @@ class ElmoEmbedder:
         )
         update = bar.update if bar else None
         vectors = embed_sentences(
-            encoder, _checked(sentences), limits, self.workers, progress=update
+            encoder,
+            check_sentences(sentences),
+            limits,
+            self.workers,
+            progress=update,
+            reproducible=reproducible,
         )
         return bar.show(vectors) if bar else vectors
 
@@ -335,24 +348,18 @@ class ElmoEmbedder:
         if not isinstance(self.mix, (int, NoneType)):
             return self.mix
         if self._source is None:
-            head, recorded = getattr(self._given, "scalar_mix", None), []
+            head = getattr(self._given, "scalar_mix", None)
+            mixes = [] if head is None else [head]
         else:
-            head, recorded = self._load().mix, self._load().recorded
-        if self.mix is None and head is not None:
-            return mix_factors(head)
-        if self.mix is None and len(recorded) == 1:
-            return mix_factors(recorded[0])
-        if isinstance(self.mix, int) and 0 <= self.mix < len(recorded):
-            return mix_factors(recorded[self.mix])
-        if recorded:
+            mixes = self._load().mixes
+        number = self.mix if isinstance(self.mix, int) else 0
+        if not 0 <= number < len(mixes):
             raise ValueError(
-                f"layers is 'mix' and mix is {self.mix}, but the model has {len(recorded)} learned "
-                f"mixes; choose one with mix=, such as mix={len(recorded) - 1}"
+                f"layers is 'mix', but {self!r} has {len(mixes)} learned mixes and none has number "
+                f"{number}; pass mix=, an ElmoScalarMix or the factor of each layer, or use "
+                "layers='average'"
             )
-        raise ValueError(
-            "layers is 'mix', but the model has no learned mix; pass mix=, an ElmoScalarMix or the "
-            "factor of each layer, or use layers='average'"
-        )
+        return mix_factors(mixes[number])
 
     def _check_settings(self) -> None:
         """Raise ValueError for settings that contradict each other or the model."""
@@ -412,7 +419,7 @@ def _check_model(model: Any, tokenizer: Any, *settings: object) -> Any:
     return model
 
 
-def _checked(sentences: Iterable[Any]) -> Iterator[Sentence]:
+def check_sentences(sentences: Iterable[Any]) -> Iterator[Sentence]:
     """Yield the sentences; raise ValueError for the first that differs in kind from its like."""
     is_text = None
     for number, sentence in enumerate(sentences):
@@ -446,4 +453,4 @@ def _describe_tokenizer(tokenizer: ElmoTokenizer) -> dict[str, Any]:
     }
 
 
-__all__ = ["ElmoEmbedder", "Layers", "load"]
+__all__ = ["ElmoEmbedder", "Layers", "check_sentences", "load"]

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import Parameter
 
 from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, map_sentences
 from .model.engine_copies import compare_for_corpus
+from .model.engine_cpu_characters import FEW_SYMBOLS
 from .model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
 from .model.tokenization_elmo import ElmoTokenizer
 
@@ -192,11 +194,14 @@ def embed_sentences(
     workers: int | None = None,
     known_words: int = KNOWN_WORDS,
     progress: Progress | None = None,
+    reproducible: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Yield the encoder's result for each sentence; arguments as in `embed_corpus`."""
+    """Yield the encoder's result for each sentence; see `embed_corpus` and `WorkerPool`."""
     encoder.check_layers()
+    if reproducible and not _has_steady_words(encoder.model):
+        known_words = 0
     with compare_for_corpus(encoder.model):  # the workers keep this context
-        pool = WorkerPool(encoder.model, workers)
+        pool = WorkerPool(encoder.model, workers, reproducible)
     vectors = map_sentences(encoder.embed, sentences, pool, limits, progress)
     # In a generator here, the checks above would run only at the first `next`.
     return _with_word_cache(encoder.model, known_words, vectors)
@@ -207,6 +212,13 @@ def _with_word_cache(
 ) -> Iterator[np.ndarray]:
     with elmo.embeddings.word_cache(known_words):
         yield from vectors
+
+
+def _has_steady_words(elmo: ElmoModel) -> bool:
+    """Whether a cached vector has the same bits whatever words it was computed with."""
+    weights = list(elmo.embeddings.parameters())
+    is_float32 = all(type(part) is Parameter and part.dtype == torch.float32 for part in weights)
+    return is_float32 and elmo.config.vocab_size <= FEW_SYMBOLS
 
 
 def _only(layers: list[np.ndarray]) -> np.ndarray:

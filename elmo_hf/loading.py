@@ -110,8 +110,7 @@ class Loaded:
 
     model: ElmoModel
     tokenizer: ElmoTokenizer
-    mix: ElmoScalarMix | None  # learned with the model's head
-    recorded: list[ElmoScalarMix]  # those of a converted model, in its conversion.json
+    mixes: list[ElmoScalarMix]  # the learned mixes of the source
     weights: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -161,11 +160,12 @@ def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Load
     head, info = _Head.from_pretrained(folder, output_loading_info=True)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith("elmo.")):
         raise ValueError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
-    mix = None if head.scalar_mix.gamma.isnan() else head.scalar_mix
+    mixes = _recorded_mixes(folder, config)
+    if not head.scalar_mix.gamma.isnan():
+        mixes.insert(0, head.scalar_mix.float())
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = head.elmo.to(device=device, dtype=dtype).eval()
-    tokenizer = ElmoTokenizer.from_pretrained(folder)
-    return Loaded(model, tokenizer, mix, _recorded_mixes(folder, config))
+    return Loaded(model, ElmoTokenizer.from_pretrained(folder), mixes)
 
 
 class _Head(ElmoTaskModel):

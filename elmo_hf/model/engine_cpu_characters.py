@@ -26,6 +26,8 @@ from .engine_onednn import (
 )
 
 WORDS_PER_PART = 16  # so that the sums of one convolution stay in the second-level cache
+WORDS_PER_PRODUCT = 64
+FEW_SYMBOLS = 512
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
 Vectors = dict[bytes, torch.Tensor]  # the bytes of a word's ids -> its vector
@@ -74,6 +76,7 @@ def pool_characters(
     convolutions: nn.ModuleList,
     rows: torch.Tensor,
     prepared: "Snapshot | None" = None,
+    steady: bool = False,
 ) -> torch.Tensor:
     """
     Compute the max-pooled convolutions of each word from tables.
@@ -88,12 +91,18 @@ def pool_characters(
         convolutions: `nn.Conv1d` without stride, padding or dilation.
         rows: symbols `(words, symbols)`.
         prepared: copies of these weights, or None.
+        steady: compute the products of all symbols, so that rounding does not depend on how many
+            symbols the batch has. Without effect on large alphabets, whose products take long.
 
     Returns:
         `(words, filters)`, float32 or wider.
     """
     lengths, order = word_lengths(rows).sort(descending=True)
-    numbers, symbols = _number_symbols(rows[order], char_embeddings.num_embeddings)
+    count = char_embeddings.num_embeddings
+    if steady and count <= FEW_SYMBOLS:
+        numbers, symbols = rows[order], torch.arange(count)
+    else:
+        numbers, symbols = _number_symbols(rows[order], count)
     vectors = char_embeddings(symbols)  # (symbols used, char_embedding_dim)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     parts, longest = numbers.split(WORDS_PER_PART), lengths[::WORDS_PER_PART].tolist()
@@ -248,6 +257,16 @@ class Snapshot:
         self.words.update(islice(vectors.items(), size))
 
 
+def fill_product(vectors: torch.Tensor) -> torch.Tensor:
+    """
+    Add zero rows up to a multiple of `WORDS_PER_PRODUCT`.
+
+    Small and odd products are rounded otherwise; so a cached vector has the same bits whatever the
+    words that it was computed with.
+    """
+    return F.pad(vectors, (0, 0, 0, -len(vectors) % WORDS_PER_PRODUCT))
+
+
 def can_prepare(parameters: list[nn.Parameter]) -> bool:
     """Whether copies of these weights may be used: no gradients, no autocast, oneDNN works."""
     if torch.is_grad_enabled() and any(part.requires_grad for part in parameters):
@@ -268,10 +287,12 @@ def _prepare(weight: torch.Tensor, bias: torch.Tensor | None) -> PreparedMap:
 
 
 __all__ = [
+    "FEW_SYMBOLS",
     "CharacterCopy",
     "Snapshot",
     "can_prepare",
     "cut_padding",
+    "fill_product",
     "pool_characters",
     "unique_rows",
 ]

@@ -18,6 +18,7 @@ from .engine_cpu_characters import (
     Snapshot,
     can_prepare,
     cut_padding,
+    fill_product,
     pool_characters,
     unique_rows,
 )
@@ -196,10 +197,15 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
 
         def encode(rows: torch.Tensor) -> torch.Tensor:
             char_ids = rows[:, :-1] if has_word_ids else rows
-            pooled = pool_characters(self.char_embeddings, self.convolutions, char_ids, prepared)
+            pooled = pool_characters(
+                self.char_embeddings, self.convolutions, char_ids, prepared, steady=max_words > 0
+            )
             vectors = self.activation(pooled).to(self.char_embeddings.weight.dtype)
             words = self.word_embeddings(rows[:, -1]) if has_word_ids else None
-            return self._map(vectors, words, prepared)
+            if max_words:
+                vectors = fill_product(vectors)
+                words = None if words is None else fill_product(words)
+            return self._map(vectors, words, prepared)[: len(rows)]
 
         def encode_halves(rows: torch.Tensor) -> torch.Tensor:
             half = len(rows) // 2

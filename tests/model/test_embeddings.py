@@ -271,6 +271,15 @@ def test_a_replaced_module_is_called():
         torch.testing.assert_close(embeddings(ids), 2 * before)
 
 
+def test_a_cached_vector_has_the_same_bits_whatever_it_is_computed_with():
+    embeddings = make()
+    words = [chr(97 + i) * (i + 1) for i in range(20)]
+    with torch.no_grad(), embeddings.word_cache(1):
+        together = embeddings(spell(*words))[0]
+        for word, vector in zip(words, together, strict=True):
+            assert torch.equal(embeddings(spell(word))[0, 0], vector)
+
+
 def test_the_word_cache_changes_no_vector_and_stays_bounded(monkeypatch):
     embeddings = make()
     batches = [spell("a", "b"), spell("b", "c", "b"), spell("d", "a", "e", "f"), spell("a", "b")]
@@ -278,8 +287,8 @@ def test_the_word_cache_changes_no_vector_and_stays_bounded(monkeypatch):
     pool = engine.pool_characters
     monkeypatch.setattr(
         "elmo_hf.model.layer_embeddings.pool_characters",
-        lambda table, convolutions, rows, prepared: (
-            encoded.append(len(rows)) or pool(table, convolutions, rows, prepared)
+        lambda table, convolutions, rows, *options, **names: (
+            encoded.append(len(rows)) or pool(table, convolutions, rows, *options, **names)
         ),
     )
     with torch.no_grad():
