@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .conversion import convert, fetch, publish
+from .export import export
 from .failures import CommandError, one_line
 from .inspection import info, similar, words
 from .language import fill, score
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-for command in (convert, fetch, publish, info, words, similar, fill, score):
+for command in (convert, fetch, publish, info, words, similar, fill, score, export):
     app.command(context_settings=HELP_OPTIONS)(command)
 
 

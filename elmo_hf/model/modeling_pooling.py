@@ -89,7 +89,7 @@ def _ends(vectors: torch.Tensor, words: torch.Tensor, num_directions: int) -> to
     places = torch.arange(words.shape[1], device=words.device)
     last = (places * words).amax(1)
     first = words.int().argmax(1)
-    rows = torch.arange(len(vectors), device=words.device)
+    rows = torch.arange(vectors.shape[0], device=words.device)
     halves = vectors.chunk(num_directions, -1)
     ends = [half[rows, place] for half, place in zip(halves, (last, first), strict=False)]
     return torch.cat(ends, -1).masked_fill(~words.any(1, keepdim=True), 0)
