@@ -270,7 +270,7 @@ class ElmoEmbedder:
             digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
             digest.update(values.flatten().view(torch.uint8).numpy().data)
         config = self.model.config
-        layers, weights = self._find_layers()
+        layers, weights = self.find_layers()
         settings = {
             "config": {name: getattr(config, name) for name in CONFIG_FIELDS},
             "layers": layers,
@@ -286,7 +286,7 @@ class ElmoEmbedder:
     @property
     def joined_dimension(self) -> int:
         """Width of several layers side by side: `dimension` times the number of layers."""
-        layers, weights = self._find_layers() if self.layers != "mix" else (-1, None)
+        layers, weights = self.find_layers() if self.layers != "mix" else (-1, None)
         if weights is not None or isinstance(layers, int):
             return self.dimension
         count = self.config.num_hidden_layers + 1 if layers is None else len(layers)
@@ -308,7 +308,7 @@ class ElmoEmbedder:
         limits = Limits(self.window, batch_size, self.batch_words)
         model = self.model
         check_arguments(model, sentences, workers=self.workers, **limits._asdict())
-        layers, weights = self._find_layers()
+        layers, weights = self.find_layers()
         bar = WordProgress(sentences) if progress else None
         encoder = Encoder(
             model,
@@ -329,7 +329,7 @@ class ElmoEmbedder:
         )
         return bar.show(vectors) if bar else vectors
 
-    def _find_layers(self) -> tuple[int | list[int] | None, list[float] | None]:
+    def find_layers(self) -> tuple[int | list[int] | None, list[float] | None]:
         """Return the layers to compute (None: all), and their weights if they are summed."""
         count = self.config.num_hidden_layers + 1
         if self.layers == "average":
