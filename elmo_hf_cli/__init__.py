@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from .conversion import convert, fetch, publish
+from .embedding import embed
 from .export import export
 from .failures import CommandError, one_line
 from .inspection import info, similar, words
@@ -30,7 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-for command in (convert, fetch, publish, info, words, similar, fill, score, export):
+COMMANDS = (convert, fetch, publish, embed, info, words, similar, fill, score, export)
+for command in COMMANDS:
     app.command(context_settings=HELP_OPTIONS)(command)
 
 
@@ -65,6 +67,7 @@ def elmo_hf_command(
     Examples:
       elmo-hf fetch allennlp-small elmo-small    download and convert published weights
       elmo-hf convert original elmo-small        convert the weights in folder `original`
+      elmo-hf embed text.txt vectors -m elmo-small    write the vectors of a text
       elmo-hf convert --help                     show all options of a command
     """
 

@@ -20,7 +20,7 @@ from .shards import NAME, Shard, ShardFile, cut_into_shards, shard_name, write_s
 INDEX = "index.json"
 NO_SENTENCES = "the input has no sentences, so there is nothing to write"
 OF_ONE_SHARD = ("text", "is_last", "first", "last", "run")
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int | None], object]
 
 
 class UnfinishedError(ValueError):
@@ -85,10 +85,10 @@ class FolderWriter:
         shard = None
         for shard in cut_into_shards(sentences, self.size):
             if shard.number % self.parts != self.index:
-                self.progress(len(shard.sentences), 0)
+                self.progress(len(shard.sentences), None)
             elif (self.folder / shard.name).exists():
                 self._check_shard(shard)
-                self.progress(len(shard.sentences), 0)
+                self.progress(len(shard.sentences), None)
             else:
                 yield shard
         if shard is None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 from ..batches import Sentence
 from ..embedder import ElmoEmbedder, check_sentences
@@ -14,7 +15,7 @@ from .files import new_file
 from .folder import NO_SENTENCES, FolderWriter, Progress
 from .reading import VectorFile, open_vectors
 from .rows import Dtype, Row, Vectorizer
-from .single_files import WRITERS
+from .single_files import WRITERS, write_text_lines
 
 ENDINGS = {
     "": "folder",
@@ -66,7 +67,7 @@ def write_vectors(
         pooling: store one vector per sentence, pooled as by `ElmoEmbedder.encode`.
         format: "folder", "hdf5", "parquet", "npz" or "text", whatever the ending.
         progress: called with the numbers of sentences and words after each sentence; for sentences
-            that are stored already, or belong to other parts, with 0 words.
+            that are stored already, or belong to other parts, with None words.
         options: for HDF5 `sentence_keys` and `forget_sentences`, as in AllenNLP.
 
     Returns:
@@ -85,7 +86,7 @@ def write_vectors(
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"part is {part}; expected (i, n) with i from 0 to n - 1")
     sentences = check_sentences(sentences)
-    report = progress or (lambda sentences, words: None)
+    report = progress or _ignore
     if kind == "folder":
         size = sentences_per_shard
         if options:
@@ -103,6 +104,31 @@ def write_vectors(
     with new_file(path) as unfinished, closing(_report(rows, report)) as reported:
         WRITERS[kind](unfinished, reported, **options)
     return None if kind == "text" or options.get("sentence_keys") else open_vectors(path)
+
+
+def print_vectors(
+    file: BinaryIO,
+    embedder: ElmoEmbedder,
+    sentences: Iterable[Sentence],
+    *,
+    dtype: Dtype = "float32",
+    pooling: Pooling | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """
+    Embed sentences and write their words and vectors as lines of text to an open file.
+
+    Each line holds a word and its numbers, an empty line ends each sentence, and several layers are
+    put side by side. Pooled, a line per sentence holds its numbers. For the arguments see
+    `write_vectors`.
+
+    Raises:
+        ValueError: an argument is invalid, or a word has white space in it.
+    """
+    vectorizer = Vectorizer(embedder, dtype, pooling, embedder.window)
+    rows = vectorizer.rows(check_sentences(sentences))
+    with closing(_report(rows, progress or _ignore)) as reported:
+        write_text_lines(file, reported)
 
 
 def find_format(path: Path, format: str | None = None) -> str:
@@ -135,6 +161,10 @@ def _find_window(embedder: ElmoEmbedder, sentences_per_shard: int) -> int:
     return window
 
 
+def _ignore(sentences: int, words: int | None) -> None:
+    """Report nothing."""
+
+
 def _report(rows: Iterator[Row], progress: Progress) -> Generator[Row]:
     is_empty = True
     for row in rows:
@@ -145,4 +175,4 @@ def _report(rows: Iterator[Row], progress: Progress) -> Generator[Row]:
         raise ValueError(NO_SENTENCES)
 
 
-__all__ = ["ENDINGS", "find_format", "write_vectors"]
+__all__ = ["ENDINGS", "find_format", "print_vectors", "write_vectors"]

@@ -15,7 +15,18 @@ from elmo_hf.conversion.registry import read_registry
 from elmo_hf.extras import MissingExtraError
 from elmo_hf_cli.failures import one_line_errors
 
-COMMANDS = ["convert", "fetch", "publish", "info", "words", "similar", "fill", "score", "export"]
+COMMANDS = [
+    "convert",
+    "fetch",
+    "publish",
+    "embed",
+    "info",
+    "words",
+    "similar",
+    "fill",
+    "score",
+    "export",
+]
 
 
 @pytest.fixture
