@@ -89,6 +89,23 @@ def wants_gradients(tensors: Iterable[torch.Tensor | None]) -> bool:
     )
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """Return the dtype of products with this tensor: autocast's, or its own."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
+def second_derivative_error(what: str) -> RuntimeError:
+    """Return the error for derivatives of the gradients of a hand-written backward pass."""
+    return RuntimeError(
+        f"second derivatives were requested (create_graph=True), but {what} has first derivatives "
+        'only; run the model inside `with use_engine("reference"):`, the reference engine, which '
+        "is differentiable any number of times"
+    )
+
+
 def _runs_as_written(module: nn.Module) -> bool:
     if not is_readable(module) or module._forward_hooks or module._forward_pre_hooks:
         return False
@@ -117,7 +134,9 @@ __all__ = [
     "is_ordinary",
     "is_readable",
     "is_transformed",
+    "product_dtype",
     "readable",
     "runs_as_written",
+    "second_derivative_error",
     "wants_gradients",
 ]

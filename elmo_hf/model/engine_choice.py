@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -51,6 +51,16 @@ class Lstm(Protocol):
     def weights(self) -> LstmWeights: ...
     def settings(self) -> LstmSettings: ...
     def run_reference(self, inputs: torch.Tensor, mask: torch.Tensor, state: States) -> Result: ...
+
+
+class Call(NamedTuple):
+    """One LSTM and the arguments of its `forward`."""
+
+    lstm: Any  # an Lstm
+    inputs: torch.Tensor
+    mask: torch.Tensor
+    state: States
+    unique: Unique | None
 
 
 @contextmanager
@@ -131,7 +141,7 @@ def run(
 ) -> Result:
     """Compute the result of `lstm.run_reference` on the engine that `choose_engine` returns."""
     engine, _ = choose_engine(lstm, inputs, state)
-    return _RUN[engine](lstm, inputs, mask, state, unique)
+    return _RUN[engine](Call(lstm, inputs, mask, state, unique))
 
 
 def run_directions(
@@ -154,22 +164,20 @@ def run_directions(
         runner: keeps copies of the weights on a GPU; None: keep no copies.
         unique: the deduplicated inputs, equal for all directions; see `ElmoLstm.forward`.
     """
-    calls = [(*call, unique) for call in zip(lstms, inputs, masks, states, strict=True)]
-    engines = [choose_engine(lstm, words, state)[0] for lstm, words, _, state, _ in calls]
+    calls = [Call(*call, unique) for call in zip(lstms, inputs, masks, states, strict=True)]
+    engines = [choose_engine(call.lstm, call.inputs, call.state)[0] for call in calls]
     if must_call:
-        return [_call(*call) for call in calls]
+        return [_call(call) for call in calls]
     if set(engines) == {"gpu"} and runner is not None:
         settings = [lstm.settings() for lstm in lstms]
         if len({(one.cell_clip, one.projection_clip) for one in settings}) == 1:
             weights = [lstm.weights() for lstm in lstms]
             return runner.run(weights, settings, inputs, masks, states)
     if set(engines) == {"cpu"} and _gain_side_by_side(lstms, inputs[0]):
-        return list(run_side_by_side(_run_on_cpu, *calls))
+        return list(run_side_by_side(_run_on_cpu, (calls[0],), (calls[1],)))
     if set(engines) <= {"cpu", "cpu_training"} and torch.get_num_threads() > 1:
         rest_alone()
-    return [
-        _find_run(lstm, name)(*call) for lstm, name, call in zip(lstms, engines, calls, strict=True)
-    ]
+    return [_find_run(call.lstm, name)(call) for name, call in zip(engines, calls, strict=True)]
 
 
 def _find_obstacle(lstm: Lstm, tensors: list[torch.Tensor], training: bool) -> str | None:
@@ -217,43 +225,31 @@ def _find_run(lstm: Lstm, engine: str) -> Callable[..., Result]:
     return _call
 
 
-def _call(
-    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, unique: Unique | None
-) -> Result:
-    outputs, *end = lstm(inputs, mask, *state, unique)
+def _call(call: Call) -> Result:
+    outputs, *end = call.lstm(call.inputs, call.mask, *call.state, call.unique)
     return outputs, (end[0], end[1])
 
 
-def _run_reference(
-    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
-) -> Result:
-    return lstm.run_reference(inputs, mask, state)
+def _run_reference(call: Call) -> Result:
+    return call.lstm.run_reference(call.inputs, call.mask, call.state)
 
 
-def _run_on_cpu(
-    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, unique: Unique | None
-) -> Result:
-    weights, settings = lstm.weights(), lstm.settings()
+def _run_on_cpu(call: Call) -> Result:
+    weights, settings = call.lstm.weights(), call.lstm.settings()
     kept = [weight for weight in weights if weight is not None]
     key = settings, find_operators(weights.input_weight.dtype)
-    prepared = lstm._copies.get(kept, partial(CpuLstm, weights, settings), mask.numel(), key)
-    return prepared.run(inputs, mask, *state, unique=unique)
+    make, words = partial(CpuLstm, weights, settings), call.mask.numel()
+    prepared: CpuLstm = call.lstm._copies.get(kept, make, words, key)
+    return prepared.run(call.inputs, call.mask, *call.state, unique=call.unique)
 
 
-def _run_training(
-    lstm: Lstm,
-    inputs: torch.Tensor,
-    mask: torch.Tensor,
-    state: States,
-    _: Unique | None,
-    recompute: bool = False,
-) -> Result:
-    clips = lstm.settings()
+def _run_training(call: Call, recompute: bool = False) -> Result:
+    clips = call.lstm.settings()
     return clipped_lstm(
-        inputs,
-        mask,
-        *state,
-        **lstm.weights()._asdict(),
+        call.inputs,
+        call.mask,
+        *call.state,
+        **call.lstm.weights()._asdict(),
         cell_clip=clips.cell_clip,
         projection_clip=clips.projection_clip,
         reverse=clips.reverse,
@@ -261,18 +257,15 @@ def _run_training(
     )
 
 
-def _run_on_gpu(
-    lstm: Lstm, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
-) -> Result:
-    return read_once(lstm.weights(), lstm.settings(), inputs, mask, state)
+def _run_on_gpu(call: Call) -> Result:
+    lstm = call.lstm
+    return read_once(lstm.weights(), lstm.settings(), call.inputs, call.mask, call.state)
 
 
-def _run_scan(
-    lstm: Any, inputs: torch.Tensor, mask: torch.Tensor, state: States, _: Unique | None
-) -> Result:
+def _run_scan(call: Call) -> Result:
     if not has_scan():
-        return lstm.run_reference(inputs, mask, state)
-    return run_scan(lstm, inputs, mask, state)
+        return _run_reference(call)
+    return run_scan(call.lstm, call.inputs, call.mask, call.state)
 
 
 _RUN: dict[str, Callable[..., Result]] = {

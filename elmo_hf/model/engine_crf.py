@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from .engine_checks import is_transformed
+from .engine_checks import is_transformed, second_derivative_error
 from .engine_choice import forced_engine
 
 # exp underflows at -708 in float64. If the transitions and the end scores each span at most 300
@@ -74,11 +74,7 @@ class _LogPartition(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
-            raise RuntimeError(
-                "second derivatives were requested (create_graph=True), but the fast CRF has first "
-                'derivatives only; run the model inside `with use_engine("reference"):`, which is '
-                "differentiable any number of times"
-            )
+            raise second_derivative_error("the fast CRF")
         maps, steps, reached, last, inside = ctx.saved_tensors
         weight = gradient.double()[:, None]
         outlook = last.expand_as(reached[0])

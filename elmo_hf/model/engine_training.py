@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .engine_checks import product_dtype, second_derivative_error
 from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
 from .engine_packing import Packing
 
@@ -69,7 +70,7 @@ def clipped_lstm(
         cell_clip,
         projection_clip if output_weight is not None else None,
         recompute,
-        _product_dtype(input_weight),
+        product_dtype(input_weight),
     )
     weights = (input_weight, input_bias, recurrent_weight, output_weight)
     outputs, hidden, cell = _ClippedLstm.apply(inputs, hidden, cell, plan, *weights)
@@ -116,13 +117,6 @@ def _make_plan(mask: torch.Tensor, reverse: bool, *settings: Any) -> _Plan:
 
 def _rows(start: int, size: int) -> slice:
     return slice(start, start + size)
-
-
-def _product_dtype(weight: torch.Tensor) -> torch.dtype:
-    device = weight.device.type
-    if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
 
 
 class _ClippedLstm(torch.autograd.Function):
@@ -397,12 +391,7 @@ class _OnlyOnce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: torch.Tensor) -> None:
-        raise RuntimeError(
-            "second derivatives were requested (backward or torch.autograd.grad after "
-            "create_graph=True), but the training engine of the LSTM has first derivatives only; "
-            'run the model inside `with use_engine("reference"):`, the reference engine, which is '
-            "differentiable any number of times"
-        )
+        raise second_derivative_error("the training engine of the LSTM")
 
 
 __all__ = ["clipped_lstm"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .engine_checks import is_transformed
+from .engine_checks import is_transformed, product_dtype, second_derivative_error
 from .engine_choice import forced_engine
 
 # Rows whose logits are in memory at once. Fewer rows: too many additions to the weight's gradient.
@@ -175,11 +175,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
-            raise RuntimeError(
-                "second derivatives were requested (create_graph=True), but the fast softmax has "
-                'first derivatives only; run the model inside `with use_engine("reference"):`, '
-                "which is differentiable any number of times"
-            )
+            raise second_derivative_error("the fast softmax")
         d_hidden, d_weight, d_bias, d_true = (
             None if gradient is None else (gradient * d_loss).to(dtype)
             for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
@@ -199,7 +195,7 @@ class _Sums:
         true: torch.Tensor | None,
         needed: tuple[bool, ...],
     ) -> None:
-        dtype = _product_dtype(hidden)
+        dtype = product_dtype(hidden)
         precision = torch.promote_types(dtype, torch.float32)
         self.hidden, self.weight = hidden.to(dtype), weight.to(dtype)
         self.bias = bias.to(precision)
@@ -255,13 +251,6 @@ class _Sums:
             d_weight.addmm_(shares.t(), self.hidden[rows])
         else:
             d_weight += shares.t() @ self.hidden[rows]
-
-
-def _product_dtype(hidden: torch.Tensor) -> torch.dtype:
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device) and hidden.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return hidden.dtype
 
 
 __all__ = [
