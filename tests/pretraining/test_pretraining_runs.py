@@ -1,0 +1,142 @@
+"""Runs of pre-training: resumption that loses nothing, and weights to start from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.pretraining import TINY, losses
+from transformers import TrainerCallback
+
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf.pretraining.runs import check_run, last_checkpoint, load_for_pretraining
+from elmo_hf.pretraining.windows import PackedWindows, RowStreams
+
+
+class Stop(TrainerCallback):
+    """Break off after a step, as a crash does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("feed", [pytest.param(PackedWindows, marks=pytest.mark.slow), RowStreams])
+@pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 9])  # epoch 1, later
+def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_trainer, feed, steps):
+    shape = {"feed": feed, "rows": 8, "window": 12, "max_steps": 13}
+    whole = make_trainer(**shape, name="whole")
+    whole.train()
+    broken = make_trainer(**shape, callbacks=[Stop(steps + 2)])
+    assert len(broken.get_train_dataloader()) < 9
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    resumed = make_trainer(**shape)
+    checkpoint = last_checkpoint(resumed.args.output_dir)
+    assert checkpoint.endswith(f"checkpoint-{steps}")
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert losses(resumed) == losses(whole)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_write_that_is_cut_off_costs_no_earlier_checkpoint(make_trainer, monkeypatch):
+    whole = make_trainer(name="whole")
+    whole.train()
+    trainer = make_trainer(save_total_limit=1)
+    save = torch.save
+
+    def cut_off(*args, **kwargs):
+        if trainer.state.global_step == 6:
+            raise KeyboardInterrupt
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.undo()
+    assert Path(trainer.args.output_dir, "checkpoint-6", "model.safetensors").exists()
+    resumed = make_trainer(save_total_limit=1)
+    checkpoint = last_checkpoint(resumed.args.output_dir)
+    assert checkpoint.endswith("checkpoint-3")
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert losses(resumed) == losses(whole)
+    assert last_checkpoint(resumed.args.output_dir).endswith("checkpoint-8")
+
+
+def test_incomplete_checkpoints_are_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path / "nowhere") is None
+    for name, state in (("2", "{}"), ("10", "{}"), ("20", '{"half'), ("30", None), ("x", "{}")):
+        (tmp_path / f"checkpoint-{name}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{name}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    check_run(tmp_path / "run", {"seed": 1, "filters": [(1, 2)]})
+    check_run(tmp_path / "run", {"seed": 1, "filters": [[1, 2]]})
+    with pytest.raises(ValueError, match=r"other settings:\n  seed: 1 there, 2 now\n.*output_dir"):
+        check_run(tmp_path / "run", {"seed": 2, "filters": [[1, 2]]})
+    (tmp_path / "other" / "checkpoint-5").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"checkpoint-5 but no pretraining\.json"):
+        check_run(tmp_path / "other", {"seed": 1})
+
+
+# --- Checkpoints to continue ---
+
+
+@pytest.fixture
+def saved(tokenizer, tmp_path):
+    torch.manual_seed(1)
+    model = ElmoForPreTraining(ElmoConfig(**TINY, lm_vocab_size=tokenizer.lm_vocab_size))
+    model.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    return model
+
+
+def test_a_checkpoint_goes_on_with_its_own_vocabulary(saved, tokenizer, tmp_path):
+    model, loaded = load_for_pretraining(tmp_path / "saved", dropout=0.3)
+    assert loaded.lm_vocab == tokenizer.lm_vocab
+    assert model.config.dropout == model.dropout.p == 0.3
+    for name, weight in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+
+
+def test_a_new_vocabulary_keeps_the_rows_of_known_words(saved, tokenizer, tmp_path):
+    words = [*tokenizer.lm_vocab[:3], "neu", *tokenizer.lm_vocab[10:15]]
+    model, loaded = load_for_pretraining(tmp_path / "saved", words)
+    loaded.save_pretrained(tmp_path / "again")
+    assert ElmoTokenizer.from_pretrained(tmp_path / "again").lm_vocab == words
+    old, new = saved.lm_head, model.lm_head
+    assert new.weight.shape == (len(words), 6)
+    for rows, before in ((new.weight, old.weight), (new.bias, old.bias)):
+        assert torch.equal(rows[:3], before[:3]) and torch.equal(rows[4:], before[10:15])
+    for name, weight in saved.elmo.state_dict().items():
+        assert torch.equal(model.elmo.state_dict()[name], weight)
+
+
+def test_a_bilm_without_softmax_needs_a_new_vocabulary(tmp_path):
+    bilm = ElmoModel(ElmoConfig(**TINY))
+    bilm.save_pretrained(tmp_path)
+    ElmoTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"softmax over 0 words.*--new_vocabulary"):
+        load_for_pretraining(tmp_path)
+    words = ["<S>", "</S>", "<UNK>", "a"]
+    model, tokenizer = load_for_pretraining(tmp_path, words, num_sampled_words=2)
+    assert tokenizer.lm_vocab_size == model.config.lm_vocab_size == 4
+    assert torch.equal(model.elmo.layers[0].forward_lstm.input_map.weight,
+                       bilm.layers[0].forward_lstm.input_map.weight)  # fmt: skip
+
+
+def test_the_vocabulary_of_a_model_that_reads_words_by_number_stays(tmp_path):
+    words = ["<S>", "</S>", "<UNK>", "a"]
+    config = ElmoConfig(**{**TINY, "filters": []}, word_vocab_size=5, word_embedding_dim=6,
+                        lm_vocab_size=4)  # fmt: skip
+    ElmoForPreTraining(config).save_pretrained(tmp_path)
+    ElmoTokenizer(use_characters=False, lm_vocab=words).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        load_for_pretraining(tmp_path, words)
