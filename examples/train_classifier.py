@@ -26,16 +26,17 @@ from task_data import (
 from training_script import (
     Job,
     TaskArguments,
-    check_options,
-    one_line_errors,
+    make_model,
+    name_labels,
     parse_arguments,
+    prepare,
     read_data,
-    run,
+    run_script,
     trained_labels,
 )
 
 # isort: split
-from transformers import AutoTokenizer, Trainer, set_seed
+from transformers import AutoTokenizer, Trainer
 
 from elmo_hf import ElmoForSequenceClassification
 
@@ -105,22 +106,6 @@ def regression_metrics(prediction):
     return {"pearson": float(correlation), "mean_squared_error": error}
 
 
-def make_model(arguments, names):
-    if not arguments.train:
-        return ElmoForSequenceClassification.from_pretrained(arguments.model)
-    model = ElmoForSequenceClassification.from_pretrained(
-        arguments.model,
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-        problem_type="regression" if arguments.regression else "single_label_classification",
-        classifier_pooling=arguments.pooling,
-        classifier_lstm_dim=arguments.lstm_dim,
-        mix_layers=arguments.layers,
-    )
-    model.elmo.requires_grad_(arguments.train_bilm)
-    return model
-
-
 def predict(trainer, arguments, names):
     rows = read_examples(arguments.predict, text_columns(arguments))
     texts = [{column: row[column] for column in text_columns(arguments)} for row in rows]
@@ -138,9 +123,7 @@ def predict(trainer, arguments, names):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # the collator reads the columns of text
-    check_options(arguments)
-    set_seed(training.seed)
+    prepare(arguments, training)
     if not arguments.train:
         names = trained_labels(arguments.model, "ElmoForSequenceClassification")
         arguments.regression = len(names) == 1
@@ -152,8 +135,16 @@ def make_job(arguments, training):
     for rows in data.values():
         add_labels(rows, arguments, names)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    problem = "regression" if arguments.regression else "single_label_classification"
+    model = make_model(
+        ElmoForSequenceClassification,
+        arguments,
+        **name_labels(names),
+        problem_type=problem,
+        classifier_pooling=arguments.pooling,
+    )
     trainer = Trainer(
-        model=make_model(arguments, names),
+        model=model,
         args=training,
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
@@ -180,10 +171,7 @@ def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
 
 
 def main(argv: Sequence[str] | None = None):
-    arguments, training = parse_arguments(Arguments, DEFAULTS, argv)
-    with one_line_errors():
-        job = make_job(arguments, training)
-    return run(job, arguments)
+    return run_script(Arguments, DEFAULTS, make_job, argv)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,17 @@ from task_data import (
 from training_script import (
     Job,
     TaskArguments,
-    check_options,
-    one_line_errors,
+    make_model,
+    name_labels,
     parse_arguments,
+    prepare,
     read_data,
-    run,
+    run_script,
     trained_labels,
 )
 
 # isort: split
-from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, set_seed
+from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer
 
 from elmo_hf import ElmoForTokenClassification
 
@@ -115,22 +116,6 @@ def make_metrics(names, scheme):
     return compute
 
 
-def make_model(arguments, names):
-    if not arguments.train:
-        return ElmoForTokenClassification.from_pretrained(arguments.model)
-    model = ElmoForTokenClassification.from_pretrained(
-        arguments.model,
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-        use_crf=arguments.crf,
-        tagging_scheme=arguments.scheme if arguments.crf and arguments.scheme != "none" else None,
-        classifier_lstm_dim=arguments.lstm_dim,
-        mix_layers=arguments.layers,
-    )
-    model.elmo.requires_grad_(arguments.train_bilm)
-    return model
-
-
 def scheme_of(names):
     """Return the scheme of a trained tagger's tags."""
     if any(name != "O" and name[:2] not in ("B-", "I-", "E-", "S-") for name in names):
@@ -156,9 +141,7 @@ def predict(trainer, arguments, names):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # the collator reads the words
-    check_options(arguments)
-    set_seed(training.seed)
+    prepare(arguments, training)
     if not arguments.train:
         names = trained_labels(arguments.model, "ElmoForTokenClassification")
         arguments.scheme = scheme_of(names)
@@ -168,8 +151,15 @@ def make_job(arguments, training):
     for sentences in data.values():
         add_labels(sentences, names)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+    model = make_model(
+        ElmoForTokenClassification,
+        arguments,
+        **name_labels(names),
+        use_crf=arguments.crf,
+        tagging_scheme=arguments.scheme if arguments.crf and arguments.scheme != "none" else None,
+    )
     trainer = Trainer(
-        model=make_model(arguments, names),
+        model=model,
         args=training,
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
@@ -198,10 +188,7 @@ def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
 
 
 def main(argv: Sequence[str] | None = None):
-    arguments, training = parse_arguments(Arguments, DEFAULTS, argv, ("accelerate", "seqeval"))
-    with one_line_errors():
-        job = make_job(arguments, training)
-    return run(job, arguments)
+    return run_script(Arguments, DEFAULTS, make_job, argv, ("accelerate", "seqeval"))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,16 @@ from task_data import predictions_path, read_answers, read_examples, write_rows
 from training_script import (
     Job,
     TaskArguments,
-    check_options,
-    one_line_errors,
+    make_model,
     parse_arguments,
+    prepare,
     read_data,
-    run,
+    run_script,
     trained_labels,
 )
 
 # isort: split
-from transformers import AutoTokenizer, Trainer, set_seed
+from transformers import AutoTokenizer, Trainer
 
 from elmo_hf import ElmoForQuestionAnswering
 
@@ -128,18 +128,6 @@ class AnswerTrainer(Trainer):
         return super().evaluate(eval_dataset, **kwargs)
 
 
-def make_model(arguments):
-    if not arguments.train:
-        return ElmoForQuestionAnswering.from_pretrained(arguments.model)
-    model = ElmoForQuestionAnswering.from_pretrained(
-        arguments.model,
-        classifier_lstm_dim=arguments.lstm_dim,
-        mix_layers=arguments.layers,
-    )
-    model.elmo.requires_grad_(arguments.train_bilm)
-    return model
-
-
 def predict(trainer, arguments):
     rows = read_examples(arguments.predict, ["question", "context"])
     texts = [{name: row[name] for name in ("question", "context")} for row in rows]
@@ -154,15 +142,13 @@ def predict(trainer, arguments):
 
 
 def make_job(arguments, training):
-    training.remove_unused_columns = False  # the collator reads the columns of text
-    check_options(arguments)
-    set_seed(training.seed)
+    prepare(arguments, training)
     if not arguments.train:
         trained_labels(arguments.model, "ElmoForQuestionAnswering")
     data, lines = read_data(arguments, read_answers)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
     trainer = AnswerTrainer(
-        model=make_model(arguments),
+        model=make_model(ElmoForQuestionAnswering, arguments),
         args=training,
         train_dataset=data.get("train"),
         eval_dataset=data.get("dev"),
@@ -192,10 +178,7 @@ def make_trainer(argv: Sequence[str] | None = None) -> Trainer:
 
 
 def main(argv: Sequence[str] | None = None):
-    arguments, training = parse_arguments(Arguments, DEFAULTS, argv)
-    with one_line_errors():
-        job = make_job(arguments, training)
-    return run(job, arguments)
+    return run_script(Arguments, DEFAULTS, make_job, argv)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from task_data import read_examples, read_number
-from training_script import (
-    Job,
-    ScriptArguments,
-    check_model,
-    one_line_errors,
-    parse_arguments,
-    run,
-)
+from training_script import Job, ScriptArguments, check_model, run_script
 
 # isort: split
 from transformers import set_seed
@@ -92,17 +85,15 @@ def make_job(arguments, training):
 
 
 def main(argv: Sequence[str] | None = None):
-    arguments, training = parse_arguments(
+    return run_script(
         Arguments,
         DEFAULTS,
+        make_job,
         argv,
         ("datasets", "accelerate", "sentence_transformers"),
         "sentences",
         "sentence_transformers.SentenceTransformerTrainingArguments",
     )
-    with one_line_errors():
-        job = make_job(arguments, training)
-    return run(job, arguments)
 
 
 if __name__ == "__main__":

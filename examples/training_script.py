@@ -21,7 +21,7 @@ import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError
-from transformers import AutoConfig, HfArgumentParser, Trainer
+from transformers import AutoConfig, HfArgumentParser, Trainer, set_seed
 
 # --- Command line ---
 
@@ -263,18 +263,40 @@ class Job:
     library: str = "transformers"
 
 
-def check_options(arguments: TaskArguments) -> None:
+def prepare(arguments: TaskArguments, training: transformers.TrainingArguments) -> None:
     """
-    Check that the options are consistent and that the model exists.
+    Check that the options are consistent and that the model exists; set the seed.
 
     Raises:
         ValueError: an option or the model is missing.
     """
+    training.remove_unused_columns = False  # the collators read the columns of text
+    set_seed(training.seed)
     if not (arguments.train or arguments.dev or arguments.test or arguments.predict):
         raise ValueError("nothing to do; use --train, or --test or --predict with a trained model")
     if arguments.train and not arguments.dev:
         raise ValueError("--train needs --dev, the data to evaluate")
     check_model(arguments.model)
+
+
+def make_model(head: Any, arguments: TaskArguments, **settings: Any) -> Any:
+    """Load a trained model with a head; with --train, add a new head with these settings."""
+    if not arguments.train:
+        return head.from_pretrained(arguments.model)
+    model = head.from_pretrained(
+        arguments.model,
+        classifier_lstm_dim=arguments.lstm_dim,
+        mix_layers=arguments.layers,
+        **settings,
+    )
+    model.elmo.requires_grad_(arguments.train_bilm)
+    return model
+
+
+def name_labels(names: Sequence[str]) -> dict[str, dict]:
+    """Return the settings of a head with these labels."""
+    ids = {name: i for i, name in enumerate(names)}
+    return {"id2label": dict(enumerate(names)), "label2id": ids}
 
 
 def read_data(
@@ -289,6 +311,20 @@ def read_data(
     sources = {name: getattr(arguments, name) for name in ("train", "dev", "test")}
     data = {name: read(source) for name, source in sources.items() if source}
     return data, [f"{name}: `{sources[name]}`, {len(data[name]):,} examples" for name in data]
+
+
+def run_script(
+    own: type,
+    defaults: dict[str, Any],
+    make_job: Callable[[Any, Any], Job],
+    argv: Sequence[str] | None,
+    *packages: Any,
+) -> dict[str, float]:
+    """Parse the command line, make the job and run it; arguments as for `parse_arguments`."""
+    arguments, training = parse_arguments(own, defaults, argv, *packages)
+    with one_line_errors():
+        job = make_job(arguments, training)
+    return run(job, arguments)
 
 
 def run(job: Job, arguments: ScriptArguments) -> dict[str, float]:
