@@ -3,8 +3,10 @@
 """The commands info, words and similar, which show what a model and its vectors are."""
 
 import heapq
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +19,7 @@ from .texts import Input, Model, check_text, hide_loading, numbered_sentences, w
 if TYPE_CHECKING:
     import numpy as np
 
-    from elmo_hf import ElmoConfig, ElmoTokenizer
+    from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoTokenizer
 
 RUN_FILE = "pretraining.json"  # as in elmo_hf.pretraining.runs, whose packages may be missing
 WORDS_AT_ONCE = 20  # words per sentence; layer 0 does not depend on the other words
@@ -73,7 +75,7 @@ def words(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model folder, or a name on the Hub.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The new file to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The new file or folder to write.")],
     listed: Annotated[
         Path | None,
         typer.Option(
@@ -83,10 +85,15 @@ def words(
         ),
     ] = None,
     to: Annotated[
-        Literal["text"], typer.Option(metavar="FORMAT", help="text: the text format of word2vec.")
+        Literal["text", "keyedvectors", "static"],
+        typer.Option(
+            metavar="FORMAT",
+            help="text: the text format of word2vec; keyedvectors: a file for gensim; static: a "
+            "folder for sentence-transformers and model2vec.",
+        ),
     ] = "text",
 ) -> None:
-    """Write the context-free vectors (layer 0) of words to a file.
+    """Write the context-free vectors (layer 0) of words to a file or folder.
 
     Layer 0 is computed from the characters of a word alone, so any word has a vector. As in all
     layers, there is a forward and a backward half; in layer 0 they are equal.
@@ -95,6 +102,7 @@ def words(
     Examples:
       elmo-hf words checkpoints/elmo-mini-en vectors.txt
       elmo-hf words checkpoints/elmo-mini-en vectors.txt --words words.txt
+      elmo-hf words checkpoints/elmo-mini-en vectors.kv --words words.txt --to keyedvectors
     """
     check_model(model)
     check_exists(listed)
@@ -113,9 +121,16 @@ def words(
         if not chosen:
             what = listed or f"{model} has no vocabulary, and --words"
             raise CommandError(f"{what} names no words")
-        groups = (chosen[i : i + WORDS_AT_ONCE] for i in range(0, len(chosen), WORDS_AT_ONCE))
-        rows = (row for group in embedder.embed(groups) for row in group)
-        _write_text(output, chosen, rows, embedder.dimension)
+        if to == "text":
+            groups = (chosen[i : i + WORDS_AT_ONCE] for i in range(0, len(chosen), WORDS_AT_ONCE))
+            rows = (row for group in embedder.embed(groups) for row in group)
+            _write_text(output, chosen, rows, embedder.dimension)
+        elif to == "keyedvectors":
+            _write_keyed_vectors(output, embedder, chosen)
+        else:
+            from elmo_hf.integrations.static import to_static
+
+            to_static(embedder, chosen, output)
     print(f"wrote {output}: {len(chosen):,} words, {embedder.dimension} numbers each")
 
 
@@ -219,13 +234,27 @@ def _write_text(
     for word in words:
         if len(word.split()) != 1:
             raise CommandError(f"the word {word!r} has white space, which this format cannot hold")
-    part = path.with_name(f"{path.name}.part")
     numbers = " ".join(["%.6g"] * dimension)
+    with _whole(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write(f"{len(words)} {dimension}\n")
+        for word, row in zip(words, rows, strict=True):
+            file.write(f"{word} {numbers % (*row.tolist(),)}\n")
+
+
+def _write_keyed_vectors(path: Path, embedder: "ElmoEmbedder", words: Sequence[str]) -> None:
+    from elmo_hf.integrations.static import to_keyed_vectors
+
+    keyed = to_keyed_vectors(embedder, words)
+    with _whole(path) as part:
+        keyed.save(str(part), sep_limit=sys.maxsize)  # no second file for the vectors
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that becomes `path` if the block ends without an error."""
+    part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(f"{len(words)} {dimension}\n")
-            for word, row in zip(words, rows, strict=True):
-                file.write(f"{word} {numbers % (*row.tolist(),)}\n")
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

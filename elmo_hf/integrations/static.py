@@ -36,9 +36,9 @@ def to_keyed_vectors(
             invalid.
     """
     models: Any = require("gensim.models", "gensim")
-    names, vectors = _embed_alone(embedder, words, layers)
-    keyed = models.KeyedVectors(vectors.shape[1])
-    keyed.add_vectors(names, vectors)
+    names, rows = _embed_alone(embedder, words, layers)
+    keyed = models.KeyedVectors(rows.shape[1])
+    keyed.add_vectors(names, rows[1:])
     return keyed
 
 
@@ -67,8 +67,7 @@ def to_static(
     library: Any = require("sentence_transformers", "sentences")
     static: Any = require("sentence_transformers.sentence_transformer.modules", "sentences")
     embedder = _to_embedder(embedder)
-    names, vectors = _embed_alone(embedder, words, layers)
-    rows = np.concatenate([np.zeros_like(vectors[:1]), vectors])
+    names, rows = _embed_alone(embedder, words, layers)
     module = static.StaticEmbedding(_make_tokenizer(embedder, names), rows)
     with new_folder(Path(folder)) as scratch:
         library.SentenceTransformer(modules=[module], device="cpu").save(str(scratch))
@@ -81,7 +80,7 @@ def _to_embedder(embedder: ElmoEmbedder | str | os.PathLike) -> ElmoEmbedder:
 def _embed_alone(
     embedder: ElmoEmbedder | str | os.PathLike, words: Iterable[str], layers: Layers
 ) -> tuple[list[str], np.ndarray]:
-    """Return the different words and their vectors."""
+    """Return the different words, and their vectors after a row of zeros for unknown words."""
     if isinstance(words, str):
         raise ValueError(f"words is one string, {words!r:.60}; pass a list of words: [word]")
     words = list(words)
@@ -96,7 +95,10 @@ def _embed_alone(
     # In layer 0 the other words of a sentence have no effect, and longer sentences cost less.
     size = 20 if layers == 0 else 1
     sentences = (names[i : i + size] for i in range(0, len(names), size))
-    return names, np.concatenate([*chosen.embed(sentences, join=True)])
+    rows = np.zeros((1 + len(names), chosen.joined_dimension), np.float32)
+    for i, vectors in enumerate(chosen.embed(sentences, join=True)):
+        rows[1 + i * size :][: len(vectors)] = vectors
+    return names, rows
 
 
 def _make_tokenizer(embedder: ElmoEmbedder, names: list[str]) -> Tokenizer:

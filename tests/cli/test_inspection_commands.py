@@ -94,6 +94,26 @@ def test_words_have_their_layer_0(run):
     np.testing.assert_allclose(opened["bank"], expected[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["keyedvectors", "static"])
+def test_words_are_written_for_other_libraries(run, format):
+    assert run(f"words {MINI} out --words words.txt --to {format}")[0] == 0
+    ((bank, łódź),) = ElmoEmbedder(MINI, layers=0).embed([["bank", "łódź"]])
+    if format == "static":
+        library = pytest.importorskip("sentence_transformers")
+        found = library.SentenceTransformer("out", device="cpu").encode(["bank", "łódź"])
+    else:
+        found = pytest.importorskip("gensim.models").KeyedVectors.load("out")[["bank", "łódź"]]
+    np.testing.assert_allclose(found, [bank, łódź], atol=1e-6)
+    status, _, errors = run(f"words {MINI} out --words words.txt --to {format}")
+    assert status == 1 and "exists already" in errors
+    assert {path.name for path in Path().iterdir()} == {
+        "out",
+        "checkpoints",
+        "text.txt",
+        "words.txt",
+    }
+
+
 def test_words_are_those_of_the_vocabulary(run, tmp_path):
     words = ["<S>", "</S>", "<UNK>", *(f"w{i}" for i in range(50))]
     ElmoModel(ElmoConfig(cell_dim=4, projection_dim=2, filters=[[1, 4]])).save_pretrained("tiny")

@@ -25,6 +25,7 @@ FILES = {
     "train.csv": RATED,
     "dev.csv": RATED,
     "text.txt": TEXT,
+    "words.txt": "river\nbank\n",
     "sentences.txt": "The river rose .\nIt rained .\n",
     "config.json": '{"cell_dim": 8, "projection_dim": 4, "filters": [[1, 4], [2, 4]]}',
 }
