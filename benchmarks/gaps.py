@@ -10,76 +10,62 @@ the best or among the best ten, the mean of 1 / rank, and the perplexity (exp of
 import argparse
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
+import torch
 
-from elmo_hf import ElmoForPreTraining, ElmoTokenizer, fill_gaps
+from elmo_hf import ElmoForPreTraining, ElmoTokenizer
+from elmo_hf.gaps import Filler
 from elmo_hf.text_files import read_sentences
 
-GAP = "___"
 DISTANCES = (1, 2, 4)  # between two gaps
 Results = dict[str, list[tuple[int, float]]]  # rank and log-probability of the true word
 
 
-def choose(words: list[str], known: set[str], distance: int) -> list[int]:
+def choose(words: list[str], known: Container[str], distance: int) -> list[int]:
     """Places where this word and the one at this distance are known words of letters."""
     can = [word in known and word.isalpha() for word in words]
     return [i for i in range(len(words) - distance) if can[i] and can[i + distance]]
 
 
-class Filler:
+class Ranker:
     """Class that ranks true words."""
 
     def __init__(self, folder: str) -> None:
         self.model = ElmoForPreTraining.from_pretrained(folder).eval()
         self.tokenizer = ElmoTokenizer.from_pretrained(folder)
-        self.known = set(self.tokenizer.lm_vocab or [])
+        self.vocabulary = self.tokenizer.lm_vocab or []
+        self.filler = Filler(self.model, self.tokenizer, "both", None, sorted_by_frequency=True)
+        self.numbers = {self.vocabulary[i]: number for number, i in enumerate(self.filler.ids)}
 
-    def scores(self, words: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ids `(candidates,)` and scores `(3, candidates)` of each gap: forward, backward, both."""
-        gaps = fill_gaps(self.model, self.tokenizer, words, top=len(self.known))
-        return [
-            (
-                np.array([one.id for one in gap.candidates]),
-                np.array([(one.forward, one.backward, one.both) for one in gap.candidates]).T,
-            )
-            for gap in gaps
-        ]
+    def rank(self, scores: torch.Tensor, word: str) -> tuple[int, float]:
+        """Rank and log-probability of a word."""
+        scores = scores.log_softmax(-1)
+        truth = scores[self.numbers[word]]
+        return int((scores > truth).sum()) + 1, truth.item()
 
     def one_gap(self, words: list[str], place: int, results: Results) -> None:
-        ((ids, (forward, backward, both)),) = self.scores(blank(words, place))
-        truth = self.find(ids, words[place])
-        results["forward"].append(rank(forward, truth))
-        results["backward"].append(rank(backward, truth))
-        results["both, without word frequencies"].append(rank(forward + backward, truth))
-        results["both"].append(rank(both, truth))
+        (scores,) = self.filler.fill(words, [place])
+        for name, side in {
+            "the left side": scores.forward,
+            "the right side": scores.backward,
+            "both, without word frequencies": scores.forward + scores.backward,
+            "both": scores.both,
+        }.items():
+            results[name].append(self.rank(side, words[place]))
 
-    def two_gaps(self, words: list[str], places: tuple[int, int], results: Results) -> None:
-        filled = self.scores(blank(words, *places))
-        for i, place in enumerate(places):
-            other = places[1 - i]
-            unknown = [
-                self.tokenizer.word_unk_token if j == other else w for j, w in enumerate(words)
-            ]
-            for name, (ids, scores) in (
-                ("the true word", self.scores(blank(words, place))[0]),
-                ("the unknown word", self.scores(blank(unknown, place))[0]),
-                ("its ten best words", filled[i]),
-            ):
-                results[name].append(rank(scores[2], self.find(ids, words[place])))
-
-    def find(self, ids: np.ndarray, word: str) -> int:
-        return int(np.flatnonzero(ids == self.tokenizer._vocabulary.ids([word])[0])[0])
-
-
-def blank(words: list[str], *places: int) -> list[str]:
-    return [GAP if i in places else word for i, word in enumerate(words)]
-
-
-def rank(scores: np.ndarray, truth: int) -> tuple[int, float]:
-    loss = np.logaddexp.reduce(scores) - scores[truth]
-    return int((scores > scores[truth]).sum()) + 1, -float(loss)
+    def two_gaps(self, words: list[str], places: list[int], results: Results) -> None:
+        filled = self.filler.fill(words, places)
+        for place, other, scores in zip(places, places[::-1], filled, strict=True):
+            unknown = list(words)
+            unknown[other] = self.tokenizer.word_unk_token
+            for name, found in {
+                "the true word": self.filler.fill(words, [place])[0],
+                "the unknown word": self.filler.fill(unknown, [place])[0],
+                "its ten best words": scores,
+            }.items():
+                results[name].append(self.rank(found.both, words[place]))
 
 
 def table(title: str, results: Results) -> str:
@@ -102,23 +88,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--sentences", type=int, default=200)
     options = parser.parse_args(argv)
-    filler, generator = Filler(options.checkpoint), random.Random(0)
+    ranker, generator = Ranker(options.checkpoint), random.Random(0)
     single: Results = defaultdict(list)
     double: dict[int, Results] = {distance: defaultdict(list) for distance in DISTANCES}
     for path in options.texts:
         texts = [text for text in read_sentences(path) if text]
         sentences = [
-            filler.tokenizer(text, add_special_tokens=False).tokens()
+            ranker.tokenizer(text, add_special_tokens=False).tokens()
             for text in generator.sample(texts, min(len(texts), options.sentences))
         ]
         for number, words in enumerate(sentences):
-            if places := choose(words, filler.known, 0):
-                filler.one_gap(words, generator.choice(places), single)
+            if places := choose(words, ranker.numbers, 0):
+                ranker.one_gap(words, generator.choice(places), single)
             distance = DISTANCES[number % len(DISTANCES)]
-            if places := choose(words, filler.known, distance):
+            if places := choose(words, ranker.numbers, distance):
                 place = generator.choice(places)
-                filler.two_gaps(words, (place, place + distance), double[distance])
-    print(f"{len(single['both'])} sentences with one gap\n\n{table('one gap', single)}\n")
+                ranker.two_gaps(words, [place, place + distance], double[distance])
+    print(f"{len(single['both'])} gaps\n\n{table('one gap, seen from', single)}\n")
     for distance, results in double.items():
         title = f"two gaps, {distance} apart; the other gap is read as"
         print(f"{len(results['the true word'])} gaps\n\n{table(title, results)}\n")

@@ -105,7 +105,7 @@ def fill_gaps(
     check_language_model(model, tokenizer)
     _check_arguments(model, top, direction)
     sentence, places = find_gaps(tokenizer, sentence, gap)
-    filler = _Filler(model, tokenizer, direction, words, sorted_by_frequency)
+    filler = Filler(model, tokenizer, direction, words, sorted_by_frequency)
     return [
         Gap(place, filler.candidates(scores, top))
         for place, scores in zip(places, filler.fill(sentence, places), strict=True)
@@ -228,7 +228,7 @@ def _check_arguments(model: ElmoForPreTraining, top: int, direction: str) -> Non
 
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """Log-probabilities of all candidates for one gap, `(candidates,)` each."""
 
     forward: torch.Tensor
@@ -237,8 +237,8 @@ class _Scores:
 
 
 @dataclass(frozen=True)
-class _Filler:
-    """Class that fills gaps; rows of words have the same length."""
+class Filler:
+    """Class that scores the candidates for gaps; arguments as in `fill_gaps`."""
 
     model: ElmoForPreTraining
     tokenizer: ElmoTokenizer
@@ -280,7 +280,7 @@ class _Filler:
             return 0.0
         return torch.log1p(1 / (self.ids.double() + 1)).log()
 
-    def candidates(self, scores: _Scores, top: int) -> list[Candidate]:
+    def candidates(self, scores: Scores, top: int) -> list[Candidate]:
         best = self.ranking(scores).topk(min(top, len(self.ids))).indices
         ids = self.ids[best].tolist()
         words = [self.vocabulary[i] for i in ids]
@@ -291,22 +291,23 @@ class _Filler:
         ]
         return [Candidate(*row) for row in zip(words, ids, *parts, strict=True)]
 
-    def ranking(self, scores: _Scores) -> torch.Tensor:
+    def ranking(self, scores: Scores) -> torch.Tensor:
         return getattr(scores, self.direction)
 
-    def fill(self, sentence: list[str], places: list[int]) -> list[_Scores]:
+    def fill(self, sentence: list[str], places: list[int]) -> list[Scores]:
+        """Score the candidates for the gaps at these places, whatever stands there."""
         unknown = list(sentence)
         for place in places:
             unknown[place] = self.tokenizer.word_unk_token
-        sides = self.predict([unknown] * len(places), places)
+        sides = self.predict([unknown], places)
         first = [self.combine(*gap) for gap in zip(*sides, strict=True)]
         if len(places) == 1:
             return first
         return [self.refill(sentence, places, first, number) for number in range(len(places))]
 
     def refill(
-        self, sentence: list[str], places: list[int], found: list[_Scores], number: int
-    ) -> _Scores:
+        self, sentence: list[str], places: list[int], found: list[Scores], number: int
+    ) -> Scores:
         """Score a gap again, with words in the other gaps."""
         count = min(FILLERS, len(self.ids))
         rows = [list(sentence) for _ in range(count)]
@@ -318,7 +319,7 @@ class _Filler:
                 weights[int(other > number)] = best.values[:, None].log_softmax(0)
             for row, i in zip(rows, best.indices, strict=True):
                 row[place] = self.vocabulary[int(self.ids[i if near else best.indices[0]])]
-        sides = self.predict(rows, [places[number]] * count)
+        sides = self.predict(rows, [places[number]])
         means = (
             torch.logsumexp(side + weight, 0) for side, weight in zip(sides, weights, strict=False)
         )
@@ -326,23 +327,38 @@ class _Filler:
 
     @torch.inference_mode()
     def predict(self, rows: list[list[str]], places: list[int]) -> tuple[torch.Tensor, ...]:
-        """Return, per direction, log-probabilities `(rows, candidates)` at each row's place."""
+        """
+        Return, per direction, log-probabilities `(rows or places, candidates)`.
+
+        Args:
+            rows: one row, or several of the same length.
+            places: the places in one row, or one place in several rows.
+        """
         inputs = self.tokenizer(rows, is_split_into_words=True, return_tensors="pt")
         top = self.model.elmo(**inputs.to(self.model.device)).last_hidden_state
         if top.shape[1] != len(rows[0]) + 2:
             raise ValueError("the tokenizer adds no boundaries; load the one saved with the model")
-        number, at = torch.arange(len(rows)), torch.tensor(places) + 1  # after <S>
+        row, at = torch.arange(len(rows)), torch.tensor(places) + 1  # after <S>
         halves = top.chunk(2 if self.model.config.bidirectional else 1, -1)
         return tuple(
-            self.model._score(half[number, at + step]).float().log_softmax(-1).cpu()[:, self.ids]
+            self.model._score(half[row, at + step]).float().log_softmax(-1).cpu()[:, self.ids]
             for half, step in zip(halves, (-1, 1), strict=False)
         )
 
-    def combine(self, forward: torch.Tensor, backward: torch.Tensor | None = None) -> _Scores:
+    def combine(self, forward: torch.Tensor, backward: torch.Tensor | None = None) -> Scores:
         if backward is None:
-            return _Scores(forward, None, None)
+            return Scores(forward, None, None)
         both = (forward.double() + backward.double() - self.prior).log_softmax(-1)
-        return _Scores(forward, backward, both)
+        return Scores(forward, backward, both)
 
 
-__all__ = ["Candidate", "Direction", "ElmoFillMaskPipeline", "Gap", "fill_gaps", "find_gaps"]
+__all__ = [
+    "Candidate",
+    "Direction",
+    "ElmoFillMaskPipeline",
+    "Filler",
+    "Gap",
+    "Scores",
+    "fill_gaps",
+    "find_gaps",
+]

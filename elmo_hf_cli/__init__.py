@@ -67,7 +67,9 @@ def elmo_hf_command(
     Examples:
       elmo-hf fetch allennlp-small elmo-small    download and convert published weights
       elmo-hf convert original elmo-small        convert the weights in folder `original`
-      elmo-hf embed text.txt vectors -m elmo-small    write the vectors of a text
+      elmo-hf embed text.txt out -m elmo-small   write the vectors of a text
+      elmo-hf fill "A ___ rose." -m elmo-small   show the words that a model predicts
+      elmo-hf score text.txt -m elmo-small       surprisal of each word, and perplexity
       elmo-hf convert --help                     show all options of a command
     """
 

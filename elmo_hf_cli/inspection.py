@@ -35,7 +35,7 @@ def info(
     ] = None,
     input: Input = "text",
 ) -> None:
-    """Show what a model is: its input, layers, size, vocabulary, origin and licence.
+    """Show the size, origin and licence of a model.
 
     With --text: which share of the words and of the different words of a file is in the vocabulary
     of the language model, has only characters that occur in the vocabulary, and is read whole.
@@ -93,10 +93,10 @@ def words(
         ),
     ] = "text",
 ) -> None:
-    """Write the context-free vectors (layer 0) of words to a file or folder.
+    """Write context-free vectors of words.
 
-    Layer 0 is computed from the characters of a word alone, so any word has a vector. As in all
-    layers, there is a forward and a backward half; in layer 0 they are equal.
+    They are those of layer 0, which is computed from the characters of a word alone, so any word
+    has one. Like all layers, layer 0 has a forward and a backward half; there, they are equal.
 
     \b
     Examples:
@@ -152,11 +152,11 @@ def similar(
         bool, typer.Option("--same-word", help="Search other places of WORD only.")
     ] = False,
 ) -> None:
-    """Find the words of a file that are most similar to a word in its sentence.
+    """Find similar words in a file, in context.
 
-    Each word of the file is compared in its own sentence, by the cosine of the two vectors. For
-    comparison, the mean cosine over all words that were compared is shown. The file may be of any
-    size.
+    WORD, in its sentence, is compared with each word of the file, in its own sentence, by the
+    cosine of their vectors. The last row is the mean cosine of all words that were compared. The
+    file may be of any size.
 
     \b
     Examples:

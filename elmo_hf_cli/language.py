@@ -101,14 +101,15 @@ def score(
         bool, typer.Option("--summary", help="Print the perplexity only, not each word.")
     ] = False,
 ) -> None:
-    """Print the surprisal of each word, -log p(word), and the perplexity.
+    """Print the surprisal of each word of a file.
 
-    One row per word, separated by tabs: number of the sentence, from 1; position of the word, from
-    1; the word; surprisal given the words before it (forward) and after it (backward); and 1 if the
-    word is not in the vocabulary. The surprisal is then that of the unknown word, which stands for
-    all of them: leave these rows out of comparisons. The boundary <S> has position 0, predicted
-    backward; </S> comes last, predicted forward. Quotation marks are quoted as in CSV files, for
-    pandas and R. Blank lines are left out, but counted. The perplexity goes to stderr.
+    The surprisal is -log p(word). There is one row per word, separated by tabs: number of the
+    sentence, from 1; position of the word, from 1; the word; its surprisal given the words before
+    it (forward) and after it (backward); and 1 if it is not in the vocabulary. The surprisal is
+    then that of the unknown word, which stands for all of them: leave these rows out of
+    comparisons. The boundary <S> has position 0, predicted backward; </S> comes last, predicted
+    forward. Quotation marks are quoted as in CSV files, for pandas and R. Blank lines are left out,
+    but counted. The perplexity goes to stderr.
 
     \b
     Examples:
@@ -207,8 +208,8 @@ def _describe(found: "Perplexity", direction: str) -> str:
         if value is not None and direction in ("both", name)
     ]
     return (
-        f"perplexity: {', '.join(parts)}; {found.words} words in {found.sentences} sentences, "
-        f"{found.unknown_rate:.2%} of them unknown"
+        f"perplexity: {', '.join(parts)}; words: {found.words}, {found.unknown_rate:.2%} unknown; "
+        f"sentences: {found.sentences}"
     )
 
 

@@ -1,5 +1,6 @@
 """The command line answers at once, explains itself, and fails in one line."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -157,6 +158,21 @@ def test_an_interruption_is_one_line_with_status_130(run, tmp_path, monkeypatch)
 def test_the_script_of_a_clone_is_the_same_command(capsys):
     assert convert_script.main(["--help"]) == 0
     assert "Usage: python -m conversion.convert [OPTIONS] [SOURCE]" in capsys.readouterr().out
+
+
+def test_a_shell_completes_commands_and_options():
+    code = "from elmo_hf_cli import run; run()"
+    for typed, found in (("elmo-hf fi", ["fill"]), ("elmo-hf fill --to", ["--top"])):
+        asked = {"_ELMO_HF_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+        words = {"COMP_CWORD": str(len(typed.split()) - 1), "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[2],
+            env=asked | words,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split() == found and done.stderr == ""
 
 
 def test_the_versions_are_shown(run):

@@ -123,7 +123,7 @@ def test_score_prints_the_surprisal_of_each_word(run):
     total = perplexity(scores)
     assert errors == (
         f"perplexity: forward {total.forward:.2f}, backward {total.backward:.2f}, mean "
-        f"{total.mean:.2f}; 15 words in 3 sentences, 6.67% of them unknown\n"
+        f"{total.mean:.2f}; words: 15, 6.67% unknown; sentences: 3\n"
     )
 
 
