@@ -1,3 +1,60 @@
 # Copyright 2026 The elmo_hf developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the layers of a model know: measures on word vectors in context (extra `analysis`)."""
+"""
+What the layers of a model know: measures on word vectors in context (extra `analysis`).
+
+Every measure takes a source of vectors: `ElmoVectors`, `TransformerVectors` or `StaticVectors`; and
+it returns an `Estimate` for each layer, with a 95 % interval and, where there is one, a floor.
+
+- A word in two contexts: `compare`, then `same_sense`, `ranking`, `correlation` or `change`.
+- How much the context changes a word: `measure_geometry`.
+- Word senses by the nearest mean vector: `disambiguate`.
+- Linear probes with control tasks: `probe`.
+- Nearest contexts: `nearest_contexts`.
+"""
+
+from .estimates import Estimate
+from .geometry import Geometry, measure_geometry
+from .neighbors import Neighbor, nearest_contexts
+from .probes import Labelled, Probe, probe
+from .senses import SenseSentence, SenseTagged, SenseVectors, disambiguate, score_senses
+from .similarity import (
+    Cosines,
+    Pair,
+    Place,
+    change,
+    compare,
+    correlation,
+    ranking,
+    same_sense,
+)
+from .sources import ElmoVectors, StaticVectors, TransformerVectors, Vectors, WithAverages
+
+__all__ = [
+    "Cosines",
+    "ElmoVectors",
+    "Estimate",
+    "Geometry",
+    "Labelled",
+    "Neighbor",
+    "Pair",
+    "Place",
+    "Probe",
+    "SenseSentence",
+    "SenseTagged",
+    "SenseVectors",
+    "StaticVectors",
+    "TransformerVectors",
+    "Vectors",
+    "WithAverages",
+    "change",
+    "compare",
+    "correlation",
+    "disambiguate",
+    "measure_geometry",
+    "nearest_contexts",
+    "probe",
+    "ranking",
+    "same_sense",
+    "score_senses",
+]

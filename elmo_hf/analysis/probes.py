@@ -1,0 +1,179 @@
+# Copyright 2026 The elmo_hf developers
+# SPDX-License-Identifier: Apache-2.0
+"""Linear probes of word vectors, with the control tasks of Hewitt and Liang (2019)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..extras import require
+from .estimates import Estimate, bootstrap
+from .sources import Vectors, Words
+
+REGULARIZATION = 0.01  # scikit-learn's C
+
+
+class Labelled(NamedTuple):
+    """A sentence's words, each with its label; None: the word has none and is left out."""
+
+    words: Words
+    labels: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """
+    What a linear classifier of word vectors finds.
+
+    Attributes:
+        task: accuracy of the labels; the floor is that of the most frequent label.
+        control: accuracy of the control task, in which each word form has a random label.
+        selectivity: accuracy minus that of the control task. If it is low, the classifier may have
+            memorized the words instead of reading the label off the vectors.
+    """
+
+    task: Estimate
+    control: Estimate
+    selectivity: Estimate
+
+
+def probe(
+    vectors: Vectors,
+    train: Sequence[Labelled],
+    test: Sequence[Labelled],
+    *,
+    words: int = 10_000,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> dict[str, Probe]:
+    """
+    Train a logistic regression on the vectors of each layer and measure it on other sentences.
+
+    Vectors are standardized. Each seed draws its training sentences and the control task's labels;
+    accuracies are means over the seeds, their intervals are bootstrapped over test sentences.
+
+    Args:
+        vectors: the source of the vectors.
+        train: sentences to draw the training words from.
+        test: sentences to measure on; all of them.
+        words: number of training words, up to the end of the last sentence drawn.
+        seeds: one training per seed.
+
+    Raises:
+        ValueError: a sentence has not one label per word, or the training words have one label.
+    """
+    _check([*train, *test])
+    tested = _Words(vectors, test)
+    runs = [_run(vectors, train, tested, words, seed) for seed in seeds]
+    labels = np.concatenate([run.labels for run in runs])
+    floor = float((tested.labels == _most_frequent(labels)).mean())
+    found = {}
+    for i, layer in enumerate(vectors.layers):
+        task = np.mean([run.task[i] for run in runs], 0)
+        control = np.mean([run.control[i] for run in runs], 0)
+        estimates = (_accuracy(tested, right, seeds[0]) for right in (control, task - control))
+        found[layer] = Probe(_accuracy(tested, task, seeds[0], floor), *estimates)
+    return found
+
+
+class _Words:
+    """Class that holds the labelled words of sentences."""
+
+    def __init__(self, vectors: Vectors, sentences: Sequence[Labelled]) -> None:
+        kept = [[i for i, label in enumerate(s.labels) if label is not None] for s in sentences]
+        layers = vectors(sentence.words for sentence in sentences)
+        found = [rows[:, chosen] for rows, chosen in zip(layers, kept, strict=True)]
+        self.layers = np.concatenate(found, axis=1)  # (layers, words, dimension)
+        pairs = [(s, i) for s, chosen in zip(sentences, kept, strict=True) for i in chosen]
+        self.forms = [s.words[i] for s, i in pairs]
+        self.labels = np.array([s.labels[i] for s, i in pairs])
+        self.lengths = [len(chosen) for chosen in kept if chosen]
+
+
+class _Run(NamedTuple):
+    """Which test words one seed's classifiers got right, by layer; and the training labels."""
+
+    task: list[np.ndarray]
+    control: list[np.ndarray]
+    labels: np.ndarray
+
+
+def _run(
+    vectors: Vectors, train: Sequence[Labelled], tested: _Words, words: int, seed: int
+) -> _Run:
+    rng = np.random.default_rng(seed)
+    learned = _Words(vectors, _draw(train, words, rng))
+    random = _random_labels(learned, tested, rng)
+    task: list[np.ndarray] = []
+    control: list[np.ndarray] = []
+    for rows, others in zip(learned.layers, tested.layers, strict=True):
+        for found, known, wanted in (
+            (task, learned.labels, tested.labels),
+            (control, random[0], random[1]),
+        ):
+            found.append(_classifier().fit(rows, known).predict(others) == wanted)
+    return _Run(task, control, learned.labels)
+
+
+def _draw(train: Sequence[Labelled], words: int, rng: np.random.Generator) -> list[Labelled]:
+    """Return random sentences with so many labelled words together."""
+    drawn: list[Labelled] = []
+    for i in rng.permutation(len(train)):
+        if words <= 0:
+            break
+        count = sum(label is not None for label in train[i].labels)
+        if count:
+            drawn.append(train[i])
+            words -= count
+    if len({label for one in drawn for label in one.labels} - {None}) < 2:
+        raise ValueError("the training words have fewer than two different labels")
+    return drawn
+
+
+def _random_labels(
+    learned: _Words, tested: _Words, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give each word form one random label, drawn as often as the task's labels occur."""
+    forms = sorted({*learned.forms, *tested.forms})
+    table = dict(zip(forms, rng.choice(learned.labels, len(forms)), strict=True))
+    found = [np.array([table[form] for form in words.forms]) for words in (learned, tested)]
+    return found[0], found[1]
+
+
+def _classifier():  # type: ignore[no-untyped-def]
+    linear = require("sklearn.linear_model", "analysis")
+    preprocessing = require("sklearn.preprocessing", "analysis")
+    pipeline = require("sklearn.pipeline", "analysis")
+    return pipeline.make_pipeline(
+        preprocessing.StandardScaler(),
+        linear.LogisticRegression(C=REGULARIZATION, max_iter=1000, tol=1e-3),
+    )
+
+
+def _accuracy(tested: _Words, right: np.ndarray, seed: int, floor: float | None = None) -> Estimate:
+    """Return the mean over words, with the interval over sentences."""
+    starts = np.cumsum([0, *tested.lengths[:-1]])
+    sums = np.add.reduceat(right.astype(np.float64), starts)
+
+    def ratio(sums: np.ndarray, lengths: np.ndarray, axis: int = -1) -> np.ndarray:
+        return sums.sum(axis) / lengths.sum(axis)
+
+    return bootstrap(ratio, sums, np.array(tested.lengths), paired=True, floor=floor, seed=seed)
+
+
+def _most_frequent(labels: np.ndarray) -> str:
+    names, counts = np.unique(labels, return_counts=True)
+    return str(names[counts.argmax()])
+
+
+def _check(sentences: Sequence[Labelled]) -> None:
+    for words, labels in sentences:
+        if len(words) != len(labels):
+            raise ValueError(
+                f"{len(words)} words have {len(labels)} labels: {' '.join(words)!r:.60}; give each "
+                "word a label or None"
+            )
+
+
+__all__ = ["Labelled", "Probe", "probe"]
