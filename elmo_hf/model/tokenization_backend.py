@@ -343,22 +343,25 @@ class WholeWordsBackend(TokenizersBackend):
         return BatchEncoding(data, tensor_type=kind)
 
     def _pad_columns(self, columns: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        # The base class pads lists of positions; `follow` then arranges the values like them.
-        padding = self.pad_token_id or 0
-        positions = [list(range(padding + 1, padding + 1 + len(s))) for s in columns["input_ids"]]
-        padded = super().pad({**columns, "input_ids": positions}, **options)
-        rows = [row for sentence in columns["input_ids"] for row in sentence[:1]]
+        # The base class pads one number per word; the columns with other values follow.
+        sentences, padding = columns["input_ids"], self.pad_token_id or 0
+        numbers = [[padding] * len(sentence) for sentence in sentences]
+        data = dict(super().pad({**columns, "input_ids": numbers}, **options))
+        rows = [row for sentence in sentences for row in sentence[:1]]
         has_rows = bool(rows) and self._is_row(rows[0])
         fills = {
             "input_ids": [0] * len(rows[0]) if has_rows else padding,
             "word_input_ids": 0,
             "labels": IGNORED_LABEL,
         }
-        data = dict(padded)
+        left = (options["padding_side"] or self.padding_side) == "left"
         for key in fills.keys() & columns.keys():
+            pairs = zip(columns[key], sentences, data["input_ids"], strict=True)
             data[key] = [
-                follow(line, values, fills[key], padding)
-                for line, values in zip(padded["input_ids"], columns[key], strict=True)
+                fill_up(values, len(padded), fills[key], left)
+                if isinstance(values, list) and len(values) == len(sentence)
+                else values
+                for values, sentence, padded in pairs
             ]
         return data
 
@@ -459,15 +462,9 @@ def as_tensor(array: np.ndarray, kind: Any) -> Any:
     return torch.from_numpy(array)
 
 
-def follow(positions: Sequence[int], values: Any, fill: Any, padding: int) -> Any:
-    """Return `fill` at each position that equals `padding`, and values[p - padding - 1] at others.
-
-    Anything but a list with one entry per position that is not padding is returned unchanged.
-    """
-    count = sum(position != padding for position in positions)
-    if not isinstance(values, list) or len(values) != count:
-        return values
-    return [fill if p == padding else values[p - padding - 1] for p in positions]
+def fill_up(values: list[Any], length: int, fill: Any, left: bool) -> list[Any]:
+    missing = [fill] * (length - len(values))
+    return missing + values if left else values + missing
 
 
 def as_array(rows: Any) -> np.ndarray | None:
