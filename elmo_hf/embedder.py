@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from types import NoneType
 from typing import Any
@@ -133,7 +133,11 @@ class ElmoEmbedder:
         """The model's configuration; needs no weights."""
         if self._source is None:
             return self._given.config
-        return self._source.config() if self._loaded is None else self._loaded.model.config
+        if self._loaded is not None:
+            return self._loaded.model.config
+        if not self._source.is_folder:
+            self._source = self._source.pin()
+        return self._source.config()
 
     @property
     def dimension(self) -> int:
@@ -227,9 +231,11 @@ class ElmoEmbedder:
             ValueError: an input is neither a text nor a list of words.
             RuntimeError: a sentence cannot be embedded; names the sentence.
         """
-        sentences = [inputs] if isinstance(inputs, str) else list(inputs)
+        sentences = [inputs] if isinstance(inputs, str) else [*_check_iterable(inputs)]
         pool = partial(pool_layers, pooling=self.pooling, directions=self.config.num_directions)
-        vectors = self._embed(sentences, pool, batch_size or BATCH_SIZE, show_progress_bar)
+        vectors = self._embed(
+            sentences, pool, BATCH_SIZE if batch_size is None else batch_size, show_progress_bar
+        )
         rows = np.zeros((len(sentences), self.joined_dimension), np.float32)
         for row, vector in zip(rows, vectors, strict=True):
             row[:] = vector
@@ -286,11 +292,8 @@ class ElmoEmbedder:
     @property
     def joined_dimension(self) -> int:
         """Width of several layers side by side: `dimension` times the number of layers."""
-        layers, weights = self.find_layers() if self.layers != "mix" else (-1, None)
-        if weights is not None or isinstance(layers, int):
-            return self.dimension
-        count = self.config.num_hidden_layers + 1 if layers is None else len(layers)
-        return count * self.dimension
+        layers, _ = (0, None) if self._is_single else self.find_layers()
+        return self.dimension * (1 if isinstance(layers, int) else len(layers))
 
     @property
     def _is_single(self) -> bool:
@@ -307,7 +310,7 @@ class ElmoEmbedder:
         self._check_settings()
         limits = Limits(self.window, batch_size, self.batch_words)
         model = self.model
-        check_arguments(model, sentences, workers=self.workers, **limits._asdict())
+        check_arguments(model, _check_iterable(sentences), workers=self.workers, **limits._asdict())
         layers, weights = self.find_layers()
         bar = WordProgress(sentences) if progress else None
         encoder = Encoder(
@@ -329,11 +332,11 @@ class ElmoEmbedder:
         )
         return bar.show(vectors) if bar else vectors
 
-    def find_layers(self) -> tuple[int | list[int] | None, list[float] | None]:
-        """Return the layers to compute (None: all), and their weights if they are summed."""
+    def find_layers(self) -> tuple[int | list[int], Sequence[float] | None]:
+        """Return the layers to compute, and their weights if they are summed."""
         count = self.config.num_hidden_layers + 1
         if self.layers == "average":
-            return None, [1 / count] * count
+            return [*range(count)], [1 / count] * count
         if self.layers == "mix":
             factors = self._find_mix()
             if len(factors) != count:
@@ -341,34 +344,47 @@ class ElmoEmbedder:
             used = [i for i, factor in enumerate(factors) if factor] or [0]
             return used, [factors[i] for i in used]
         if isinstance(self.layers, str):
-            return (-1 if self.layers == "top" else None), None
-        return self.layers if isinstance(self.layers, int) else [*self.layers], None
+            return (count - 1 if self.layers == "top" else [*range(count)]), None
+        if isinstance(self.layers, int):
+            return self.layers % count, None
+        return [layer % count for layer in self.layers], None
 
     def _find_mix(self) -> Sequence[float]:
         if not isinstance(self.mix, (int, NoneType)):
             return self.mix
         if self._source is None:
-            head = getattr(self._given, "scalar_mix", None)
-            mixes = [] if head is None else [head]
+            head, recorded = getattr(self._given, "scalar_mix", None), []
         else:
-            mixes = self._load().mixes
-        number = self.mix if isinstance(self.mix, int) else 0
-        if not 0 <= number < len(mixes):
+            head, recorded = self._load().mix, self._load().recorded
+        if self.mix is None and head is not None:
+            return mix_factors(head)
+        if self.mix is None and len(recorded) == 1:
+            return mix_factors(recorded[0])
+        if isinstance(self.mix, int) and 0 <= self.mix < len(recorded):
+            return mix_factors(recorded[self.mix])
+        if recorded:
             raise ValueError(
-                f"layers is 'mix', but {self!r} has {len(mixes)} learned mixes and none has number "
-                f"{number}; pass mix=, an ElmoScalarMix or the factor of each layer, or use "
-                "layers='average'"
+                f"layers is 'mix' and mix is {self.mix}, but the model has {len(recorded)} learned "
+                f"mixes; choose one with mix=, such as mix={len(recorded) - 1}"
             )
-        return mix_factors(mixes[number])
+        raise ValueError(
+            "layers is 'mix', but the model has no learned mix; pass mix=, an ElmoScalarMix or the "
+            "factor of each layer, or use layers='average'"
+        )
 
     def _check_settings(self) -> None:
         """Raise ValueError for settings that contradict each other or the model."""
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.pooling!r}; expected one of {', '.join(POOLINGS)}")
+        if not isinstance(self.dtype, (torch.dtype, NoneType)):
+            raise ValueError(f"dtype is {self.dtype!r}; expected a torch.dtype: torch.bfloat16")
         if self.text_column == self.vector_column:
             raise ValueError(f"text_column and vector_column are both {self.text_column!r}")
         if self.chunk_words is not None and self.chunk_words < 1:
             raise ValueError(f"chunk_words is {self.chunk_words}; expected at least 1")
+        check_layers(self.layers)
+        if self._source and not self._source.is_folder and self._source.digest is None:
+            return  # a repository is downloaded at the first use
         config = self.config
         if self.chunk_words and config.num_mixed_lstms:
             raise ValueError(
@@ -417,6 +433,21 @@ def _check_model(model: Any, tokenizer: Any, *settings: object) -> Any:
             "model.to(device, dtype)"
         )
     return model
+
+
+def _check_iterable(sentences: Any) -> Iterable[Any]:
+    """Return sentences; raise ValueError for what iterates over something else, or in any order."""
+    refused = (bytes, Mapping, Set)
+    if isinstance(sentences, refused) or hasattr(sentences, "columns"):
+        problem = "whose items are no sentences in order"
+    elif not isinstance(sentences, Iterable):
+        problem = "which is not iterable"
+    else:
+        return sentences
+    raise ValueError(
+        f"sentences is a {type(sentences).__name__}, {problem}; expected a list of texts or of "
+        "lists of words"
+    )
 
 
 def check_sentences(sentences: Iterable[Any]) -> Iterator[Sentence]:

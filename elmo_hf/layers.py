@@ -35,7 +35,7 @@ def to_indices(layers: Any) -> int | list[int]:
         raise ValueError(f"layers is {layers!r}; {_EXPECTED}") from None
 
 
-def check_layers(layers: Any, count: int) -> None:
+def check_layers(layers: Any, count: int | None = None) -> None:
     """Raise ValueError for an unknown name, or an index that a model of `count` layers lacks."""
     if isinstance(layers, str):
         if layers not in LAYER_NAMES:
@@ -44,7 +44,9 @@ def check_layers(layers: Any, count: int) -> None:
             raise ValueError(f"layers is {layers!r}; {hint}{_EXPECTED}")
         return
     indices = layers if isinstance(layers, list) else [layers]
-    if not indices or not all(-count <= i < count for i in indices):
+    if not indices:
+        raise ValueError(f"layers is {layers}; {_EXPECTED}")
+    if count is not None and not all(-count <= i < count for i in indices):
         raise ValueError(
             f"layers is {layers}; this model has the layers 0 to {count - 1}, 0 being the "
             "context-free one"

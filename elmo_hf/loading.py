@@ -46,28 +46,22 @@ class Source:
     revision: str | None = None
     digest: str | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        return os.path.isabs(self.name)
+
     def pin(self) -> "Source":
         """Return the source with the digest of what is there now, unless it has a digest."""
         if self.digest is not None:
             return self
-        folder = self.folder()
-        if os.path.isabs(self.name):
-            return replace(self, digest=_digest(folder))
-        return replace(self, revision=folder.name, digest=folder.name)
+        if self.is_folder:
+            return replace(self, digest=_digest(Path(self.name)))
+        commit = _download(self.name, self.revision).name
+        return replace(self, revision=commit, digest=commit)
 
     def folder(self) -> Path:
-        """Return the local folder; a repository is downloaded unless it is cached."""
-        if os.path.isabs(self.name):
-            return Path(self.name)
-        try:
-            return Path(
-                snapshot_download(self.name, revision=self.revision, allow_patterns=[*PATTERNS])
-            )
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise FileNotFoundError(
-                f"{self.name} is no folder here, and the Hub did not give it: "
-                f"{' '.join(str(error).split())}"
-            ) from error
+        """Return the local folder of a pinned source; a repository is downloaded once."""
+        return Path(self.name) if self.is_folder else _download_once(self.name, self.revision)
 
     def config(self) -> ElmoConfig:
         """Read config.json; raise ValueError unless it describes an ELMo model."""
@@ -81,6 +75,19 @@ class Source:
         if kind != "elmo":
             raise ValueError(f"{folder} holds a model of type {kind!r}; expected 'elmo'")
         return ElmoConfig.from_pretrained(folder)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    """Return the folder of the local cache that holds a repository at a commit."""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*PATTERNS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{name} is no folder here, and the Hub did not give it: {' '.join(str(error).split())}"
+        ) from error
+
+
+_download_once = functools.lru_cache(maxsize=None)(_download)
 
 
 def find_source(name: str | os.PathLike, revision: str | None = None) -> Source:
@@ -110,7 +117,8 @@ class Loaded:
 
     model: ElmoModel
     tokenizer: ElmoTokenizer
-    mixes: list[ElmoScalarMix]  # the learned mixes of the source
+    mix: ElmoScalarMix | None  # learned with the model's head
+    recorded: list[ElmoScalarMix]  # those of a converted model, in its conversion.json
     weights: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -152,7 +160,7 @@ def load_shared(source: Source, dtype: torch.dtype | None, device: str | None) -
 def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Loaded:
     use_one_thread_if_forked()
     config, folder = source.config(), source.folder()
-    if os.path.isabs(source.name) and _digest(folder) != source.digest:
+    if source.is_folder and _digest(folder) != source.digest:
         raise RuntimeError(
             f"the files in {folder} have changed since this embedder first read them, so its "
             "vectors would change; make a new ElmoEmbedder"
@@ -160,12 +168,11 @@ def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Load
     head, info = _Head.from_pretrained(folder, output_loading_info=True)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith("elmo.")):
         raise ValueError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
-    mixes = _recorded_mixes(folder, config)
-    if not head.scalar_mix.gamma.isnan():
-        mixes.insert(0, head.scalar_mix.float())
+    mix = None if head.scalar_mix.gamma.isnan() else head.scalar_mix
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = head.elmo.to(device=device, dtype=dtype).eval()
-    return Loaded(model, ElmoTokenizer.from_pretrained(folder), mixes)
+    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    return Loaded(model, tokenizer, mix, _recorded_mixes(folder, config))
 
 
 class _Head(ElmoTaskModel):

@@ -1,6 +1,10 @@
 """ElmoEmbedder: vectors of words and of sentences, equal to those of the model."""
 
+import json
+import shutil
+
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -123,10 +127,26 @@ def test_a_learned_mix_comes_from_a_head_or_from_an_argument(folder, layers, tmp
     ):
         assert_close(embedder.embed(SENTENCES), expected)
     assert_close(ElmoEmbedder(tmp_path, layers="top").embed(SENTENCES), [o[2] for o in layers])
-    with pytest.raises(ValueError, match="0 learned mixes"):
+    with pytest.raises(ValueError, match="no learned mix"):
         elmo_hf.load(folder, layers="mix").embed(SENTENCES)
     with pytest.raises(ValueError, match="normalizes"):
         ElmoEmbedder(folder, layers="mix", mix=ElmoScalarMix(3, layer_norm="allennlp"))
+
+
+def test_a_learned_mix_comes_from_the_record_of_a_conversion(folder, layers, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "converted")
+    mixes = [{"weights": [0.0, 0, 0], "gamma": 3}, {"weights": [0, 0, 99], "gamma": 0.5}]
+    record = copied / "conversion.json"
+    record.write_text(json.dumps({"scalar_mixes": mixes[1:]}))
+    top = [one[2] / 2 for one in layers]
+    assert_close(ElmoEmbedder(copied, layers="mix").embed(SENTENCES), top)
+    record.write_text(json.dumps({"scalar_mixes": mixes}))
+    assert_close(ElmoEmbedder(copied, layers="mix", mix=1).embed(SENTENCES), top)
+    total = [one.sum(0) for one in layers]
+    assert_close(ElmoEmbedder(copied, layers="mix", mix=0).embed(SENTENCES), total)
+    for number in (None, 2):
+        with pytest.raises(ValueError, match=r"2 learned mixes.* mix=1$"):
+            ElmoEmbedder(copied, layers="mix", mix=number).encode("It rained .")
 
 
 def test_the_fingerprint_tells_what_changes_vectors(folder):
@@ -149,6 +169,8 @@ def test_the_fingerprint_tells_what_changes_vectors(folder):
     others.append(ElmoEmbedder(model, tokenizer))
     prints = [other.fingerprint() for other in others]
     assert len({same, *prints}) == 1 + len(others)
+    assert ElmoEmbedder(folder, layers="all").fingerprint() == prints[1]
+    assert ElmoEmbedder(folder, layers=-1).fingerprint() == prints[0]
 
 
 def test_errors_are_one_clear_line(folder):
@@ -161,7 +183,7 @@ def test_errors_are_one_clear_line(folder):
         (lambda: load(folder, revision="v1"), "revision"),
         (lambda: load(folder, layers="averge"), "did you mean 'average'"),
         (lambda: load(folder, layers=3), "layers 0 to 2"),
-        (lambda: load(folder, layers=[]), "layers 0 to 2"),
+        (lambda: load(folder, layers=[]), r"layers is \[\]"),
         (lambda: load(folder, layers=True), "layers is True"),
         (lambda: load(folder, layers=[0.5]), "layers is"),
         (lambda: load(folder, pooling="men"), "pooling is 'men'"),
@@ -172,6 +194,12 @@ def test_errors_are_one_clear_line(folder):
         (lambda: ElmoEmbedder(None), "NoneType"),
         (lambda: load(folder, batch_words=0).encode("a"), "batch_words is 0"),
         (lambda: load(folder).embed("a text"), "one string"),
+        (lambda: load(folder).encode("a", batch_size=0), "batch_size is 0"),
+        (lambda: load(folder, dtype="bfloat16"), r"torch\.bfloat16"),
+        (lambda: load(folder).embed(None), "sentences is a NoneType"),
+        (lambda: load(folder).encode({"text": ["a"]}), "sentences is a dict"),
+        (lambda: load(folder).encode(pandas.DataFrame({"a": ["b"]})), "is a DataFrame"),
+        (lambda: load(folder).encode({"a", "b"}), "sentences is a set"),
         (lambda: load(folder).encode(["a", None]), "sentence 1 is None"),
         (lambda: load(folder).encode([["a"], "b"]), "sentence 1 is a str"),
         (lambda: load(folder).encode(["a", ["b"]]), "sentence 1 is a list"),

@@ -92,6 +92,9 @@ def test_a_repository_is_pinned_to_its_commit(folder, monkeypatch):
 
     monkeypatch.setattr(loading, "snapshot_download", download)
     embedder = ElmoEmbedder("someone/elmo", revision="main")
+    assert not asked
+    with pytest.raises(ValueError, match="did you mean 'top'"):
+        ElmoEmbedder("someone/elmo", layers="to")
     again = pickle.loads(pickle.dumps(embedder))
     assert_same([again.encode(SENTENCES)], [ElmoEmbedder(folder).encode(SENTENCES)])
     assert asked[0] == ("someone/elmo", "main") and asked[-1] == ("someone/elmo", folder.name)
