@@ -48,7 +48,7 @@ def fill(
       elmo-hf fill "She ___ the [MASK] ." --gap [MASK] -m checkpoints/elmo-mini-en
     """
     check_model(model)
-    choice = words.split(",") if words else None
+    choice = None if words is None else words.split(",")
     language_model, tokenizer = load_language_model(model)
     from elmo_hf import fill_gaps
 
@@ -194,8 +194,9 @@ def _write(
     writer = csv.DictWriter(
         sys.stdout, columns, extrasaction="ignore", dialect="excel-tab", lineterminator="\n"
     )
-    writer.writeheader()
-    for score, rows in found:
+    for number, (score, rows) in enumerate(found):
+        if not number:
+            writer.writeheader()
         writer.writerows(rows if boundaries else rows[1:-1])
         yield score
 
