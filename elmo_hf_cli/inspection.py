@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands info, words and similar, which show what a model and its vectors are."""
 
-import heapq
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -166,6 +165,7 @@ def similar(
     check_model(model)
     check_text(text)
     from elmo_hf import ElmoEmbedder
+    from elmo_hf.analysis.neighbors import Nearest
 
     hide_loading()
     with one_line_errors(ValueError, RuntimeError):
@@ -179,52 +179,21 @@ def similar(
         given, shown = tee(numbered_sentences(text, input))
         vectors = embedder.embed(one for _, one in given)
         sentences = ((number, words_of(tokenizer, one)) for number, one in shown)
-        nearest = _Nearest(query, top, word if same_word else None)
+        nearest = Nearest(query, top, word if same_word else None)
         for (number, others), rows in zip(sentences, vectors, strict=True):
             nearest.add(number, others, rows)
-    nearest.show()
+    if not nearest.compared:
+        raise CommandError(f"the file has no other place of {word!r}; omit --same-word")
+    for cosine, number, (others, position) in nearest.neighbors:
+        marked = [f"[{other}]" if i == position else other for i, other in enumerate(others)]
+        print(f"{cosine:.3f}  {number}: {' '.join(marked)}")
+    print(f"{nearest.mean:.3f}  mean of {nearest.compared:,} words")
 
 
 def _one_layer(name: str) -> Any:
     if name == "all":
         raise CommandError("--layers is all; pass average, top, mix or the number of a layer", 2)
     return int(name) if name.lstrip("-").isdigit() else name
-
-
-class _Nearest:
-    """Class that keeps the most similar of all words that it is shown."""
-
-    def __init__(self, query: "np.ndarray", top: int, word: str | None) -> None:
-        self.query, self.top, self.word = _normalised(query), top, word
-        self.found: list[tuple[float, int, int, Sequence[str]]] = []
-        self.total, self.count = 0.0, 0
-
-    def add(self, number: int, words: Sequence[str], vectors: "np.ndarray") -> None:
-        """Compare the words of a sentence."""
-        cosines = _normalised(vectors) @ self.query
-        for place, (word, cosine) in enumerate(zip(words, cosines.tolist(), strict=True)):
-            if self.word in (None, word):
-                self.total, self.count = self.total + cosine, self.count + 1
-                entry = (cosine, -number, -place, words)  # of equals, the first is kept
-                if len(self.found) < self.top:
-                    heapq.heappush(self.found, entry)
-                elif entry[:3] > self.found[0][:3]:
-                    heapq.heapreplace(self.found, entry)
-
-    def show(self) -> None:
-        """Print the most similar words, each marked in its sentence."""
-        if not self.count:
-            raise CommandError(f"the file has no other place of {self.word!r}; omit --same-word")
-        for cosine, number, place, words in sorted(self.found, reverse=True):
-            marked = [f"[{word}]" if i == -place else word for i, word in enumerate(words)]
-            print(f"{cosine:.3f}  {-number}: {' '.join(marked)}")
-        print(f"{self.total / self.count:.3f}  mean of {self.count:,} words")
-
-
-def _normalised(vectors: "np.ndarray") -> "np.ndarray":
-    import numpy as np
-
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-30)
 
 
 def _write_text(

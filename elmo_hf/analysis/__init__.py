@@ -15,16 +15,18 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 
 from .estimates import Estimate
 from .geometry import Geometry, measure_geometry
-from .neighbors import Neighbor, nearest_contexts
+from .neighbors import Nearest, Neighbor, nearest_contexts
 from .probes import Labelled, Probe, probe
 from .senses import SenseSentence, SenseTagged, SenseVectors, disambiguate, score_senses
 from .similarity import (
     Cosines,
     Pair,
+    PairVectors,
     Place,
     change,
     compare,
     correlation,
+    embed_pairs,
     ranking,
     same_sense,
 )
@@ -36,8 +38,10 @@ __all__ = [
     "Estimate",
     "Geometry",
     "Labelled",
+    "Nearest",
     "Neighbor",
     "Pair",
+    "PairVectors",
     "Place",
     "Probe",
     "SenseSentence",
@@ -51,6 +55,7 @@ __all__ = [
     "compare",
     "correlation",
     "disambiguate",
+    "embed_pairs",
     "measure_geometry",
     "nearest_contexts",
     "probe",

@@ -28,6 +28,58 @@ class Neighbor(NamedTuple):
     place: Place
 
 
+class Nearest:
+    """
+    Class that keeps the nearest of all words that it is shown.
+
+    Args:
+        query: the vector that words are compared with.
+        count: number of words to keep.
+        word: compare only words of this form; default: all.
+
+    Attributes:
+        compared: number of words that were compared.
+    """
+
+    def __init__(self, query: np.ndarray, count: int, word: str | None = None) -> None:
+        self._query, self._count, self._word = unit(query), count, word
+        self._kept: list[tuple[float, int, int, Words]] = []
+        self._total, self.compared = 0.0, 0
+
+    def add(self, sentence: int, words: Words, vectors: np.ndarray) -> None:
+        """
+        Compare the words of a sentence.
+
+        Args:
+            sentence: number of the sentence; numbers increase.
+            words: its words.
+            vectors: their vectors, `(words, dimension)`.
+        """
+        cosines = (unit(vectors) @ self._query).round(DIGITS).tolist()
+        for position, (word, cosine) in enumerate(zip(words, cosines, strict=True)):
+            if self._word not in (None, word):
+                continue
+            self._total, self.compared = self._total + cosine, self.compared + 1
+            item = (cosine, -sentence, -position, words)  # of equals, the first is kept
+            if len(self._kept) < self._count:
+                heapq.heappush(self._kept, item)
+            elif item[:3] > self._kept[0][:3]:
+                heapq.heapreplace(self._kept, item)
+
+    @property
+    def neighbors(self) -> list[Neighbor]:
+        """The words that were kept, nearest first."""
+        return [
+            Neighbor(cosine, -sentence, Place(words, -position))
+            for cosine, sentence, position, words in sorted(self._kept, reverse=True)
+        ]
+
+    @property
+    def mean(self) -> float:
+        """Mean cosine of all words that were compared; NaN if there are none."""
+        return self._total / self.compared if self.compared else float("nan")
+
+
 def nearest_contexts(
     vectors: Vectors,
     place: Place,
@@ -35,7 +87,7 @@ def nearest_contexts(
     *,
     count: int = 5,
     same_word: bool = False,
-) -> dict[str, list[Neighbor]]:
+) -> dict[str, Nearest]:
     """
     Find the words of a text that are nearest to a word in its sentence, in each layer.
 
@@ -49,23 +101,16 @@ def nearest_contexts(
         same_word: search other places of the same word form only.
 
     Returns:
-        The neighbors by the name of the layer, nearest first; at most one per sentence.
+        By the name of the layer: `neighbors`, nearest first, and for comparison the `mean` cosine.
     """
-    query = unit(next(iter(vectors([place.words])))[:, place.position])
-    best: list[list] = [[] for _ in vectors.layers]
+    (query,) = vectors([place.words])
+    word = place.word if same_word else None
+    found = [Nearest(row, count, word) for row in query[:, place.position]]
     given, embedded = itertools.tee(sentences)
-    for number, (words, rows) in enumerate(zip(given, vectors(embedded), strict=True)):
-        cosines = np.einsum("lwd,ld->lw", unit(rows), query).round(DIGITS)
-        if same_word:
-            cosines[:, [word != place.word for word in words]] = -np.inf
-        for heap, row in zip(best, cosines, strict=True):
-            if row.size and np.isfinite(cosine := row.max()):
-                item = (float(cosine), -number, Place(words, int(row.argmax())))
-                (heapq.heappushpop if len(heap) == count else heapq.heappush)(heap, item)
-    return {
-        layer: [Neighbor(cosine, -number, found) for cosine, number, found in sorted(heap)[::-1]]
-        for layer, heap in zip(vectors.layers, best, strict=True)
-    }
+    for number, (words, layers) in enumerate(zip(given, vectors(embedded), strict=True)):
+        for nearest, rows in zip(found, layers, strict=True):
+            nearest.add(number, words, rows)
+    return dict(zip(vectors.layers, found, strict=True))
 
 
-__all__ = ["Neighbor", "nearest_contexts"]
+__all__ = ["Nearest", "Neighbor", "nearest_contexts"]

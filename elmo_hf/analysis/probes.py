@@ -44,7 +44,7 @@ def probe(
     train: Sequence[Labelled],
     test: Sequence[Labelled],
     *,
-    words: int = 10_000,
+    words: int = 3000,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> dict[str, Probe]:
     """
@@ -81,6 +81,7 @@ class _Words:
     """Class that holds the labelled words of sentences."""
 
     def __init__(self, vectors: Vectors, sentences: Sequence[Labelled]) -> None:
+        sentences = [one for one in sentences if {*one.labels} - {None}]
         kept = [[i for i, label in enumerate(s.labels) if label is not None] for s in sentences]
         layers = vectors(sentence.words for sentence in sentences)
         found = [rows[:, chosen] for rows, chosen in zip(layers, kept, strict=True)]
@@ -88,7 +89,7 @@ class _Words:
         pairs = [(s, i) for s, chosen in zip(sentences, kept, strict=True) for i in chosen]
         self.forms = [s.words[i] for s, i in pairs]
         self.labels = np.array([s.labels[i] for s, i in pairs])
-        self.lengths = [len(chosen) for chosen in kept if chosen]
+        self.lengths = [len(chosen) for chosen in kept]
 
 
 class _Run(NamedTuple):

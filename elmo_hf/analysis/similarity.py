@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How similar are two words, or one word twice, each in its sentence?"""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,38 @@ class Cosines:
         }
 
 
+@dataclass(frozen=True)
+class PairVectors:
+    """
+    The vectors of pairs of words.
+
+    Attributes:
+        layers: names of the layers.
+        words: `(layers, 2, pairs, dimension)`.
+        others: the same for another word of each sentence, drawn at random.
+        gold: what people said, `(pairs,)`.
+        seed: seed of the random words.
+    """
+
+    layers: Sequence[str]
+    words: np.ndarray
+    others: np.ndarray
+    gold: np.ndarray
+    seed: int
+
+    def cosines(self, *, center: bool = False) -> Cosines:
+        """
+        Return the cosine of the two words of each pair.
+
+        Args:
+            center: subtract the layer's mean vector over all words of the pairs first. In many
+                models all vectors share a direction, which raises every cosine.
+        """
+        average = self.words.mean((1, 2), keepdims=True) * center
+        values, floors = _cosines(self.words - average), _cosines(self.others - average)
+        return Cosines(self.layers, values, floors, self.gold, self.seed)
+
+
 def compare(
     vectors: Vectors, pairs: Sequence[Pair], *, center: bool = False, seed: int = 0
 ) -> Cosines:
@@ -81,22 +114,23 @@ def compare(
     Args:
         vectors: the source of the vectors.
         pairs: words in their sentences.
-        center: subtract the layer's mean vector over all words of the pairs first. In many models
-            all vectors share a direction, which raises every cosine.
+        center: see `PairVectors.cosines`.
         seed: seed of the random words for the floor.
 
     Raises:
         ValueError: a position is outside of its sentence, or there are no pairs.
     """
+    return embed_pairs(vectors, pairs, seed=seed).cosines(center=center)
+
+
+def embed_pairs(vectors: Vectors, pairs: Sequence[Pair], *, seed: int = 0) -> PairVectors:
+    """Compute the vectors of the words of each pair; see `compare`."""
     places = [pair.first for pair in pairs] + [pair.second for pair in pairs]
     _check(places)
-    rng = np.random.default_rng(seed)
-    words, others = _pick(vectors, places, rng)
-    if center:
-        average = words.mean(1, keepdims=True)
-        words, others = words - average, others - average
+    words, others = _pick(vectors, places, np.random.default_rng(seed))
+    shape = (len(vectors.layers), 2, len(pairs), -1)
     gold = np.array([pair.gold for pair in pairs])
-    return Cosines(vectors.layers, _cosines(words), _cosines(others), gold, seed)
+    return PairVectors(vectors.layers, words.reshape(shape), others.reshape(shape), gold, seed)
 
 
 def same_sense(tune: Cosines, test: Cosines) -> dict[str, Estimate]:
@@ -193,18 +227,22 @@ def _pick(
     vectors: Vectors, places: Sequence[Place], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors `(layers, places, dimension)` of the places and of random words there."""
-    words, others = [], []
-    sentences = vectors(place.words for place in places)
-    for place, layers in zip(places, sentences, strict=True):
-        steps = rng.integers(1, len(place.words)) if len(place.words) > 1 else 0
-        words.append(layers[:, place.position])
-        others.append(layers[:, (place.position + steps) % len(place.words)])
+    wanted = defaultdict(list)  # each sentence is embedded once
+    for number, place in enumerate(places):
+        wanted[tuple(place.words)].append(number)
+    words: list[Any] = [None] * len(places)
+    others: list[Any] = [None] * len(places)
+    for (sentence, numbers), layers in zip(wanted.items(), vectors(wanted), strict=True):
+        for number in numbers:
+            position = places[number].position
+            step = rng.integers(1, len(sentence)) if len(sentence) > 1 else 0
+            words[number] = layers[:, position]
+            others[number] = layers[:, (position + step) % len(sentence)]
     return np.stack(words, 1), np.stack(others, 1)
 
 
 def _cosines(words: np.ndarray) -> np.ndarray:
-    """Return the cosines of the first half of the places with the second half."""
-    first, second = np.split(unit(words), 2, axis=1)
+    first, second = np.moveaxis(unit(words), 1, 0)
     return np.einsum("lpd,lpd->lp", first, second, dtype=np.float64).round(DIGITS)
 
 
@@ -239,10 +277,12 @@ def _uncentered(first: np.ndarray, second: np.ndarray) -> float:
 __all__ = [
     "Cosines",
     "Pair",
+    "PairVectors",
     "Place",
     "change",
     "compare",
     "correlation",
+    "embed_pairs",
     "ranking",
     "same_sense",
 ]

@@ -10,7 +10,6 @@ from helpers.originals import options, random_arrays, write_original
 
 import elmo_hf_cli
 from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoModel, ElmoTokenizer
-from elmo_hf_cli.inspection import _Nearest
 
 ROOT = Path(__file__).parents[2]
 MINI = "checkpoints/elmo-mini-en"
@@ -146,23 +145,6 @@ def texts():
 
 def cosine(one, other):
     return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-
-
-def test_the_nearest_are_kept_in_bounded_memory():
-    generator = np.random.default_rng(0)
-    rows = generator.normal(size=(40, 5, 3)).astype(np.float32)
-    rows[7, 2] = rows[3, 1]  # equal cosines: the first comes first
-    query = rows[3, 1]
-    nearest = _Nearest(query, 6, None)
-    for number, vectors in enumerate(rows, 1):
-        nearest.add(number, list("abcde"), vectors)
-        assert len(nearest.found) <= 6
-    cosines = np.array([[cosine(query, row) for row in vectors] for vectors in rows])
-    best = np.argsort(-cosines.ravel(), kind="stable")[:6]
-    found = [(-number - 1, -place) for _, number, place, _ in sorted(nearest.found, reverse=True)]
-    assert found[:2] == [(3, 1), (7, 2)]
-    assert sorted(found) == sorted(zip(*np.unravel_index(best, cosines.shape), strict=True))
-    assert nearest.total / nearest.count == pytest.approx(cosines.mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
