@@ -7,7 +7,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from .. import __version__
 from .checksums import checksum_file, keep_checksum, known_checksum
 from .convert import convert
 from .originals import describe
+from .outputs import check_absent
 from .records import write_record
 from .registry import Checkpoint, SourceFile
 from .tables import WeightsError
@@ -25,8 +25,6 @@ from .tables import WeightsError
 TIMEOUT_SECONDS = 60
 MAX_BYTES = 8_000_000_000  # more than any known file; the limit if no size is registered
 REGISTERED, SAME, FIRST = "registered", "same as the first download", "first download"
-
-bar = partial(tqdm, unit="B", unit_scale=True, unit_divisor=1000)
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
             f"the addresses of {checkpoint.name}'s files are unknown; get the files from "
             f"{checkpoint.page}, then type: elmo-hf convert FOLDER_OR_ARCHIVE {output}"
         )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise WeightsError(f"{output} exists already; choose a new folder, or remove it first")
+    check_absent(output)
     originals = output.with_name(f"{output.name}-original")
     originals.mkdir(parents=True, exist_ok=True)
     try:
@@ -249,7 +246,7 @@ def _copy(response: IO[bytes], part: Path, start: int, total: int | None, limit:
     name, size = part.name.removesuffix(".part"), start
     with (
         part.open("ab" if start else "wb") as file,
-        bar(desc=name, initial=start, total=total) as progress,
+        tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True) as progress,
     ):
         while size <= limit and (chunk := response.read(min(1 << 18, limit + 1 - size))):
             file.write(chunk)

@@ -50,7 +50,7 @@ def new_file(output: Path) -> Iterator[Path]:
     """
     with _complete_or_absent(output) as (target, scratch):
         if target.exists():
-            raise WeightsError(_exists(output))
+            raise _exists(output)
         yield scratch
         scratch.replace(target)
 
@@ -62,9 +62,8 @@ def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
     The temporary folder is made first, so that a long conversion does not fail at its end.
     """
     try:
+        check_absent(output)
         target = Path(os.path.realpath(output))
-        if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
-            raise WeightsError(_exists(output))
         target.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{target.name}.elmo_hf-"
         _remove_leftovers(target.parent, prefix)
@@ -84,7 +83,7 @@ def _complete_or_absent(output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove the temporary folders of killed processes, whose locks are open."""
+    """Remove the temporary folders of killed processes, whose locks are free."""
     for lock in folder.glob(f"{glob.escape(prefix)}*/{LOCK}"):
         with suppress(Timeout, NotImplementedError, OSError):
             FileLock(lock, timeout=0).acquire().lock.release()
@@ -127,8 +126,15 @@ def write_text(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _exists(output: Path) -> str:
-    return f"{output} exists already; choose a new name, or remove it first"
+def check_absent(output: Path) -> None:
+    """Raise WeightsError unless `output` does not exist or is an empty folder."""
+    target = os.path.realpath(output)
+    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
+        raise _exists(output)
 
 
-__all__ = ["new_file", "new_folder", "reserve", "write_json", "write_text"]
+def _exists(output: Path) -> WeightsError:
+    return WeightsError(f"{output} exists already; choose a new name, or remove it first")
+
+
+__all__ = ["check_absent", "new_file", "new_folder", "reserve", "write_json", "write_text"]

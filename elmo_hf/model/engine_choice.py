@@ -56,7 +56,7 @@ class Lstm(Protocol):
 class Call(NamedTuple):
     """One LSTM and the arguments of its `forward`."""
 
-    lstm: Any  # an Lstm
+    lstm: Lstm
     inputs: torch.Tensor
     mask: torch.Tensor
     state: States
@@ -239,7 +239,7 @@ def _run_on_cpu(call: Call) -> Result:
     kept = [weight for weight in weights if weight is not None]
     key = settings, find_operators(weights.input_weight.dtype)
     make, words = partial(CpuLstm, weights, settings), call.mask.numel()
-    prepared: CpuLstm = call.lstm._copies.get(kept, make, words, key)
+    prepared = call.lstm._copies.get(kept, make, words, key)
     return prepared.run(call.inputs, call.mask, *call.state, unique=call.unique)
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .engine_copies import KeptCopy
+from .engine_checks import wants_gradients
+from .engine_copies import KeptCopy, is_own
 from .engine_onednn import (
     PreparedMap,
     dequantize,
@@ -269,11 +270,9 @@ def fill_product(vectors: torch.Tensor) -> torch.Tensor:
 
 def can_prepare(parameters: list[nn.Parameter]) -> bool:
     """Whether copies of these weights may be used: no gradients, no autocast, oneDNN works."""
-    if torch.is_grad_enabled() and any(part.requires_grad for part in parameters):
+    if wants_gradients(parameters) or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.is_autocast_enabled("cpu"):
-        return False
-    if any(type(part) is not nn.Parameter and not is_int8(part) for part in parameters):
+    if not all(map(is_own, parameters)):
         return False
     dtypes = {part.dtype for part in parameters}
     contiguous = all(stored_values(part).is_contiguous() for part in parameters)

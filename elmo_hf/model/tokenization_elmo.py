@@ -14,7 +14,6 @@ from transformers.utils import to_py_obj
 from .tokenization_backend import IGNORED_LABEL, WholeWordsBackend
 from .tokenization_characters import (
     BEGIN_OF_WORD,
-    Spelling,
     byte_symbols,
     character_symbols,
     check_width,
@@ -396,12 +395,8 @@ class ElmoTokenizer(WholeWordsBackend):
         kept = [i for i, s in zip(ids, special, strict=True) if not (s and skip_special_tokens)]
         return [self._word_of(one) for one in kept]
 
-    @property
-    def _spelling(self) -> Spelling | None:
-        return self._words.spelling
-
     def _is_row(self, ids: Any) -> bool:
-        spelling = self._spelling
+        spelling = self._words.spelling
         return spelling is not None and spelling.is_row(ids)
 
     def _is_batch(self, ids: Any) -> bool:
@@ -415,7 +410,7 @@ class ElmoTokenizer(WholeWordsBackend):
     def _word_of(self, ids: Any) -> str | None:
         """Return the word with these character ids, or with this word id."""
         padding = self.pad_token or self._tokenizer.id_to_token(0)
-        if (spelling := self._spelling) is not None:
+        if (spelling := self._words.spelling) is not None:
             word = spelling.word(ids)
             return padding if word is None else word
         if ids == 0:
