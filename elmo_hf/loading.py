@@ -172,7 +172,7 @@ def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Load
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = head.elmo.to(device=device, dtype=dtype).eval()
     tokenizer = ElmoTokenizer.from_pretrained(folder)
-    return Loaded(model, tokenizer, mix, _recorded_mixes(folder, config))
+    return Loaded(model, tokenizer, mix, recorded_mixes(folder, config))
 
 
 class _Head(ElmoTaskModel):
@@ -191,7 +191,7 @@ class _Head(ElmoTaskModel):
             init.constant_(module.gamma, float("nan"))  # stays if there is no mix to load
 
 
-def _recorded_mixes(folder: Path, config: ElmoConfig) -> list[ElmoScalarMix]:
+def recorded_mixes(folder: Path, config: ElmoConfig) -> list[ElmoScalarMix]:
     """Return the mixes that a converted folder's conversion.json stores."""
     path, mixes = folder / RECORD, []
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -240,4 +240,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_as_child)
 
 
-__all__ = ["Loaded", "Source", "find_source", "load_shared"]
+__all__ = ["Loaded", "Source", "find_source", "load_shared", "recorded_mixes"]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .. import ElmoConfig, ElmoTokenizer
+from ..loading import recorded_mixes
 from ..model.layer_scalar_mix import ElmoScalarMix
 from . import reference_torch
 from .bilm_options import ASSUMED, config_from_options, count_parts, released_options
@@ -149,15 +150,10 @@ def load_scalar_mix(folder: Path, number: int = 0) -> ElmoScalarMix:
     Raises:
         WeightsError: the folder has no such mix.
     """
-    mixes = _record(folder).get("scalar_mixes", [])
+    mixes = recorded_mixes(Path(folder), ElmoConfig.from_pretrained(folder))
     if not 0 <= number < len(mixes):
         raise WeightsError(f"{folder} has {len(mixes)} scalar mixes, none has number {number}")
-    config = ElmoConfig.from_pretrained(folder)
-    mix = ElmoScalarMix(config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm)
-    with torch.no_grad():
-        mix.weights.copy_(torch.tensor(mixes[number]["weights"]))
-        mix.gamma.fill_(mixes[number]["gamma"])
-    return mix
+    return mixes[number]
 
 
 def dump_allennlp(
