@@ -26,7 +26,6 @@ CHECKS = [
     "check_estimator_cloneable",
     "check_estimator_repr",
     "check_no_attributes_set_in_init",
-    "check_do_not_raise_errors_in_init_or_set_params",
     "check_get_params_invariance",
     "check_set_params",
     "check_estimator_tags_renamed",
@@ -125,6 +124,19 @@ def test_clones_share_the_loaded_model(folder):
     vectorizer = clone(vectorizer)  # the old one is gone, as in a grid search
     vectorizer.transform(TEXTS)
     assert vectorizer._embedder.model is model()
+
+
+def test_a_pipeline_with_memory_computes_the_same_vectors_once(folder, tmp_path, monkeypatch):
+    pipeline = make_pipeline(ElmoVectorizer(folder), LogisticRegression(), memory=str(tmp_path))
+    first = pipeline.fit(TEXTS, [0, 1, 0, 1]).predict_proba(TEXTS)
+    second = clone(pipeline)
+    with monkeypatch.context() as patch:
+        patch.setattr(ElmoVectorizer, "transform", None)
+        second.fit(TEXTS, [0, 1, 0, 1])
+        with pytest.raises(TypeError):
+            second.set_params(elmovectorizer__layers="top").fit(TEXTS, [0, 1, 0, 1])
+    again = clone(pipeline).fit(TEXTS, [0, 1, 0, 1]).predict_proba(TEXTS)
+    np.testing.assert_array_equal(again, first)
 
 
 @pytest.mark.slow

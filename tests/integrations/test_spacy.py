@@ -187,6 +187,44 @@ def test_a_tagger_learns_from_the_vectors_and_is_saved(tmp_path):
     assert [token.tag_ for token in doc] == ["N", "V", "N", "."]
 
 
+LAYER = {"@architectures": "elmo_hf.DocTensor.v1", "width": 512}
+OTHERS = {
+    "textcat": {
+        "@architectures": "spacy.TextCatReduce.v1",
+        "exclusive_classes": True,
+        "use_reduce_first": False,
+        "use_reduce_last": False,
+        "use_reduce_max": False,
+        "use_reduce_mean": True,
+    },
+    "parser": {
+        "@architectures": "spacy.TransitionBasedParser.v2",
+        "state_type": "parser",
+        "extra_state_tokens": False,
+        "hidden_width": 64,
+        "maxout_pieces": 2,
+        "use_upper": True,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_components_learn_as_well(name):
+    nlp = make_pipeline(str(ROOT / "checkpoints/elmo-mini-en"))
+    config = {"min_action_freq": 1} if name == "parser" else {}
+    nlp.add_pipe(name, config={**config, "model": {**OTHERS[name], "tok2vec": LAYER}})
+    heads, labels, starts = [1, 1, 1, 1], ["nsubj", "ROOT", "obj", "punct"], [1, 0, 0, 0]
+    gold = []
+    for words, score in ((["Ada", "loves", "it", "."], 1.0), (["Ada", "hates", "it", "."], 0.0)):
+        doc = Doc(nlp.vocab, words=words, heads=heads, deps=labels, sent_starts=starts)
+        doc.cats = {"POSITIVE": score, "NEGATIVE": 1 - score}
+        gold.append(Example(Doc(nlp.vocab, words=words), doc))
+    nlp.initialize(lambda: gold).learn_rate = 0.01
+    losses = [nlp.update(gold, annotates=["sentencizer", "elmo"])[name] for _ in range(40)]
+    assert losses[-1] < losses[0] / 10
+
+
 def test_training_without_vectors_is_an_error(folder):
     nlp, gold = make_tagger(folder)
     with pytest.raises(ValueError, match="annotating_components"):
