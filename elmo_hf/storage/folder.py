@@ -146,8 +146,12 @@ def finish(folder: Path) -> bool:
         index = make_index(folder)
     except UnfinishedError:
         return False
-    with new_file(folder / INDEX) as path:
-        path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    try:
+        with new_file(folder / INDEX) as path:
+            path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    except FileNotFoundError:  # another process wrote the index at the same time
+        if not (folder / INDEX).exists():
+            raise
     return True
 
 

@@ -5,6 +5,8 @@ import os
 import pickle
 import resource
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -247,6 +249,49 @@ def test_a_full_disk_is_one_error_and_nothing_looks_finished(tmp_path, embedder_
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert str(tmp_path / "v") in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 256 kB; mounting it needs rights that not every machine gives."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_fits_on_a_full_disk_is_kept_and_continued(
+    tiny_disk, tmp_path, embedder_of, sentences
+):
+    many = sentences * 10
+    for ending in [*FORMATS[1:], ".txt"]:
+        with pytest.raises(OSError, match=rf"No space left on device: '{tiny_disk}/v{ending}'"):
+            write(tiny_disk / f"v{ending}", embedder_of(layers="all"), many)
+    assert list(tiny_disk.iterdir()) == []
+    with pytest.raises(OSError, match=r"No space left on device: .*part-0000"):
+        write(tiny_disk / "v", embedder_of(layers="all"), many)
+    with pytest.raises(ValueError, match="is unfinished"):
+        open_vectors(tiny_disk / "v")
+    shutil.copytree(tiny_disk / "v", tmp_path / "v")  # to a larger disk
+    assert len(contents(tmp_path / "v")) > 1
+    write(tmp_path / "v", embedder_of(layers="all"), many, resume=True)
+    write(tmp_path / "whole", embedder_of(layers="all"), many)
+    assert contents(tmp_path / "v") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_workers_on_older_cpus():
+    test = test_bytes_do_not_depend_on_workers_threads_parts_or_interruptions.__name__
+    older = {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", f"{__file__}::{test}"]
+    subprocess.run(command, env={**os.environ, **older}, check=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
