@@ -9,13 +9,15 @@ import numpy as np
 
 
 def read_column(batch: Any, name: str) -> list[Any]:
-    """Return a column as a list; raise ValueError, which lists the columns, if it is missing."""
+    """Return a column as a list; raise ValueError if it is missing, or if this is one row."""
     names = batch.column_names if is_table(batch) else [*batch]
     if name not in names:
         raise ValueError(
             f"the batch has no column {name!r}, only {names}; pass text_column= to the embedder"
         )
     column = batch[name]
+    if isinstance(column, str) or type(batch).__name__ == "LazyRow":  # that of `datasets`
+        raise ValueError("got one row instead of a batch; call dataset.map(..., batched=True)")
     return column.to_pylist() if is_table(batch) else [*column]
 
 

@@ -161,7 +161,8 @@ class ElmoEmbedder:
     def __getstate__(self) -> dict[str, Any]:
         if self._source is None:
             return self.__dict__
-        return {**self.__dict__, "_source": self._source.pin(), "_loaded": None, "_process": 0}
+        self._source = self._source.pin()
+        return {**self.__dict__, "_loaded": None, "_process": 0}
 
     def __repr__(self) -> str:
         model = self._source.name if self._source else type(self._given).__name__
@@ -407,7 +408,7 @@ def load(name_or_path: str | os.PathLike, **settings: Any) -> ElmoEmbedder:
         ValueError: a setting is invalid.
     """
     embedder = ElmoEmbedder(name_or_path, **settings)
-    embedder.model  # noqa: B018  (errors of loading belong here)
+    embedder.model, embedder.find_layers()  # errors of loading belong here
     return embedder
 
 

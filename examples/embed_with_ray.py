@@ -42,6 +42,7 @@ def main() -> None:
         batch_format="pyarrow",  # other programs can read the Parquet files
     )
     vectors.write_parquet(os.path.abspath(options.output), ray_remote_args={"num_cpus": 0.1})
+    ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """ElmoEmbedder: vectors of words and of sentences, equal to those of the model."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_encode_takes_what_sentence_transformers_takes(folder):
         embedder.encode(SENTENCES, prompt="query: ")
 
 
+def test_a_progress_bar_counts_sentences_and_words(folder, capsys):
+    embedder = ElmoEmbedder(folder)
+    list(embedder.embed(SENTENCES)), embedder.encode(SENTENCES)
+    assert "sentences" not in capsys.readouterr().err
+    list(embedder.embed(iter(SENTENCES), progress=True))
+    assert "4 sentences [" in capsys.readouterr().err
+    embedder.encode(SENTENCES, show_progress_bar=True)
+    bar = capsys.readouterr().err.split("\r")[-1]
+    assert "4/4 [" in bar and re.search(r"[1-9][\d,]* words/s", bar)
+
+
 def test_a_learned_mix_comes_from_a_head_or_from_an_argument(folder, layers, tmp_path):
     head = make_model(ElmoForSequenceClassification, num_labels=2)
     with torch.no_grad():
@@ -128,7 +140,7 @@ def test_a_learned_mix_comes_from_a_head_or_from_an_argument(folder, layers, tmp
         assert_close(embedder.embed(SENTENCES), expected)
     assert_close(ElmoEmbedder(tmp_path, layers="top").embed(SENTENCES), [o[2] for o in layers])
     with pytest.raises(ValueError, match="no learned mix"):
-        elmo_hf.load(folder, layers="mix").embed(SENTENCES)
+        elmo_hf.load(folder, layers="mix")
     with pytest.raises(ValueError, match="normalizes"):
         ElmoEmbedder(folder, layers="mix", mix=ElmoScalarMix(3, layer_norm="allennlp"))
 

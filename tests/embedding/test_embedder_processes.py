@@ -114,6 +114,12 @@ def test_a_dataset_of_any_format_gains_a_column(folder, format):
         assert again.column_names == mapped.column_names
 
 
+@pytest.mark.parametrize("column", [["It rained ."], [["It", "rained"]]])
+def test_single_rows_are_refused(folder, column):
+    with pytest.raises(ValueError, match="batched=True"):
+        datasets.Dataset.from_dict({"text": column}).map(ElmoEmbedder(folder))
+
+
 def test_columns_may_hold_lists_of_words(folder):
     embedder, words = ElmoEmbedder(folder), [["It", "rained"], [], ["No", "."]]
     arrays = [np.array(sentence, object) for sentence in words]  # what Ray passes
