@@ -379,6 +379,8 @@ class ElmoEmbedder:
             raise ValueError(f"pooling is {self.pooling!r}; expected one of {', '.join(POOLINGS)}")
         if not isinstance(self.dtype, (torch.dtype, NoneType)):
             raise ValueError(f"dtype is {self.dtype!r}; expected a torch.dtype: torch.bfloat16")
+        if self.mix is not None and self.layers != "mix":
+            raise ValueError(f"mix is given, but layers is {self.layers!r}; pass layers='mix'")
         if self.text_column == self.vector_column:
             raise ValueError(f"text_column and vector_column are both {self.text_column!r}")
         if self.chunk_words is not None and self.chunk_words < 1:

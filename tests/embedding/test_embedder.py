@@ -66,13 +66,23 @@ CHOICES = {
 @pytest.mark.parametrize("chunk_words", [None, 1, 2, 3])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_word_vectors_are_made_of_the_chosen_layers(folder, layers, choice, chunk_words):
-    settings = {"layers": choice, "mix": MIX, "chunk_words": chunk_words}
-    embedder = elmo_hf.load(folder, **settings)
+    mix = MIX if choice == "mix" else None
+    embedder = elmo_hf.load(folder, layers=choice, mix=mix, chunk_words=chunk_words)
     expected = [CHOICES[choice](one) for one in layers]
     assert_close(embedder.embed(SENTENCES), expected)
     joined = [np.concatenate([*one], -1) if one.ndim == 3 else one for one in expected]
     assert_close(embedder.embed(SENTENCES, join=True), joined)
     assert embedder.dimension == WIDTH and embedder.joined_dimension == joined[0].shape[1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"bidirectional": False}, {"num_hidden_layers": 1}])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_chunks_do_not_change_vectors(changes, side):
+    model, tokenizer = make_model(**changes), ElmoTokenizer(padding_side=side)
+    sentences = [[f"w{i}" for i in range(length)] for length in (40, 0, 1, 17, 5)]
+    whole = ElmoEmbedder(model, tokenizer, layers="all").embed(sentences)
+    chunked = ElmoEmbedder(model, tokenizer, layers="all", chunk_words=7)
+    assert_close(chunked.embed(sentences), whole)
 
 
 POOLINGS = {
@@ -186,7 +196,7 @@ def test_the_fingerprint_tells_what_changes_vectors(folder):
 
 
 def test_errors_are_one_clear_line(folder):
-    load = elmo_hf.load
+    load, mixed = elmo_hf.load, make_model(num_mixed_lstms=2, num_hidden_layers=1)
     cases = [
         (lambda: load(folder.parent / "tin"), "did you mean .*tiny"),
         (lambda: load("tiny"), "no folder tiny"),
@@ -200,6 +210,8 @@ def test_errors_are_one_clear_line(folder):
         (lambda: load(folder, layers=[0.5]), "layers is"),
         (lambda: load(folder, pooling="men"), "pooling is 'men'"),
         (lambda: load(folder, chunk_words=0), "chunk_words is 0"),
+        (lambda: ElmoEmbedder(mixed, ElmoTokenizer(), chunk_words=9), "leave out chunk_words"),
+        (lambda: load(folder, mix=MIX), "mix is given, but layers is 'average'"),
         (lambda: load(folder, layers="mix", mix=[1, 2]).encode("a"), "2 factors"),
         (lambda: ElmoEmbedder(make_model()), "needs its tokenizer"),
         (lambda: ElmoEmbedder(make_model(), ElmoTokenizer(), device="cpu"), "model.to"),

@@ -134,7 +134,7 @@ def test_forked_workers_compute_after_the_parent_has(folder, origin):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        embedder = ElmoEmbedder(folder)
+        embedder = ElmoEmbedder(folder, workers=2)
         if origin == "memory":
             embedder = ElmoEmbedder(make_model(), ElmoTokenizer())
         torch.randn(500, 500) @ torch.randn(500, 500)  # starts OpenMP's threads
