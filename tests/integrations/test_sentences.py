@@ -59,7 +59,8 @@ CHOICES = {
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("layers", CHOICES)
 def test_vectors_are_pooled_over_words_and_boundaries(model, layers, pooling, tmp_path):
-    embedder = ElmoEmbedder(model, ElmoTokenizer(), layers=layers, mix=MIX, pooling=pooling)
+    mix = MIX if layers == "mix" else None
+    embedder = ElmoEmbedder(model, ElmoTokenizer(), layers=layers, mix=mix, pooling=pooling)
     to_sentence_transformers(embedder, tmp_path / "folder")
     sentences = library.SentenceTransformer(str(tmp_path / "folder"), device="cpu")
     found = sentences.encode(SENTENCES)
