@@ -25,24 +25,32 @@ def write_random(checkpoint: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int) -> Path:
-    """
-    Train word2vec (skip-gram; gensim) on text files and write it as a model that heads open.
+def train_word2vec(files: Sequence[str], width: int, words: Path, threads: int):
+    """Train word2vec (skip-gram) on text files; return gensim's KeyedVectors.
 
-    The model is a word table and one LSTM layer, which is required but not used: heads mix layer 0.
-    Layer 0 has the vector twice, once per direction. Rare words share the mean of all vectors.
+    The folder `words` stores the words of the text.
     """
-    if (folder / "config.json").is_file():
-        return folder
     try:
         from gensim.models import Word2Vec
     except ImportError:
         raise ValueError("word2vec needs gensim: pip install gensim, or leave --text out") from None
     from elmo_hf.pretraining.corpora import WordStream, read_corpus
 
-    corpus = read_corpus(files, ElmoTokenizer(), folder.parent / "words")
+    corpus = read_corpus(files, ElmoTokenizer(), words)
     print(f"word2vec: {len(WordStream(corpus)):,} words", file=sys.stderr, flush=True)
-    trained = Word2Vec(Sentences(corpus), vector_size=width, workers=threads, **WORD2VEC).wv
+    return Word2Vec(Sentences(corpus), vector_size=width, workers=threads, **WORD2VEC).wv
+
+
+def write_word2vec(files: Sequence[str], width: int, folder: Path, threads: int) -> Path:
+    """
+    Write word2vec, trained on text files, as a model that heads open.
+
+    The model is a word table and one LSTM layer, which is required but not used: heads mix layer 0.
+    Layer 0 has the vector twice, once per direction. Rare words share the mean of all vectors.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    trained = train_word2vec(files, width, folder.parent / "words", threads)
     vectors = torch.from_numpy(trained.vectors.copy())
     rare = vectors.mean(0, keepdim=True).expand(1 + len(SPECIALS), -1)  # padding comes first
     table = torch.cat([rare, vectors])

@@ -113,7 +113,7 @@ def _run(
             (task, learned.labels, tested.labels),
             (control, random[0], random[1]),
         ):
-            found.append(_classifier().fit(rows, known).predict(others) == wanted)
+            found.append(_predict(rows, known, others) == wanted)
     return _Run(task, control, learned.labels)
 
 
@@ -142,13 +142,20 @@ def _random_labels(
     return found[0], found[1]
 
 
-def _classifier():  # type: ignore[no-untyped-def]
+def _predict(rows: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Learn the labels of the rows and return those of the others."""
     linear = require("sklearn.linear_model", "analysis")
     preprocessing = require("sklearn.preprocessing", "analysis")
     pipeline = require("sklearn.pipeline", "analysis")
-    return pipeline.make_pipeline(
-        preprocessing.StandardScaler(),
-        linear.LogisticRegression(C=REGULARIZATION, max_iter=1000, tol=1e-3),
+    if len({*labels.tolist()}) == 1:  # random labels of very few words
+        return np.full(len(others), labels[0])
+    return (
+        pipeline.make_pipeline(
+            preprocessing.StandardScaler(),
+            linear.LogisticRegression(C=REGULARIZATION, max_iter=1000, tol=1e-3),
+        )
+        .fit(rows, labels)
+        .predict(others)
     )
 
 

@@ -51,6 +51,13 @@ def test_the_control_task_can_be_memorized_from_the_word():
     assert found["layer 0"].selectivity.value < 0
 
 
+def test_two_words_are_enough():
+    two = [Labelled(["a", "b"], ["X", "Y"])]
+    found = probe(Given(2, compute), two, two, seeds=(0, 1, 2, 3))["layer 0"]
+    assert (found.task.value, found.control.value, found.task.n) == (1, 1, 1)
+    assert np.isnan(found.task.low)
+
+
 def test_labels_that_do_not_fit_are_refused():
     source = Given(2, compute)
     with pytest.raises(ValueError, match="2 words have 1 labels: 'a b'"):
