@@ -33,13 +33,12 @@ def export(
 ) -> None:
     """Write a model as an ONNX graph for onnxruntime, for any number of sentences and words.
 
-    The folder also gets the tokenizer. The graph reads what it returns:
+    The folder also gets the tokenizer. The graph reads what it returns, without PyTorch:
 
     \b
       from onnxruntime import InferenceSession
       from transformers import AutoTokenizer
-      import elmo_hf
-      tokenizer = AutoTokenizer.from_pretrained("elmo-onnx")
+      tokenizer = AutoTokenizer.from_pretrained("elmo-onnx", trust_remote_code=True)
       session = InferenceSession("elmo-onnx/model.onnx")
       inputs = tokenizer(["The bank lent money."], return_tensors="np")
       (vectors,) = session.run(None, dict(inputs))
