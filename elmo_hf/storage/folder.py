@@ -188,11 +188,10 @@ def make_index(folder: Path) -> dict[str, Any]:
         UnfinishedError: shards are missing.
         ValueError: a shard is damaged, or the shards come from several runs.
     """
-    numbers = find_shards(folder)
-    names = [shard_name(number) for number in numbers]
+    names = _complete_names(folder)
     settings: dict[str, Any] = {}
     shards = []
-    is_last, dimension = False, 0
+    dimension = 0
     for name in names:
         shard = ShardFile(folder / name)
         facts, dimension = shard.facts, shard.shape[-1]
@@ -203,21 +202,28 @@ def make_index(folder: Path) -> dict[str, Any]:
                 f"{folder / name} and {names[0]} come from different runs: {own} and {settings}; "
                 "delete those of one"
             )
-        is_last = facts["is_last"]
         size = (folder / name).stat().st_size
         words = int(shard.offsets[-1])
         sums = {"sentences": len(shard), "words": words, "bytes": size, "text": facts["text"]}
         shards.append({"file": name, **sums})
-    missing = sorted({*range(max(numbers, default=0) + 1)} - {*numbers})
-    if missing or not is_last:
-        named = ", ".join(map(str, missing[:5])) + (", .." if len(missing) > 5 else "")
-        what = f"shards {named}" if missing else f"all after shard {numbers[-1]}"
-        raise UnfinishedError(
-            f"{folder} is unfinished, of its shards these are missing: {what}; write them with "
-            "--resume"
-        )
     totals = {key: sum(shard[key] for shard in shards) for key in ("sentences", "words")}
     return {"version": 1, **settings, "dimension": dimension, **totals, "shards": shards}
+
+
+def _complete_names(folder: Path) -> list[str]:
+    """Return the names of a folder's shards; raise UnfinishedError if some are missing."""
+    numbers = find_shards(folder)
+    missing = sorted({*range(max(numbers, default=0) + 1)} - {*numbers})
+    if missing:
+        named = ", ".join(map(str, missing[:5])) + (", .." if len(missing) > 5 else "")
+        what = f"shards {named}"
+    elif not ShardFile(folder / shard_name(numbers[-1])).facts["is_last"]:
+        what = f"all after shard {numbers[-1]}"
+    else:
+        return [shard_name(number) for number in numbers]
+    raise UnfinishedError(
+        f"{folder} is unfinished, of its shards these are missing: {what}; write them with --resume"
+    )
 
 
 def find_shards(folder: Path) -> list[int]:

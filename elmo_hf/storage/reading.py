@@ -18,7 +18,7 @@ from ..extras import require
 from .folder import read_index
 from .shards import ShardFile
 
-OPEN_SHARDS = 128  # memory-mapped at once
+OPEN_SHARDS = 64  # memory-mapped at once
 
 
 class VectorFile:

@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +132,7 @@ class ShardFile:
             self.offsets = self._file.get_tensor("offsets")
             self._vectors = self._file.get_slice("vectors")
             self.is_pooled = self.facts["pooling"] != "none"
-            has_words = "words" in self._file.keys()  # noqa: SIM118  (not a mapping)
-            self._ends: Any = self._file.get_tensor("word_offsets") if has_words else None
-            self._text: Any = self._file.get_tensor("words") if has_words else None
+            self._has_words = "words" in self._file.keys()  # noqa: SIM118  (not a mapping)
         except (SafetensorError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{path} is damaged, cut off or not written by elmo-hf ({error}); delete it and "
@@ -161,12 +160,17 @@ class ShardFile:
 
     def words(self, index: int) -> list[str] | None:
         """Return the words of a sentence; None if words are not stored."""
-        if self._ends is None:
+        if not self._has_words:
             return None
+        word_offsets, text = self._texts
         start, end = map(int, self.offsets[index : index + 2])
-        ends = self._ends[start : end + 1].tolist()
-        pieces = [self._text[start:end].tobytes() for start, end in pairwise(ends)]
+        places = pairwise(word_offsets[start : end + 1].tolist())
+        pieces = [text[start:end].tobytes() for start, end in places]
         return [piece.decode("utf-8", "surrogatepass") for piece in pieces]
+
+    @cached_property
+    def _texts(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._file.get_tensor("word_offsets"), self._file.get_tensor("words")
 
 
 def _header(described: dict[str, tuple[str, Any]], metadata: dict[str, str]) -> bytes:
