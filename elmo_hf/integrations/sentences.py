@@ -73,7 +73,10 @@ def _layer_weights(embedder: ElmoEmbedder) -> list[float]:
     for layer, factor in zip(chosen, factors or [1.0], strict=True):
         weights[layer] = factor
     if sum(weights) <= 0:
-        raise ValueError(f"the mix is {weights}; sentence-transformers divides by its sum")
+        raise ValueError(
+            f"the factors of the layers are {weights}, and sentence-transformers divides by their "
+            "sum, which must be positive; use another mix, or layers='average'"
+        )
     return [weight / sum(weights) for weight in weights]
 
 

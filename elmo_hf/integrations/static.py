@@ -35,9 +35,9 @@ def to_keyed_vectors(
         ValueError: `words` is empty or not an iterable of non-empty strings, or `layers` is
             invalid.
     """
-    models: Any = require("gensim.models", "gensim")
+    gensim: Any = require("gensim.models", "gensim")
     names, rows = _embed_alone(embedder, words, layers)
-    keyed = models.KeyedVectors(rows.shape[1])
+    keyed = gensim.KeyedVectors(rows.shape[1])
     keyed.add_vectors(names, rows[1:])
     return keyed
 

@@ -97,7 +97,7 @@ def test_the_folder_opens_without_elmo_hf(model, tmp_path):
         ({"layers": "all"}, "side by side"),
         ({"layers": [0, 1]}, "side by side"),
         ({"pooling": "ends"}, "no pooling 'ends'"),
-        ({"layers": "mix", "mix": [1, -1, 0]}, "divides by its sum"),
+        ({"layers": "mix", "mix": [1, -1, 0]}, "must be positive"),
     ],
 )
 def test_what_the_modules_cannot_do_is_refused(model, tmp_path, settings, message):
