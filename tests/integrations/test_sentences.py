@@ -56,8 +56,9 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max"])
-@pytest.mark.parametrize("layers", CHOICES)
+@pytest.mark.parametrize(
+    "layers, pooling", [*((layers, "mean") for layers in CHOICES), ("average", "max")]
+)
 def test_vectors_are_pooled_over_words_and_boundaries(model, layers, pooling, tmp_path):
     mix = MIX if layers == "mix" else None
     embedder = ElmoEmbedder(model, ElmoTokenizer(), layers=layers, mix=mix, pooling=pooling)
@@ -108,6 +109,7 @@ def test_what_the_modules_cannot_do_is_refused(model, tmp_path, settings, messag
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_this_project_needs_only_its_name(tmp_path):
     folder = ROOT / "checkpoints/elmo-mini-en"
     to_sentence_transformers(folder, tmp_path / "folder")

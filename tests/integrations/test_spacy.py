@@ -174,6 +174,7 @@ def make_tagger(folder, width=WIDTH):
     return nlp, gold
 
 
+@pytest.mark.slow
 def test_a_tagger_learns_from_the_vectors_and_is_saved(tmp_path):
     folder = str(ROOT / "checkpoints/elmo-mini-en")
     nlp, gold = make_tagger(folder, width=512)
