@@ -224,6 +224,16 @@ def test_wrong_arguments_leave_nothing(tmp_path, embedder_of, options, complaint
     assert list(tmp_path.iterdir()) == []
 
 
+def test_values_too_large_for_float16_are_refused(tmp_path, embedder_of, monkeypatch):
+    def embed(self, sentences, **options):
+        return (np.full((len(words), 16), 1e6, np.float32) for words in sentences)
+
+    monkeypatch.setattr(ElmoEmbedder, "embed", embed)
+    with pytest.raises(ValueError, match=r"1000000\.0 is too large for float16; store float32"):
+        write(tmp_path / "v", embedder_of(), ["A"], dtype="float16")
+    assert not (tmp_path / "v").exists()
+
+
 def test_single_files_neither_resume_nor_overwrite(tmp_path, embedder_of):
     with pytest.raises(ValueError, match="resume and part need a folder"):
         write(tmp_path / "v.npz", embedder_of(), ["A"], part=(0, 2))
