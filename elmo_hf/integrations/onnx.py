@@ -30,7 +30,11 @@ from ..model.engine_scan import has_scan
 
 Layers = Literal["average", "top", "all"]
 LAYERS = ("average", "top", "all")
-HEADS = (ElmoForSequenceClassification, ElmoForTokenClassification, ElmoForQuestionAnswering)
+HEADS: dict[str, type[ElmoPreTrainedModel]] = {
+    "ElmoForSequenceClassification": ElmoForSequenceClassification,
+    "ElmoForTokenClassification": ElmoForTokenClassification,
+    "ElmoForQuestionAnswering": ElmoForQuestionAnswering,
+}
 FILE = "model.onnx"
 TOLERANCE = 1e-5  # relative where values are larger than 1
 LARGEST_FILE = 2_000_000_000  # bytes; larger weights are written to a second file, model.onnx.data
@@ -71,7 +75,7 @@ def export_onnx(
 
     Raises:
         MissingExtraError: the extra `onnx` is not installed.
-        OnnxError: this model cannot be exported, or the results differ.
+        OnnxError: this model cannot be exported, its weights are incomplete, or results differ.
         WeightsError: `output` exists or cannot be written.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -82,8 +86,7 @@ def export_onnx(
     config, folder = source.config(), source.folder()
     kind = _class(config, layers)
     with new_folder(Path(output)) as scratch:
-        loaded = kind.from_pretrained(folder, dtype=torch.float32).eval()
-        tokenizer = ElmoTokenizer.from_pretrained(folder)
+        loaded, tokenizer = _load(kind, folder), ElmoTokenizer.from_pretrained(folder)
         graph = OnnxGraph(loaded, layers).requires_grad_(False)
         _write(graph, tokenizer, scratch / FILE)
         differences = compare(graph, tokenizer, scratch / FILE)
@@ -144,7 +147,8 @@ def compare(graph: OnnxGraph, tokenizer: ElmoTokenizer, file: Path) -> list[Diff
     Raises:
         OnnxError: an output differs.
     """
-    session = require("onnxruntime", "onnx").InferenceSession(file)
+    runtime = require("onnxruntime", "onnx")
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     largest = np.zeros(len(graph.names))
     for inputs in _batches(tokenizer):
         with torch.inference_mode():
@@ -167,18 +171,9 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _class(config: ElmoConfig, layers: Layers | None) -> type[ElmoPreTrainedModel]:
-    """Return the class to export; raise OnnxError for what the graph cannot hold."""
-    saved = (config.architectures or [""])[0]
-    kind = next((head for head in HEADS if head.__name__ == saved), None)
-    if layers is not None or kind is None:
-        kind, obstacle = ElmoModel, ""
-        if layers is None and saved == "ElmoForMultipleChoice":
-            obstacle = "it is an ElmoForMultipleChoice, which reads several texts at a time"
-    else:
-        obstacle = "a CRF searches for the best tagging (use_crf)" if config.use_crf else ""
-        if config.classifier_lstm_dim:
-            obstacle = "its head has a biLSTM (classifier_lstm_dim)"
-    if obstacle:
+    """Return the class to export; raise OnnxError for what a graph cannot hold."""
+    saved = (config.architectures or ["ElmoModel"])[0]
+    if layers is None and (obstacle := _head_obstacle(config, saved)):
         raise OnnxError(
             f"the head of this model cannot be exported: {obstacle}; export its word vectors with "
             "--layers average, top or all"
@@ -192,7 +187,24 @@ def _class(config: ElmoConfig, layers: Layers | None) -> type[ElmoPreTrainedMode
         raise OnnxError(
             f"PyTorch {torch.__version__} cannot export a loop over words; install a newer release"
         )
-    return kind
+    return ElmoModel if layers is not None else HEADS.get(saved, ElmoModel)
+
+
+def _head_obstacle(config: ElmoConfig, saved: str) -> str | None:
+    if saved == "ElmoForMultipleChoice":
+        return "it reads several texts at a time (ElmoForMultipleChoice)"
+    if saved in HEADS and config.classifier_lstm_dim:
+        return "it has a biLSTM (classifier_lstm_dim)"
+    if saved == "ElmoForTokenClassification" and config.use_crf:
+        return "its CRF searches for the best tagging (use_crf)"
+    return None
+
+
+def _load(kind: type[ElmoPreTrainedModel], folder: Path) -> ElmoPreTrainedModel:
+    model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        raise OnnxError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
+    return model.eval()
 
 
 def _write(graph: OnnxGraph, tokenizer: ElmoTokenizer, file: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import elmo_hf_cli
 from elmo_hf import (
@@ -113,7 +114,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize("wrong", [1.0, float("nan")])
 def test_a_graph_with_other_results_is_refused(tmp_path, monkeypatch, wrong):
     class Session:
-        def __init__(self, file):
+        def __init__(self, file, providers):
             pass
 
         def run(self, names, inputs):
@@ -123,6 +124,16 @@ def test_a_graph_with_other_results_is_refused(tmp_path, monkeypatch, wrong):
     monkeypatch.setattr(pytest.importorskip("onnxruntime"), "InferenceSession", Session)
     folder = save(tmp_path / "model")
     with pytest.raises(onnx.OnnxError, match=r"onnxruntime and PyTorch differ: average.*TOO LARGE"):
+        onnx.export_onnx(folder, tmp_path / "exported")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_incomplete_weights_are_refused(tmp_path):
+    folder = save(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["embeddings.projection.bias"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(onnx.OnnxError, match=r"incomplete: embeddings\.projection\.bias"):
         onnx.export_onnx(folder, tmp_path / "exported")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
