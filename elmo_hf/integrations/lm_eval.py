@@ -33,7 +33,7 @@ class ElmoLM(LM):
         device: default: the GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: `direction` is unknown, or the model has no backward LSTMs.
+        ValueError: `direction` is unknown, the model has no softmax, or it has no backward LSTMs.
     """
 
     def __init__(
@@ -46,7 +46,11 @@ class ElmoLM(LM):
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f"direction is {direction!r}; expected one of {', '.join(DIRECTIONS)}")
-        model = ElmoForPreTraining.from_pretrained(pretrained)
+        model, info = ElmoForPreTraining.from_pretrained(pretrained, output_loading_info=True)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(
+                f"{pretrained} holds no complete language model; it lacks {', '.join(missing[:3])}"
+            )
         if direction != "forward" and not model.config.bidirectional:
             raise ValueError(
                 f"direction is {direction!r}, but {pretrained} has no backward LSTMs; use 'forward'"

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer, score_sentences, score_text
+from elmo_hf import (
+    ElmoConfig,
+    ElmoForPreTraining,
+    ElmoForSequenceClassification,
+    ElmoTokenizer,
+    score_sentences,
+    score_text,
+)
 
 pytest.importorskip("lm_eval")
 from elmo_hf.integrations.lm_eval import ElmoLM
@@ -103,6 +110,13 @@ def test_what_elmo_cannot_do_is_said(folder, tmp_path):
     ElmoForPreTraining(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no backward LSTMs"):
         ElmoLM(tmp_path, "both")
+
+
+def test_a_model_without_its_softmax_is_refused(folder, tmp_path):
+    ElmoForSequenceClassification.from_pretrained(folder).save_pretrained(tmp_path)
+    ElmoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no complete language model; it lacks lm_head\.bias"):
+        ElmoLM(tmp_path)
 
 
 def check_blimp(folder, pairs, direction, tmp_path, monkeypatch):
