@@ -17,6 +17,7 @@ import typer
 
 from .conversion import convert, fetch, publish
 from .embedding import embed
+from .exploration import explore
 from .export import export
 from .failures import CommandError, one_line
 from .inspection import info, similar, words
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-COMMANDS = (convert, fetch, publish, embed, info, words, similar, fill, score, export)
+COMMANDS = (convert, fetch, publish, embed, info, words, similar, explore, fill, score, export)
 for command in COMMANDS:
     app.command(context_settings=HELP_OPTIONS)(command)
 

@@ -75,7 +75,9 @@ class ElmoVectors:
         self._embedder.layers = "all"
         folder = "ELMo" if isinstance(model, ElmoEmbedder) else Path(model).name
         self.name = name or (f"{folder}, random weights" if random else folder)
-        self.layers = [f"layer {i}" for i in range(embedder.config.num_hidden_layers + 1)]
+        self.layers: Sequence[str] = [
+            f"layer {i}" for i in range(embedder.config.num_hidden_layers + 1)
+        ]
 
     def __call__(self, sentences: Iterable[Words]) -> Iterator[np.ndarray]:
         """Yield `(layers, words, dimension)` for each sentence, as `Vectors` says."""
@@ -128,7 +130,7 @@ class TransformerVectors:
         self._model = loaded.eval().to(self.device)
         self.name = name or Path(model).name
         count = loaded.config.get_text_config().num_hidden_layers + 1
-        self.layers = [f"layer {i}" for i in range(count)]
+        self.layers: Sequence[str] = [f"layer {i}" for i in range(count)]
 
     def __call__(self, sentences: Iterable[Words]) -> Iterator[np.ndarray]:
         """Yield `(layers, words, dimension)` for each sentence, as `Vectors` says."""
