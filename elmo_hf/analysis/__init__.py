@@ -11,10 +11,12 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 - Word senses by the nearest mean vector: `disambiguate`.
 - Linear probes with control tasks: `probe`.
 - Nearest contexts: `nearest_contexts`.
+- Maps of senses: `find_occurrences`, `map_senses`; drawn by `figures`, `page` and `exports`.
 """
 
 from .estimates import Estimate
 from .geometry import Geometry, measure_geometry
+from .maps import Occurrence, SenseMap, find_occurrences, map_senses
 from .neighbors import Nearest, Neighbor, nearest_contexts
 from .probes import Labelled, Probe, probe
 from .senses import SenseSentence, SenseTagged, SenseVectors, disambiguate, score_senses
@@ -40,10 +42,12 @@ __all__ = [
     "Labelled",
     "Nearest",
     "Neighbor",
+    "Occurrence",
     "Pair",
     "PairVectors",
     "Place",
     "Probe",
+    "SenseMap",
     "SenseSentence",
     "SenseTagged",
     "SenseVectors",
@@ -56,6 +60,8 @@ __all__ = [
     "correlation",
     "disambiguate",
     "embed_pairs",
+    "find_occurrences",
+    "map_senses",
     "measure_geometry",
     "nearest_contexts",
     "probe",

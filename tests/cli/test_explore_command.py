@@ -68,6 +68,25 @@ def test_a_picture_has_the_words_as_groups(run):
     assert Path("map.svg").stat().st_size < 60e3
 
 
+def test_the_docs_and_the_card_show_the_picture_that_the_command_makes(run):
+    assert run(f"{BANK} {MODEL} -o bank.svg")[0] == 0
+    made, shown, card = (
+        path.read_text(encoding="utf-8")
+        for path in (
+            Path("bank.svg"),
+            ROOT / "docs/images/bank.svg",
+            ROOT / "checkpoints/elmo-mini-en/bank.svg",
+        )
+    )
+    assert shown == card
+    points = [
+        np.array(re.findall(r'<use .*?x="(.*?)" y="(.*?)".*?fill', text), float)
+        for text in (made, shown)
+    ]
+    assert len(points[0]) == 3 * 40 + 2  # two in the legend
+    np.testing.assert_allclose(*points, atol=0.5)
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -110,9 +129,10 @@ MOVE = """<script>onload = () => setTimeout(() => {
     const map = document.querySelector(".js-plotly-plot");
     const reach = () => Math.max(...map._fullData.flatMap(({x}) => [...x]).map(Math.abs));
     const before = reach();
-    Plotly.animate(map, ["0"], {mode: "immediate", frame: {duration: 0}}).then(() => {
+    Plotly.animate(map, ...map.layout.sliders[0].steps[0].args);
+    setTimeout(() => {
         document.title = `moved from ${before > 0.1} to ${reach() > 0.1}`;
-    });
+    }, 3000);
 }, 100)</script>"""
 
 
@@ -134,7 +154,7 @@ def test_the_page_works_in_a_browser_without_network(run):
 def browse(page, *options):
     """Open a page in Chromium without a network; return what it prints and logs."""
     settings = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    limits = ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000"]
+    limits = ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=30000"]
     profile = f"--user-data-dir={page.resolve().parent / 'profile'}"
     done = subprocess.run(
         [CHROMIUM, *settings, *limits, profile, *options, page.resolve().as_uri()],

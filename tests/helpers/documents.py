@@ -63,7 +63,8 @@ def write_workplace(folder: Path) -> None:
     made_of = options(lstm__projection_dim=128, lstm__dim=64)
     arrays = random_arrays(made_of, softmax=True)
     write_original(folder / "original", made_of, arrays, vocab=True)
-    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    for name in ("checkpoints", "examples"):
+        (folder / name).symlink_to(ROOT / name)
     for name, content in FILES.items():
         (folder / name).write_text(content)
 
