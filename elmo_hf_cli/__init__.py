@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from .bias import bias
 from .conversion import convert, fetch, publish
 from .embedding import embed
 from .exploration import explore
@@ -32,7 +33,20 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes as long as all the rest
     context_settings=HELP_OPTIONS,
 )
-COMMANDS = (convert, fetch, publish, embed, info, words, similar, explore, fill, score, export)
+COMMANDS = (
+    convert,
+    fetch,
+    publish,
+    embed,
+    info,
+    words,
+    similar,
+    explore,
+    bias,
+    fill,
+    score,
+    export,
+)
 for command in COMMANDS:
     app.command(context_settings=HELP_OPTIONS)(command)
 

@@ -12,6 +12,7 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 - Linear probes with control tasks: `probe`.
 - Nearest contexts: `nearest_contexts`.
 - Maps of senses: `find_occurrences`, `map_senses`; drawn by `figures`, `page` and `exports`.
+- Bias: the modules `bias`, `bias_associations`, `bias_sentences` and `bias_mitigation`.
 """
 
 from .estimates import Estimate

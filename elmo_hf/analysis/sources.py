@@ -221,14 +221,23 @@ class StaticVectors:
             rows = [self._find(word) for word in words]
             yield np.array(rows, np.float32).reshape(1, len(rows), -1 if rows else self._width)
 
+    def knows(self, word: str) -> bool:
+        """Return whether the word has a vector of its own, and not the mean of all vectors."""
+        if self._index is None:
+            return bool(self._pieces(word))
+        return word in self._index or word.lower() in self._index
+
     @property
     def _width(self) -> int:
         return self._table.shape[1]
 
+    def _pieces(self, word: str) -> Sequence[int]:
+        pieces = self._tokenizer.encode(word, add_special_tokens=False)
+        return getattr(pieces, "ids", pieces)
+
     def _find(self, word: str) -> np.ndarray:
         if self._index is None:
-            pieces = self._tokenizer.encode(word, add_special_tokens=False)
-            ids = getattr(pieces, "ids", pieces)
+            ids = self._pieces(word)
             return self._table[ids].mean(0) if ids else self._mean
         row = self._index.get(word, self._index.get(word.lower()))
         return self._mean if row is None else self._table[row]

@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+from helpers.bias import write_bias_data
 from helpers.originals import options, random_arrays, write_original
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,7 @@ def write_workplace(folder: Path) -> None:
     write_original(folder / "original", made_of, arrays, vocab=True)
     for name in ("checkpoints", "examples"):
         (folder / name).symlink_to(ROOT / name)
+    write_bias_data(folder / "data")
     for name, content in FILES.items():
         (folder / name).write_text(content)
 
