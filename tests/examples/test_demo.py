@@ -2,7 +2,7 @@
 
 import re
 
-from examples import demo
+import demo
 
 
 def test_the_demo_verifies_its_conversion_and_tells_senses_apart(capsys):
