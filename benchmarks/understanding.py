@@ -221,7 +221,9 @@ def word2vec(given: argparse.Namespace) -> Vectors:
         width = ElmoConfig.from_pretrained(given.checkpoint).projection_dim
         trained = task_models.train_word2vec(given.text, width, given.work / "words", 1)
         trained.save(str(file))
-    return StaticVectors(KeyedVectors.load(str(file)), name="word2vec")
+    vectors = KeyedVectors.load(str(file))
+    count = sum(vectors.get_vecattr(word, "count") for word in vectors.index_to_key)
+    return StaticVectors(vectors, name=f"word2vec of {count / 1e6:.1f} million words")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from elmo_hf.analysis.estimates import Estimate
 
 Layers = dict[str, Estimate]
-PERCENT = 100
-# The tables: their titles, what they say, and their columns: measure, heading, factor.
+# The tables: their titles, what they say, and their columns: measure and heading.
 TABLES = [
     (
         "A word in two contexts",
@@ -20,11 +19,11 @@ TABLES = [
         "uncentered correlation of changes: how much does another context change the cosine of "
         "two words, and their rating?",
         [
-            ("wic", "WiC", PERCENT),
-            ("wic_one_form", "WiC, one form", PERCENT),
-            ("scws", "SCWS", PERCENT),
-            ("scws_centered", "SCWS, mean subtracted", PERCENT),
-            ("cosimlex", "CoSimLex, change", PERCENT),
+            ("wic", "WiC"),
+            ("wic_one_form", "WiC, one form"),
+            ("scws", "SCWS"),
+            ("scws_centered", "SCWS, mean subtracted"),
+            ("cosimlex", "CoSimLex, change"),
         ],
     ),
     (
@@ -35,8 +34,8 @@ TABLES = [
         "as wrong; only 84.3 % of the words have a right sense that occurs in SemCor. The back-off "
         "is the first sense in WordNet 3.0. The floor is the most frequent sense in SemCor.",
         [
-            ("wsd", "no back-off", PERCENT),
-            ("wsd_first_sense", "first sense as back-off", PERCENT),
+            ("wsd", "no back-off"),
+            ("wsd_first_sense", "first sense as back-off"),
         ],
     ),
     (
@@ -45,28 +44,28 @@ TABLES = [
         "that of a control task, in which each word form has a random label (Hewitt and Liang "
         "2019). Part of speech: 17 classes, English Web Treebank. Entity: is a word of a name that "
         "of a person, a place or an organization? Supersense: 41 classes of nouns and verbs, "
-        "SemCor. The floor is the most frequent class.",
+        "SemCor. The floor is the most frequent class. The items are sentences.",
         [
-            ("pos_task", "part of speech", PERCENT),
-            ("pos_selectivity", "selectivity", PERCENT),
-            ("entity_task", "entity", PERCENT),
-            ("entity_selectivity", "selectivity", PERCENT),
-            ("supersense_task", "supersense", PERCENT),
-            ("supersense_selectivity", "selectivity", PERCENT),
+            ("pos_task", "part of speech"),
+            ("pos_selectivity", "selectivity"),
+            ("entity_task", "entity"),
+            ("entity_selectivity", "selectivity"),
+            ("supersense_task", "supersense"),
+            ("supersense_selectivity", "selectivity"),
         ],
     ),
     (
         "Isotropy",
-        "The measures of Ethayarajh (2019), as cosines and shares times 100; test part of the "
+        "The measures of Ethayarajh (2019) on the test part of the "
         "English Web Treebank. Anisotropy: mean cosine of two random words. Self-similarity: mean "
         "cosine of a word in two sentences. Intra-sentence: mean cosine of a word with the mean of "
         "its sentence. Variance explained: the largest share of the variance of a word's vectors "
         "that one static vector explains. The floors are those of random words.",
         [
-            ("anisotropy", "anisotropy", PERCENT),
-            ("self_similarity", "self-similarity", PERCENT),
-            ("intra_sentence_similarity", "intra-sentence", PERCENT),
-            ("explained_variance", "variance explained", PERCENT),
+            ("anisotropy", "anisotropy"),
+            ("self_similarity", "self-similarity"),
+            ("intra_sentence_similarity", "intra-sentence"),
+            ("explained_variance", "variance explained"),
         ],
     ),
 ]
@@ -80,10 +79,11 @@ def markdown(results: dict) -> str:
         "",
         "Each cell is a figure with its 95 % interval, and after the semicolon its floor: the same "
         "measure for random words of the same sentences and layer, unless the text says "
-        "otherwise. Intervals are exact (shares) or bootstrapped (999 resamples). `average` is "
-        "the mean of the layers; `average, unit length` that of the layers' vectors scaled to "
-        "length 1. Random words and intervals have the seed 0; probes are means over the seeds 0, "
-        "1 and 2, and random weights have the seed 0.",
+        "otherwise. Cosines, correlations and shares are times 100. Intervals are exact (shares) "
+        "or bootstrapped (999 resamples). `average` is the mean of the layers; `average, unit "
+        "length` that of the layers' vectors scaled to length 1. word2vec (skip-gram) is trained "
+        "on a sample of the checkpoint's text. Random words and intervals have the seed 0; probes "
+        "are means over the seeds 0, 1 and 2, and random weights have the seed 0.",
         "",
     ]
     for title, text, columns in TABLES:
@@ -97,20 +97,20 @@ def markdown(results: dict) -> str:
 def table(rows: dict, columns: list) -> Iterator[str]:
     """Yield the lines of a table, one row for each source and layer."""
     known = [column for column in columns if any(column[0] in found for found in rows.values())]
-    header = ["vectors", "layer", *(heading for _, heading, _ in known)]
+    header = ["vectors", "layer", *(heading for _, heading in known)]
     yield "| " + " | ".join(header) + " |"
     yield "| --- " * len(header) + "|"
     for source, found in rows.items():
         for layer in next(iter(found.values())):
-            cells = (cell(found.get(name, {}).get(layer), factor) for name, _, factor in known)
+            cells = (cell(found.get(name, {}).get(layer)) for name, _ in known)
             yield "| " + " | ".join([source, layer, *cells]) + " |"
 
 
-def cell(estimate: Estimate | None, factor: float) -> str:
+def cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
-    value, low, high = (factor * x for x in (estimate.value, estimate.low, estimate.high))
-    floor = "" if estimate.floor is None else f"; {factor * estimate.floor:.1f}"
+    value, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+    floor = "" if estimate.floor is None else f"; {100 * estimate.floor:.1f}"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]{floor}"
 
 
@@ -119,7 +119,7 @@ def counts(rows: dict, columns: list) -> list[str]:
     found = next(iter(rows.values()))
     numbers = [
         f"{heading} {next(iter(found[name].values())).n:,}"
-        for name, heading, _ in columns
+        for name, heading in columns
         if name in found and heading != "selectivity"
     ]
     return ["Items: " + "; ".join(numbers) + ".", ""]
@@ -128,9 +128,9 @@ def counts(rows: dict, columns: list) -> list[str]:
 def findings(rows: dict, checkpoint: str) -> Iterator[str]:
     """Yield a sentence per measure about the checkpoint's layers and the baselines."""
     for _, _, columns in TABLES[:3]:
-        for name, heading, factor in columns:
+        for name, heading in columns:
             if name in rows[checkpoint] and heading != "selectivity":
-                yield compare_layers(name, heading, factor, rows, checkpoint)
+                yield compare_layers(name, heading, rows, checkpoint)
     if "self_similarity" not in rows[checkpoint]:
         return
     layers = single(rows[checkpoint]["self_similarity"])
@@ -143,29 +143,36 @@ def findings(rows: dict, checkpoint: str) -> Iterator[str]:
     )
 
 
-def compare_layers(name: str, heading: str, factor: float, rows: dict, checkpoint: str) -> str:
+def compare_layers(name: str, heading: str, rows: dict, checkpoint: str) -> str:
     """Say how the layers are ordered, and how the best one compares with the baselines."""
     layers = single(rows[checkpoint][name])
     names = sorted(layers, key=lambda layer: layers[layer].value)
-    order = " < ".join(f"{layer} ({factor * layers[layer].value:.1f})" for layer in names)
+    order = " < ".join(f"{layer} ({100 * layers[layer].value:.1f})" for layer in names)
     best = layers[names[-1]]
-    others = [
-        f"{difference(best, max(found[name].values(), key=lambda e: e.value), factor)} {source}"
+    parts = [
+        difference(best, max(found[name].values(), key=lambda e: e.value), source)
         for source, found in rows.items()
         if source != checkpoint and name in found
     ]
     mixed = [e for layer, e in rows[checkpoint][name].items() if layer not in layers]
     if mixed:
-        top = max(mixed, key=lambda e: e.value)
-        others.append(f"{factor * (top.value - best.value):+.1f} for the best average of layers")
-    return f"- {title(name, heading)}: {order}; best layer against others: {', '.join(others)}."
+        best_mix = max(mixed, key=lambda e: e.value)
+        parts.append(difference(best, best_mix, "the best average of layers"))
+    if best.floor is not None:
+        parts.insert(0, f"the floor {100 * (best.value - best.floor):+.1f}")
+    floor = (
+        ""
+        if best.floor is None or best.low > best.floor
+        else " No layer is surely above its floor."
+    )
+    return f"- {title(name, heading)}: {order}. The best layer minus {'; '.join(parts)}.{floor}"
 
 
-def difference(best: Estimate, other: Estimate, factor: float) -> str:
+def difference(best: Estimate, other: Estimate, source: str) -> str:
     """Return the difference, and whether the 95 % intervals are apart."""
     apart = best.low > other.high or best.high < other.low
     sure = "intervals apart" if apart else "intervals overlap"
-    return f"{factor * (best.value - other.value):+.1f} ({sure}) to the best of"
+    return f"{source} {100 * (best.value - other.value):+.1f} ({sure})"
 
 
 def single(layers: Layers) -> Layers:
@@ -173,7 +180,7 @@ def single(layers: Layers) -> Layers:
 
 
 def title(name: str, heading: str) -> str:
-    return f"Senses, {heading}" if name.startswith("wsd") else heading
+    return f"Senses, {heading}" if name.startswith("wsd") else heading[0].upper() + heading[1:]
 
 
 def origin(made: dict) -> str:

@@ -127,7 +127,11 @@ def test_a_page_shows_what_was_measured_and_no_more():
         return {**found, "average": Estimate(0.6, 0.5, 0.7, 9, 0.5)}
 
     rows = {
-        "mini": {"wic": layers(0.5, 0.7, 0.65), "self_similarity": layers(1, 0.5, 0.6)},
+        "mini": {
+            "wic": layers(0.5, 0.7, 0.65),
+            "wsd": layers(0.3, 0.4, 0.51),
+            "self_similarity": layers(1, 0.5, 0.6),
+        },
         "word2vec": {"wic": {"static": Estimate(0.55, 0.5, 0.6, 9, None)}},
     }
     made = {"date": "today", "command": "python x", "checkpoint": "mini", "sha256": "abc"}
@@ -135,12 +139,27 @@ def test_a_page_shows_what_was_measured_and_no_more():
     page = understanding_report.markdown({"rows": rows, "made": made})
     assert "| mini | layer 1 | 70.0 [68.0, 72.0]; 50.0 |" in page
     assert "| word2vec | static | 55.0 [50.0, 60.0] |" in page
-    assert "Word senses" not in page and "SCWS |" not in page
+    assert "Probes" not in page and "SCWS |" not in page
+    assert "+1.0; the best average of layers -9.0 (intervals overlap). No layer is surely" in page
     assert (
-        "- WiC: layer 0 (50.0) < layer 2 (65.0) < layer 1 (70.0); best layer against others: "
-        "+15.0 (intervals apart) to the best of word2vec, -10.0 for the best average of layers."
+        "- WiC: layer 0 (50.0) < layer 2 (65.0) < layer 1 (70.0). The best layer minus the floor "
+        "+20.0; word2vec +15.0 (intervals apart); the best average of layers +10.0 (intervals "
+        "overlap).\n"
     ) in page
     assert "Self-similarity does not fall from layer to layer: 100.0, 50.0, 60.0" in page
+
+
+def test_the_committed_page_shows_the_committed_figures():
+    import understanding_report
+
+    from elmo_hf.analysis import Estimate
+
+    results = json.loads((ROOT / "benchmarks/understanding.json").read_text())
+    for found in results["rows"].values():
+        for layers in found.values():
+            layers.update({layer: Estimate(**values) for layer, values in layers.items()})
+    page = (ROOT / "benchmarks/understanding.md").read_text(encoding="utf-8")
+    assert understanding_report.markdown(results) == page
 
 
 @pytest.mark.slow
@@ -167,7 +186,9 @@ def test_rows_are_measured_once_and_reported(data, tmp_path, monkeypatch):
     page = (tmp_path / "page.md").read_text()
     for row in ("mini | layer 2", "mini | average", "random weights | layer 0", "bert | layer 1"):
         assert page.count(f"| {row} |") == 4
-    assert page.count("| word2vec | static |") == 4 and "nan" in page  # intervals of one item
+    assert (
+        page.count("| word2vec of 0.0 million words | static |") == 4 and "nan" in page
+    )  # intervals of one item
     results = json.loads((tmp_path / "page.json").read_text())
     assert results["rows"]["mini"]["wsd"]["layer 0"]["n"] == 2
     monkeypatch.setattr(understanding, "MEASURES", dict.fromkeys(understanding.MEASURES))
