@@ -20,20 +20,24 @@ LINE = 10  # words per line of a label
 MOVE = 700  # milliseconds that points take to the next layer
 
 
-def draw_map(sense_map: SenseMap) -> Any:
+def draw_map(sense_map: SenseMap, layer: int | None = None) -> Any:
     """
     Draw a sense map; a point's label is its sentence.
+
+    Args:
+        sense_map: the map.
+        layer: index of the layer to draw; default: all, with a slider, the last one first.
 
     Returns:
         The `plotly.graph_objects.Figure`.
     """
     go = _plotly()
     members = sense_map.members()
-    labels = np.array([label(one.place) for one in sense_map.occurrences])
+    texts = np.array([label(one.place) for one in sense_map.occurrences])
     points = sense_map.points.astype(np.float32)
 
-    def rows(layer: int) -> list[dict[str, Any]]:
-        return [dict(zip("xy", points[layer, one].T, strict=True)) for one in members.values()]
+    def rows(number: int) -> list[dict[str, Any]]:
+        return [dict(zip("xy", points[number, one].T, strict=True)) for one in members.values()]
 
     traces = [
         go.Scatter(
@@ -41,20 +45,22 @@ def draw_map(sense_map: SenseMap) -> Any:
             mode="markers",
             name=f"{html.escape(group)} ({len(one)})",
             marker={"color": COLORS[number % len(COLORS)], "size": 9, "opacity": 0.75},
-            text=labels[one].tolist(),
+            text=texts[one].tolist(),
             hovertemplate="%{text}<extra></extra>",
         )
         for number, ((group, one), row) in enumerate(
-            zip(members.items(), rows(len(points) - 1), strict=True)
+            zip(members.items(), rows(-1 if layer is None else layer), strict=True)
         )
     ]
-    frames = [{"name": str(i), "data": rows(i)} for i in range(len(points))]
-    figure = go.Figure(traces, {"height": 560, "showlegend": True}, frames)
+    figure = go.Figure(traces, {"height": 560, "showlegend": True})
     edge = 1.08 * float(np.abs(points).max()) or 1.0
     hidden = {"range": [-edge, edge], "showticklabels": False, "title": None}
     figure.update_xaxes(hidden)
     figure.update_yaxes(hidden)
-    return _add_slider(figure, [_describe(sense_map, i) for i in range(len(points))], MOVE)
+    if layer is not None:
+        return figure
+    labels = [_describe(sense_map, i) for i in range(len(points))]
+    return _add_slider(figure, labels, [rows(i) for i in range(len(points))], MOVE)
 
 
 def draw_geometry(geometry: Geometry, sense_map: SenseMap) -> Any:
@@ -96,17 +102,15 @@ def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
     cosines = np.einsum("lad,lbd->lab", one, other).round(3).astype(np.float32)
     axes = [_ticks(place) for place in (second, first)]
     heat = {"type": "heatmap", "z": cosines[-1], "zmin": -1, "zmax": 1, "colorscale": "RdBu_r"}
-    frames = [
-        {"name": str(i), "data": [{"type": "heatmap", "z": z}]} for i, z in enumerate(cosines)
-    ]
     rows, columns = axes[1]["ticktext"], axes[0]["ticktext"]
     heat["text"] = [[f"{row} – {column}" for column in columns] for row in rows]
     heat["hovertemplate"] = "%{text}: %{z:.2f}<extra></extra>"
-    figure = _plotly().Figure([heat], None, frames)
+    figure = _plotly().Figure([heat])
     figure.update_layout(height=260 + 24 * len(first.words))
     figure.update_xaxes(axes[0], tickangle=-60)
     figure.update_yaxes(axes[1], autorange="reversed")
-    return _add_slider(figure, [*vectors.layers], 0)
+    frames = [[{"type": "heatmap", "z": z}] for z in cosines]
+    return _add_slider(figure, vectors.layers, frames, 0)
 
 
 def label(place: Place) -> str:
@@ -140,8 +144,9 @@ def _ticks(place: Place) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": [*range(len(words))], "ticktext": words}
 
 
-def _add_slider(figure: Any, labels: Sequence[str], move: int) -> Any:
-    """Add a slider with a step per frame; the last one is shown first."""
+def _add_slider(figure: Any, labels: Sequence[str], data: Sequence[Any], move: int) -> Any:
+    """Add a slider with a step per layer and what changes there; the last layer is shown first."""
+    figure.frames = [{"name": str(i), "data": one} for i, one in enumerate(data)]
     steps = [
         {
             "label": text,

@@ -137,6 +137,9 @@ def test_a_slider_moves_x_and_y_only(sense_map):
             points = sense_map.points[number, members]
             np.testing.assert_allclose(np.stack([trace.x, trace.y], 1), points, atol=1e-6)
     np.testing.assert_array_equal(figure.data[0].x, figure.frames[-1].data[0].x)
+    alone = draw_map(sense_map, 1)
+    np.testing.assert_array_equal(alone.data[0].x, figure.frames[1].data[0].x)
+    assert not alone.frames and not alone.layout.sliders
 
 
 def test_a_label_marks_the_word_and_cuts_long_sentences():
