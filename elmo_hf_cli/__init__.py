@@ -84,6 +84,7 @@ def elmo_hf_command(
       elmo-hf convert original elmo-small        convert the weights in folder `original`
       elmo-hf embed text.txt out -m elmo-small   write the vectors of a text
       elmo-hf fill "A ___ rose." -m elmo-small   show the words that a model predicts
+      elmo-hf explore bank --text text.txt -m elmo-small -o page.html   draw its senses
       elmo-hf score text.txt -m elmo-small       surprisal of each word, and perplexity
       elmo-hf convert --help                     show all options of a command
     """

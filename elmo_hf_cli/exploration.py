@@ -74,26 +74,27 @@ def explore(
     check_exists(senses)
     from elmo_hf import ElmoEmbedder
     from elmo_hf.analysis.exports import save_map, write_projector
-    from elmo_hf.analysis.maps import map_senses
+    from elmo_hf.analysis.maps import draw_occurrences, map_senses
     from elmo_hf.analysis.sources import ElmoVectors
 
     hide_loading()
     with one_line_errors(ValueError, RuntimeError):
         _check_packages(output)
         embedder = ElmoEmbedder(model)
-        most = max(2, limit // len(word))
-        found = _find(embedder.tokenizer, text, input, word, senses, most, seed)
-        sense_map = map_senses(ElmoVectors(embedder), found, method=method, seed=seed)
+        found = _find(embedder.tokenizer, text, input, word, senses)
+        drawn = draw_occurrences(found, max(2, limit // len(word)), seed)
+        sense_map = map_senses(ElmoVectors(embedder), drawn, method=method, seed=seed)
+        points = f"{len(drawn):,} of {len(found):,} occurrences"
         if projector is not None:
             write_projector(sense_map, projector)
-            print(f"wrote {projector}: {len(found):,} points")
-        if output is not None:
-            if output.suffix == ".html":
-                _write_page(output, sense_map, embedder, model, text, seed)
-            else:
-                save_map(sense_map, output)
-            size = output.stat().st_size
-            print(f"wrote {output}: {len(found):,} points, {size / 1e6:.2f} MB")
+            print(f"wrote {projector}: {points}")
+        if output is None:
+            return
+        if output.suffix == ".html":
+            _write_page(output, sense_map, embedder, model, f"{points} in {text.name}", seed)
+        else:
+            save_map(sense_map, output)
+        print(f"wrote {output}: {points}, {output.stat().st_size / 1e6:.2f} MB")
 
 
 def _check_outputs(output: Path | None, projector: Path | None) -> None:
@@ -124,8 +125,6 @@ def _find(
     input: str,
     words: Sequence[str],
     senses: Path | None,
-    limit: int,
-    seed: int,
 ) -> "list[Occurrence]":
     from elmo_hf.analysis.maps import find_occurrences
     from elmo_hf.text_files import read_lines
@@ -139,7 +138,7 @@ def _find(
                 )
     lines = None if senses is None else [*read_lines(senses)]
     sentences = _with_words(tokenizer, text, input, words, lines)
-    return find_occurrences(sentences, words, lines, limit=limit, seed=seed)
+    return find_occurrences(sentences, words, lines)
 
 
 def _with_words(
@@ -168,7 +167,7 @@ def _write_page(
     sense_map: "SenseMap",
     embedder: "ElmoEmbedder",
     model: Path,
-    text: Path,
+    source: str,
     seed: int,
 ) -> None:
     from elmo_hf.analysis.page import explain, write_page
@@ -182,11 +181,11 @@ def _write_page(
         seed=seed,
     )
     words = ", ".join(dict.fromkeys(one.place.word for one in sense_map.occurrences))
-    write_page(path, f"{words} in {text.name}, as {model.name} sees it", sections)
+    write_page(path, f"{words}: {source}, as {model.name} sees them", sections)
 
 
 def _mixes(model: Path) -> dict[str, list[float]]:
-    """Return the factors of the mixes that belong to a model."""
+    """Return the factors of a model's mixes; those that normalize layers are left out."""
     from elmo_hf.layers import mix_factors
     from elmo_hf.loading import find_source, load_shared
 

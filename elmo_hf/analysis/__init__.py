@@ -17,7 +17,7 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 
 from .estimates import Estimate
 from .geometry import Geometry, measure_geometry
-from .maps import Occurrence, SenseMap, find_occurrences, map_senses
+from .maps import Occurrence, SenseMap, draw_occurrences, find_occurrences, map_senses
 from .neighbors import Nearest, Neighbor, nearest_contexts
 from .probes import Labelled, Probe, probe
 from .senses import SenseSentence, SenseTagged, SenseVectors, disambiguate, score_senses
@@ -60,6 +60,7 @@ __all__ = [
     "compare",
     "correlation",
     "disambiguate",
+    "draw_occurrences",
     "embed_pairs",
     "find_occurrences",
     "map_senses",

@@ -17,6 +17,7 @@ from .sources import Vectors, unit
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]
 CONTEXT = 20  # words left and right of a word
 LINE = 10  # words per line of a label
+WORDS = 6  # with lines of their own
 MOVE = 700  # milliseconds that points take to the next layer
 
 
@@ -81,7 +82,8 @@ def draw_geometry(geometry: Geometry, sense_map: SenseMap) -> Any:
         }
         line = {"x": [*geometry.anisotropy], "y": [one.value for one in found], "error_y": bars}
         figure.add_scatter(**line, name=title, line={"color": color})
-    for word in dict.fromkeys(one.place.word for one in sense_map.occurrences):
+    words = [*dict.fromkeys(one.place.word for one in sense_map.occurrences)]
+    for word in words[:WORDS]:
         values, name = sense_map.self_similarity(word), f"<i>{html.escape(word)}</i> in two places"
         figure.add_scatter(x=[*sense_map.layers], y=values, name=name, line={"dash": "dot"})
     return figure

@@ -96,9 +96,6 @@ def find_occurrences(
     sentences: Iterable[tuple[int, Words]],
     words: Sequence[str],
     senses: Sequence[str] | None = None,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
 ) -> list[Occurrence]:
     """
     Find words in a text.
@@ -108,8 +105,6 @@ def find_occurrences(
         words: the words to find, exactly as they are written.
         senses: `senses[i]` is the sense that the words have in sentence i + 1; or, separated by
             tabs, the sense of each of its occurrences; "": not known.
-        limit: if there are more occurrences, this many of each word are drawn at random.
-        seed: seed of the draw.
 
     Returns:
         The occurrences, in the order of the text.
@@ -117,22 +112,29 @@ def find_occurrences(
     Raises:
         ValueError: a word occurs less than twice, or the senses do not belong to the sentences.
     """
-    found: dict[str, list[Occurrence]] = {word: [] for word in words}
+    found: list[Occurrence] = []
     forms: Counter[str] = Counter()
-    number = 0
     for number, sentence in sentences:
-        positions = [i for i, word in enumerate(sentence) if word in found]
+        positions = [i for i, word in enumerate(sentence) if word in words]
         labels = _labels(senses, number, len(positions))
         for i, label in zip(positions, labels, strict=True):
-            found[sentence[i]].append(Occurrence(number, Place(sentence, i), label))
+            found.append(Occurrence(number, Place(sentence, i), label))
         forms.update(sentence)
-    for word, places in found.items():
-        _check_count(word, len(places), forms)
-    if limit is not None:
-        draw = random.Random(seed).sample
-        found = {word: draw(one, min(limit, len(one))) for word, one in found.items()}
-    chosen = (one for places in found.values() for one in places)
-    return sorted(chosen, key=lambda one: (one.sentence, one.place.position))
+    for word in words:
+        _check_count(word, forms)
+    return found
+
+
+def draw_occurrences(
+    occurrences: Sequence[Occurrence], limit: int, seed: int = 0
+) -> list[Occurrence]:
+    """Draw at most `limit` occurrences of each word at random; they stay in order."""
+    by_word: dict[str, list[int]] = {}
+    for i, one in enumerate(occurrences):
+        by_word.setdefault(one.place.word, []).append(i)
+    sample = random.Random(seed).sample
+    drawn = (i for found in by_word.values() for i in sample(found, min(limit, len(found))))
+    return [occurrences[i] for i in sorted(drawn)]
 
 
 def map_senses(
@@ -192,13 +194,13 @@ def _labels(senses: Sequence[str] | None, number: int, count: int) -> list[str]:
     return labels if len(labels) > 1 else labels * count
 
 
-def _check_count(word: str, count: int, forms: Counter[str]) -> None:
-    if count > 1:
+def _check_count(word: str, forms: Counter[str]) -> None:
+    if forms[word] > 1:
         return
     similar = [form for form in forms if word.casefold() in form.casefold() and form != word]
     near = sorted(similar, key=lambda form: -forms[form])[:5]
     hint = f"; it has {', '.join(map(repr, near))}" if near else ""
-    occurs = "occurs only once" if count else "does not occur"
+    occurs = "occurs only once" if forms[word] else "does not occur"
     raise ValueError(
         f"the word {word!r} {occurs} in the text{hint}; expected a word that occurs twice or "
         "more, written as in the text"
@@ -221,7 +223,7 @@ def _embed(vectors: Vectors, occurrences: Sequence[Occurrence]) -> np.ndarray:
 def _fit_plane(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the points in the plane of all layers' first two components, and what it shows."""
     centred = rows - rows.mean(1, keepdims=True)
-    pca = require("sklearn.decomposition", "analysis").PCA(2, random_state=0)
+    pca = require("sklearn.decomposition", "analysis").PCA(2, svd_solver="covariance_eigh")
     points = centred @ pca.fit(np.concatenate(centred)).components_.T
     total = np.square(centred).sum((1, 2)) / rows.shape[1]
     part = np.square(points).sum((1, 2)) / rows.shape[1]
@@ -265,4 +267,4 @@ def _cluster(rows: np.ndarray, seed: int) -> list[int]:
     return [order[number] for number in best.tolist()]
 
 
-__all__ = ["Method", "Occurrence", "SenseMap", "find_occurrences", "map_senses"]
+__all__ = ["Method", "Occurrence", "SenseMap", "draw_occurrences", "find_occurrences", "map_senses"]

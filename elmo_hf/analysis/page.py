@@ -53,9 +53,9 @@ table { border-collapse: collapse; margin: 1em 0 2em }
 td, th { border-bottom: 1px solid #ddd; padding: .3em .8em; text-align: left; vertical-align: top }
 h3 { font-size: 1em; font-weight: normal; background: #f4f4f4; padding: .3em .8em }
 """
-# The picture button saves an SVG; the logo would link to another host.
 CONFIG = {
-    "displaylogo": False,
+    "displaylogo": False,  # a link to another host
+    "showSendToCloud": False,  # a button that uploads the figure; newer releases show it
     "responsive": True,
     "toImageButtonOptions": {"format": "svg"},
 }

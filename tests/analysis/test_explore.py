@@ -11,7 +11,7 @@ from helpers.vectors import Given, noisy, vector
 from elmo_hf.analysis import exports
 from elmo_hf.analysis.exports import save_map, write_projector
 from elmo_hf.analysis.figures import draw_map, draw_mixes, label
-from elmo_hf.analysis.maps import find_occurrences, map_senses
+from elmo_hf.analysis.maps import draw_occurrences, find_occurrences, map_senses
 from elmo_hf.analysis.page import Section, explain, write_page
 from elmo_hf.analysis.similarity import Place
 
@@ -44,10 +44,14 @@ def test_occurrences_are_found_with_their_senses():
         (4, 5, SENSES[3]),
         (5, 1, ""),
     ]
-    some = find_occurrences(NUMBERED, ["bank", "a"], limit=2, seed=1)
+
+
+def test_occurrences_are_drawn_word_by_word():
+    found = find_occurrences(NUMBERED, ["bank", "a"])
+    some = draw_occurrences(found, 2, seed=1)
     assert [one.place.word for one in some].count("bank") == 2 and len(some) == 4
-    assert some == find_occurrences(NUMBERED, ["bank", "a"], limit=2, seed=1)
-    assert [one for one in find_occurrences(NUMBERED, ["bank", "a"]) if one in some] == some
+    assert some == draw_occurrences(found, 2, seed=1) == [one for one in found if one in some]
+    assert draw_occurrences(found, 5) == found
 
 
 @pytest.mark.parametrize(

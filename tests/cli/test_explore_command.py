@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import elmo_hf_cli
+from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoTokenizer
+from elmo_hf_cli.exploration import _mixes
 
 pytest.importorskip("plotly")
 ROOT = Path(__file__).parents[2]
@@ -37,11 +40,13 @@ def run(capsys, tmp_path, monkeypatch):
 def test_a_page_shows_senses_layers_and_what_fits(run):
     status, printed, errors = run(f"{BANK} {MODEL} -o page.html --projector vectors")
     assert (status, errors) == (0, "")
-    assert printed.startswith("wrote vectors: 40 points\nwrote page.html: 40 points, 4.")
+    assert printed.startswith(
+        "wrote vectors: 40 of 40 occurrences\nwrote page.html: 40 of 40 occurrences, 4."
+    )
     page = Path("page.html").read_text(encoding="utf-8")
     titles = re.findall("<h[12]>(.*?)</h", page)
     assert titles == [
-        "bank in bank.txt, as elmo-mini-en sees it",
+        "bank: 40 of 40 occurrences in bank.txt, as elmo-mini-en sees them",
         "Sense map",
         "Nearest occurrences",
         "Layers",
@@ -63,8 +68,8 @@ def test_senses_lie_apart_in_the_upper_layers(run):
 
 
 def test_a_picture_has_the_words_as_groups(run):
-    status, printed, _ = run(f"bank river --text examples/bank.txt {MODEL} -o map.svg")
-    assert status == 0 and printed.startswith("wrote map.svg: 46 points, 0.0")
+    status, printed, _ = run(f"bank river --text examples/bank.txt {MODEL} -o map.svg --limit 40")
+    assert status == 0 and printed.startswith("wrote map.svg: 26 of 46 occurrences, 0.0")
     assert Path("map.svg").stat().st_size < 60e3
 
 
@@ -116,6 +121,20 @@ def test_what_is_wrong_is_one_line(run, line, complaint):
     assert {*Path().iterdir()} == before
 
 
+def test_a_fine_tuned_model_shows_its_mix(run):
+    config = ElmoConfig(cell_dim=8, projection_dim=4, filters=[[1, 4]])
+    model = ElmoForTokenClassification(config)
+    with torch.no_grad():
+        model.scalar_mix.weights.copy_(torch.tensor([0.0, 1.0, 2.0]))
+    model.save_pretrained("tagger")
+    ElmoTokenizer().save_pretrained("tagger")
+    assert run("bank --text examples/bank.txt -m tagger -o page.html")[0] == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<h2>Scalar mixes" in page and "<h2>What fits" not in page
+    (factors,) = _mixes(Path("tagger")).values()
+    np.testing.assert_allclose(np.log(factors[1:]) - np.log(factors[0]), [1, 2], atol=1e-5)
+
+
 @pytest.mark.parametrize(("package", "name"), [("plotly", "p.html"), ("matplotlib", "p.svg")])
 def test_a_missing_package_is_named_before_any_work(run, monkeypatch, package, name):
     monkeypatch.setitem(sys.modules, package, None)
@@ -148,7 +167,10 @@ def test_the_page_works_in_a_browser_without_network(run):
     assert "CONSOLE" not in errors, errors
     assert Path("page.png").stat().st_size > 50_000  # an empty page has 10 kB
     page.write_text(page.read_text().replace("</body>", f"{MOVE}</body>"))
-    assert "<title>moved from true to false</title>" in browse(page, "--dump-dom")
+    document = browse(page, "--dump-dom")
+    assert "<title>moved from true to false</title>" in document
+    assert 'data-title="Download plot"' in document
+    assert 'data-title="Share' not in document  # it would upload the texts
 
 
 def browse(page, *options):
