@@ -193,16 +193,8 @@ def make_sources(given: argparse.Namespace) -> list[Callable[[], Vectors]]:
         lambda: WithAverages(elmo(), learned_mixes(given.checkpoint)),
         lambda: WithAverages(elmo(random=True, name="random weights")),
         *([functools.partial(word2vec, given)] if given.text else []),
-        *(functools.partial(other, model) for model in given.models),
+        *(lambda model=model: WithAverages(TransformerVectors(model)) for model in given.models),
     ]
-
-
-def other(model: str) -> Vectors:
-    """Return the source of a model that the user named, ELMo or not."""
-    is_elmo = (Path(model) / "config.json").is_file() and (
-        json.loads((Path(model) / "config.json").read_text()).get("model_type") == "elmo"
-    )
-    return WithAverages(ElmoVectors(model) if is_elmo else TransformerVectors(model))
 
 
 def learned_mixes(checkpoint: str) -> dict[str, list[float]]:

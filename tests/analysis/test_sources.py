@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    T5Config,
+    T5Model,
+    T5Tokenizer,
+)
 
 from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoModel, ElmoTokenizer
 from elmo_hf.analysis.sources import (
@@ -115,6 +123,27 @@ def test_a_causal_model_reads_words_with_their_blanks(tmp_path):
         states = model(torch.tensor([[9, 9, 9]]), output_hidden_states=True).hidden_states
     np.testing.assert_allclose(long, torch.stack(states, 1)[0], atol=1e-6)
     np.testing.assert_allclose(short[:, 0], long[:, 0], atol=1e-6)
+
+
+def test_of_an_encoder_decoder_model_the_encoder_is_used(tmp_path):
+    pieces = ["<pad>", "</s>", "<unk>", "▁bank", "▁rose"]
+    vocab = [(piece, float(-i)) for i, piece in enumerate(pieces)]
+    T5Tokenizer(vocab=vocab, extra_ids=0).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 5, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = T5Model(T5Config(**sizes)).eval()
+    model.save_pretrained(tmp_path)
+    (found,) = TransformerVectors(tmp_path)([["bank", "rose"]])
+    with torch.no_grad():
+        states = model.encoder(torch.tensor([[3, 4, 1]]), output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(found, torch.stack(states, 1)[0, :, :2], atol=1e-6)
+
+
+def test_elmo_is_a_transformers_model_as_well(elmo):
+    for one, same in zip(
+        TransformerVectors(elmo)(SENTENCES), ElmoVectors(elmo)(SENTENCES), strict=True
+    ):
+        np.testing.assert_allclose(one, same, atol=1e-5)
 
 
 def test_static_vectors_know_a_word_or_its_lower_case():

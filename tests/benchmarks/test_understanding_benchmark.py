@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoConfig, ElmoForTokenClassification, ElmoModel, ElmoTokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
@@ -160,6 +160,20 @@ def test_the_committed_page_shows_the_committed_figures():
             layers.update({layer: Estimate(**values) for layer, values in layers.items()})
     page = (ROOT / "benchmarks/understanding.md").read_text(encoding="utf-8")
     assert understanding_report.markdown(results) == page
+
+
+def test_a_learned_mix_is_a_row_of_its_own(tmp_path):
+    import understanding
+
+    config = ElmoConfig(**TINY, num_labels=2)
+    model = ElmoForTokenClassification(config)
+    with torch.no_grad():
+        model.scalar_mix.gamma.fill_(3.0)
+    model.save_pretrained(tmp_path)
+    ElmoTokenizer().save_pretrained(tmp_path)
+    assert understanding.learned_mixes(str(tmp_path)) == {"learned mix 0": pytest.approx([1, 1, 1])}
+    ElmoModel(config).save_pretrained(tmp_path)
+    assert understanding.learned_mixes(str(tmp_path)) == {}
 
 
 @pytest.mark.slow
