@@ -89,6 +89,8 @@ def bias(
     hide_loading()
     started = time.perf_counter()
     with one_line_errors(ValueError):
+        if card:  # fail now rather than after minutes
+            bias_report.put_in_card(card.read_text(encoding="utf-8"), "")
         study = study_module.BiasStudy(checkpoint, data, texts, static, contexts, seed)
         rows: list[dict[str, Any]] = []
         for row in study.measure(only.split(",") if only else ()):

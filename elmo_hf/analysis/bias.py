@@ -84,6 +84,8 @@ class BiasStudy:
         for name in measures or MEASURES:
             if name not in MEASURES:
                 raise ValueError(f"measure is {name!r}; expected one of {', '.join(MEASURES)}")
+            for file in NEEDED[name]:
+                bias_data.find_file(self.data, file)
         for name in measures or MEASURES:
             for row in MEASURES[name](self):
                 yield {"measure": name, **row}
@@ -282,9 +284,7 @@ def _reason(error: LostWordsError) -> Row:
 
 
 def _read_tagged(data: Path, part: str) -> list[Labelled]:
-    name = f"ud_en_ewt/en_ewt-ud-{part}.conllu"
-    packed = data / f"{name}.xz"
-    file = packed if packed.is_file() else bias_data.find_file(data, name)
+    file = bias_data.find_file(data, f"ud_en_ewt/en_ewt-ud-{part}.conllu")
     return [Labelled(words, tags) for words, tags in bias_data.read_parts_of_speech(file)]
 
 
@@ -313,6 +313,16 @@ MEASURES: dict[str, Callable[[BiasStudy], Iterator[Row]]] = {
     "crows_pairs": _crows_pairs,
     "holistic_bias": _holistic_bias,
     "mitigation": _mitigation,
+}
+# A file of each data set that a measure reads, to find out at once that one is missing.
+NEEDED = {
+    "weat": ["sent_bias/tests/weat6.jsonl"],
+    "occupations": ["winogender/occupations-stats.tsv"],
+    "winogender": ["winogender/all_sentences.tsv", "winogender/occupations-stats.tsv"],
+    "winobias": ["winobias/data/pro_stereotyped_type1.txt.dev"],
+    "crows_pairs": ["crows_pairs/crows_pairs_anonymized.csv"],
+    "holistic_bias": ["holistic_bias/descriptors.json"],
+    "mitigation": ["winobias/generalized_swaps.txt", "ud_en_ewt/en_ewt-ud-train.conllu"],
 }
 
 __all__ = ["MEASURES", "BiasStudy", "count_pronouns"]

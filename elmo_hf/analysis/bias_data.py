@@ -99,15 +99,16 @@ class HolisticData(NamedTuple):
 
 
 def find_file(data: Path, name: str) -> Path:
-    """Return a file of the folder; `name` begins with the set's folder."""
-    path, kind = data / name, name.split("/")[0]
-    if not path.is_file():
-        repository, folder = SOURCES[kind]
-        raise FileNotFoundError(
-            f"{path} does not exist; get it from https://github.com/{repository} (folder {folder}) "
-            f"and put it there, or leave {kind} out"
-        )
-    return path
+    """Return a file of the folder, or its .xz file; `name` begins with the set's folder."""
+    for path in (data / name, data / f"{name}.xz"):
+        if path.is_file():
+            return path
+    kind = name.split("/")[0]
+    repository, folder = SOURCES[kind]
+    raise FileNotFoundError(
+        f"{data / name} does not exist; get it from https://github.com/{repository} (folder "
+        f"{folder}) and put it there, or leave {kind} out"
+    )
 
 
 def read_association_tests(data: Path) -> list[AssociationTest]:

@@ -53,8 +53,8 @@ INTRODUCTION = {
     "its development part, accuracy on its test part in percent: gender of the occupation's"
     " pronoun, by a linear and by a Gaussian-kernel classifier, and stereotype of "
     "occupations that the classifier has not seen (linear); chance is 50. Cost: accuracy of"
-    " a linear probe for parts of speech (UD EWT). LEACE is fitted to the pronoun's gender "
-    "on the development part.",
+    " a linear probe for parts of speech (UD EWT), in parentheses that of the most frequent "
+    "one. LEACE is fitted to the pronoun's gender on the development part.",
 }
 TITLES = {
     "weat": "Word associations",
@@ -84,7 +84,7 @@ def render_section(results: Mapping[str, Any], page: str) -> str:
     Return what a model card says about bias, between the marks `BEGIN` and `END`.
 
     Args:
-        results: the results, with `checkpoint`, `rows`, `command` and `text`.
+        results: the results, as in the JSON file of the command.
         page: where the full results are.
     """
     rows = results["rows"]
@@ -191,7 +191,7 @@ def _comparison(
     heads = [*(["test"] if has_tests else []), "layer", "value [95 %]", *columns, *other_names]
     lines = []
     for row in mine:
-        beside = [_cell(_find(rows, row, name), percent) for name in other_names]
+        beside = [_beside(rows, row, name, percent) for name in other_names]
         measured = "not_measured" not in row
         own = [column(row) if measured else "" for column in columns.values()]
         first = [row["test"]] if has_tests else []
@@ -199,13 +199,14 @@ def _comparison(
     return _table(heads, lines)
 
 
-def _find(rows: Iterable[Row], wanted: Row, source: str) -> Row | None:
-    """Return another source's row of the same test and layer; static vectors have one layer."""
+def _beside(rows: Iterable[Row], wanted: Row, source: str, percent: bool = False) -> str:
+    """Return another source's cell of the same test and layer; static vectors have one layer."""
     for row in rows:
         same = row.get("test") == wanted.get("test") and row["source"] == source
         if same and row.get("layer") in (wanted.get("layer"), "static"):
-            return row
-    return None
+            n = row.get("n", wanted.get("n"))
+            return _cell(row, percent) + ("" if n == wanted.get("n") else f", n = {n}")
+    return "–"
 
 
 def _levels(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
@@ -226,7 +227,8 @@ def _mitigation(rows: Sequence[Row]) -> str:
         groups.setdefault((row["layer"], row["method"]), []).append(row)
     titles = {"linear": "gender, linear", "kernel": "gender, kernel"}
     heads = ["layer", "method", *(titles.get(n, n.replace("_", " ")) for n in names)]
-    lines = [[*key, *(_cell(row, True) for row in own)] for key, own in sorted(groups.items())]
+    order = sorted(groups.items(), key=lambda group: group[0][0])
+    lines = [[*key, *(_cell(row, True) for row in own)] for key, own in order]
     return _table(heads, lines)
 
 
@@ -235,14 +237,21 @@ def _card_associations(rows: Sequence[Row], results: Mapping[str, Any], top: str
         row for row in rows if row["measure"] == "weat" and row["source"] == results["checkpoint"]
     ]
     alone = [row for row in mine if row["words"] == "alone" and row["layer"] == "layer 0"]
-    heads = ["test", "targets, attributes", "alone, layer 0", f"in context, {top}", "n", "lost"]
+    heads = [
+        "test",
+        "targets, attributes",
+        "alone, layer 0",
+        f"in context, {top}".rstrip(", "),
+        "n",
+        "lost",
+    ]
     others = list(dict.fromkeys(r["source"] for r in rows if r["source"] != results["checkpoint"]))
     lines = []
     for row in alone:
         found = [r for r in mine if r["test"] == row["test"] and r["layer"] == top]
         context = next((r for r in found if r["words"] == "in context"), None)
         same = [r for r in rows if r.get("words") == "in context" or r.get("layer") == "static"]
-        beside = [_cell(_find(same, context or row, name)) for name in others]
+        beside = [_beside(same, context or row, name) for name in others]
         numbers = [_n(context or row), _lost(context or row)]
         lines.append([row["test"], _sets(row), _cell(row), _cell(context), *numbers, *beside])
     return _table([*heads, *others], lines) if lines else ""
@@ -262,7 +271,7 @@ def _card_others(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
         same = [other for other in rows if other["measure"] == measure]
         percent = measure == "crows_pairs"
         name = " ".join([titles[measure], row.get("test", "")]).strip()
-        beside = [_cell(_find(same, row, other), percent) for other in others]
+        beside = [_beside(same, row, other, percent) for other in others]
         lines.append([name, row["layer"], _cell(row, percent), _n(row), *beside])
     return _table(["measure", "layer", "value [95 %]", "n", *others], lines) if lines else ""
 

@@ -125,6 +125,12 @@ def test_a_missing_set_says_where_to_get_it(kind, tmp_path):
         read(tmp_path)
 
 
+def test_a_missing_set_is_found_before_anything_is_measured(folder, tmp_path):
+    (tmp_path / "sent_bias").symlink_to(folder / "sent_bias")
+    with pytest.raises(FileNotFoundError, match="crows_pairs"):
+        next(BiasStudy(folder / "tiny", tmp_path).measure(["weat", "crows_pairs"]))
+
+
 def test_persons_and_swaps_of_winobias(folder):
     persons = bias_data.read_persons(folder, str.split, "dev")
     assert len(persons) == 44
