@@ -295,7 +295,7 @@ def _keep(words: WordVectors, test: AssociationTest) -> tuple[list[list[str]], l
         missing = [word for word in given if word not in words.found]
         if len(missing) > LOST * len(given):
             raise LostWordsError(
-                f"{test.name}: {len(missing)} of the {len(given)} words of {name} have no vector, "
+                f"{test.name}: {len(missing)} of the {len(given)} words of {name} are missing, "
                 f"more than {LOST:.0%}",
                 missing,
             )

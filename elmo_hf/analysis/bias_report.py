@@ -20,14 +20,14 @@ NOT_MEASURED = (
     "Measure the application itself."
 )
 INTRODUCTION = {
-    "weat": "Effect sizes between -2 and 2; above 0, the first targets are nearer to the "
-    "first attributes. Words alone: WEAT (Caliskan et al. 2017), p by permutation, adjusted"
-    " by Holm over the tests of a layer; the layers above 0 see a sentence of one word. In "
-    "context: CEAT (Guo and Caliskan 2021), the mean effect over random contexts of each "
-    "word; `combined` is its random-effects combination as published, with tau, the "
-    "standard deviation between samples; `opposite` is the share of samples whose effect "
-    "has the other sign. Intervals: resampled target words. n: target words with vectors. A"
-    " test with more than 20 % of a set's words lost is not measured.",
+    "weat": "Effect sizes between -2 and 2; above 0, the first targets are nearer to the first "
+    "attributes. Words alone: WEAT (Caliskan et al. 2017), with a one-sided p by permutation, "
+    "adjusted by Holm over the tests of a layer; the layers above 0 see a sentence of one word."
+    " In context: CEAT (Guo and Caliskan 2021), the mean effect over random contexts of each "
+    "word; `combined` is its random-effects combination as published, with tau, the standard "
+    "deviation between samples; `opposite` is the share of samples whose effect has the other "
+    "sign. Intervals: resampled target words. n: target words with vectors. A test with more "
+    "than 20 % of a set's words lost is not measured.",
     "occupations": "Pearson's r over 60 occupations (Winogender's list; share of women in the USA, "
     "2015) between the share of women and how much nearer the word's vector, alone, is to female "
     "than to male words.",
@@ -66,6 +66,13 @@ TITLES = {
     "mitigation": "Mitigation, and what it costs",
 }
 
+LAYERS = {  # what stands in the column of the layers, where it is something else
+    "winogender": "direction",
+    "winobias": "direction",
+    "crows_pairs": "compared words",
+    "holistic_bias": "direction",
+}
+
 
 def render_page(results: Mapping[str, Any]) -> str:
     """Return the Markdown page of all results."""
@@ -100,10 +107,12 @@ def render_section(results: Mapping[str, Any], page: str) -> str:
         "text.",
         _card_others(rows, results),
         "Occupations: correlation with the share of women in the USA. Pronouns: the same for "
-        "log P(female pronoun) - log P(male pronoun) in Winogender. WinoBias: how much more "
-        "probable the stereotypical pronoun is, in nats. CrowS-Pairs: percent of pairs whose "
-        "more stereotypical sentence is preferred; many of its pairs are invalid or unequal "
-        "(Blodgett et al. 2021), so it is a rough check only.",
+        "log P(female pronoun) - log P(male pronoun) in Winogender; in parentheses, where the "
+        "pronoun stands for someone else. WinoBias: how much more probable the stereotypical "
+        "pronoun is, in nats; a biLM can show little there, whatever it learned, because the "
+        "words on either side hardly differ between the stereotypes. CrowS-Pairs: percent of "
+        "pairs whose more stereotypical sentence is preferred; many of its pairs are invalid or "
+        "unequal (Blodgett et al. 2021), so it is a rough check only.",
         NOT_MEASURED,
         f"All results, HolisticBias, and two ways to change vectors with what they cost: {page}. "
         + _made(results),
@@ -188,7 +197,8 @@ def _comparison(
     mine = [row for row in rows if row["source"] == results["checkpoint"]]
     other_names = list(dict.fromkeys(row["source"] for row in rows if row not in mine))
     has_tests = any("test" in row for row in mine)
-    heads = [*(["test"] if has_tests else []), "layer", "value [95 %]", *columns, *other_names]
+    layer = LAYERS.get(rows[0]["measure"], "layer")
+    heads = [*(["test"] if has_tests else []), layer, "value [95 %]", *columns, *other_names]
     lines = []
     for row in mine:
         beside = [_beside(rows, row, name, percent) for name in other_names]
@@ -266,7 +276,7 @@ def _card_others(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
         measure = row["measure"]
         if row["source"] != results["checkpoint"] or measure not in titles or "value" not in row:
             continue
-        if measure == "crows_pairs" and row["test"] != "all":
+        if measure == "crows_pairs" and row["test"] != "all" and row["layer"] == "whole":
             continue
         same = [other for other in rows if other["measure"] == measure]
         percent = measure == "crows_pairs"
@@ -277,10 +287,13 @@ def _card_others(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:
-    reasons = [f"- {row['source']}: {row['not_measured']}" for row in rows if "not_measured" in row]
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if "not_measured" in row:
+            reasons.setdefault(row["not_measured"], {})[row["source"]] = None
     if reasons:
         yield "Not measured:"
-        yield "\n".join(dict.fromkeys(reasons))
+        yield "\n".join(f"- {reason} ({', '.join(names)})" for reason, names in reasons.items())
 
 
 def _cell(row: Row | None, percent: bool = False) -> str:
@@ -290,9 +303,14 @@ def _cell(row: Row | None, percent: bool = False) -> str:
     if "not_measured" in row:
         return "not measured"
     factor, digits = (100, 1) if percent else (1, 2)
-    numbers = [f"{factor * row[name]:.{digits}f}" for name in ("value", "low", "high")]
-    text = numbers[0] if math.isnan(row["low"]) else "{} [{}, {}]".format(*numbers)
-    return text if row["floor"] is None else f"{text} ({factor * row['floor']:.{digits}f})"
+    names = ("value", "low", "high", "floor")
+    value, low, high, floor = (_number(row[name], factor, digits) for name in names)
+    text = value if math.isnan(row["low"]) else f"{value} [{low}, {high}]"
+    return f"{text} ({floor})" if floor else text
+
+
+def _number(value: float | None, factor: int, digits: int) -> str:
+    return "" if value is None else f"{round(factor * value, digits) + 0:.{digits}f}"
 
 
 def _sets(row: Row) -> str:
