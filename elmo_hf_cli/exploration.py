@@ -91,7 +91,8 @@ def explore(
         if output is None:
             return
         if output.suffix == ".html":
-            _write_page(output, sense_map, embedder, model, f"{points} in {text.name}", seed)
+            source = "the standard input" if str(text) == "-" else text.name
+            _write_page(output, sense_map, embedder, model, f"{points} in {source}", seed)
         else:
             save_map(sense_map, output)
         print(f"wrote {output}: {points}, {output.stat().st_size / 1e6:.2f} MB")

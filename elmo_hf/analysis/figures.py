@@ -99,8 +99,10 @@ def draw_mixes(mixes: Mapping[str, Sequence[float]]) -> Any:
 
 
 def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
-    """Draw the cosines of all words of two sentences, layer by layer."""
-    one, other = (unit(layers) for layers in vectors([first.words, second.words]))
+    """Draw the cosines of the words of two sentences, layer by layer; long ones are cut."""
+    both = [first, second]
+    found = zip(vectors([place.words for place in both]), both, strict=True)
+    one, other = (unit(layers[:, _near(place)]) for layers, place in found)
     cosines = np.einsum("lad,lbd->lab", one, other).round(3).astype(np.float32)
     axes = [_ticks(place) for place in (second, first)]
     heat = {"type": "heatmap", "z": cosines[-1], "zmin": -1, "zmax": 1, "colorscale": "RdBu_r"}
@@ -108,7 +110,7 @@ def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
     heat["text"] = [[f"{row} – {column}" for column in columns] for row in rows]
     heat["hovertemplate"] = "%{text}: %{z:.2f}<extra></extra>"
     figure = _plotly().Figure([heat])
-    figure.update_layout(height=260 + 24 * len(first.words))
+    figure.update_layout(height=260 + 24 * len(rows))
     figure.update_xaxes(axes[0], tickangle=-60)
     figure.update_yaxes(axes[1], autorange="reversed")
     frames = [[{"type": "heatmap", "z": z}] for z in cosines]
@@ -117,12 +119,11 @@ def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
 
 def label(place: Place) -> str:
     """Return a sentence as HTML, its word in bold; long ones are cut and broken into lines."""
-    start = max(0, place.position - CONTEXT)
-    words = [html.escape(word) for word in place.words[start : place.position + CONTEXT + 1]]
-    words[place.position - start] = f"<b>{words[place.position - start]}</b>"
-    if start:
+    near = _near(place)
+    words = _words(place)
+    if near.start:
         words.insert(0, "…")
-    if place.position + CONTEXT + 1 < len(place.words):
+    if near.stop < len(place.words):
         words.append("…")
     return "<br>".join(" ".join(words[i : i + LINE]) for i in range(0, len(words), LINE))
 
@@ -141,9 +142,20 @@ def _describe(sense_map: SenseMap, layer: int) -> str:
 
 
 def _ticks(place: Place) -> dict[str, Any]:
-    words = [html.escape(word) for word in place.words]
-    words[place.position] = f"<b>{words[place.position]}</b>"
+    words = _words(place)
     return {"tickmode": "array", "tickvals": [*range(len(words))], "ticktext": words}
+
+
+def _words(place: Place) -> list[str]:
+    """Return the words near a place as HTML, its own in bold."""
+    words, near = [html.escape(word) for word in place.words], _near(place)
+    words[place.position] = f"<b>{words[place.position]}</b>"
+    return words[near]
+
+
+def _near(place: Place) -> slice:
+    stop = min(len(place.words), place.position + CONTEXT + 1)
+    return slice(max(0, place.position - CONTEXT), stop)
 
 
 def _add_slider(figure: Any, labels: Sequence[str], data: Sequence[Any], move: int) -> Any:

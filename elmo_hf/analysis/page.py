@@ -155,10 +155,11 @@ def _explain_map(sense_map: SenseMap) -> str:
         "tsne": "The points were moved by t-SNE, layer by layer: who is near whom means something, "
         "large distances do not.",
     }
+    found = f"{kinds[sense_map.kind]} {methods[sense_map.method]}"
     return (
         "Each point is a word in its sentence: point at it to read the sentence. Move the slider "
-        "to see what each layer makes of the context; layer 0 sees none, so all occurrences of "
-        f"a word lie on one another. {kinds[sense_map.kind]} {methods[sense_map.method]}"
+        "to see what each layer makes of the context. In a layer that sees none, such as ELMo's "
+        f"layer 0, all places of a word lie on one another. {found}"
     )
 
 

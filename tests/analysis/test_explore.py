@@ -10,7 +10,7 @@ from helpers.vectors import Given, noisy, vector
 
 from elmo_hf.analysis import exports
 from elmo_hf.analysis.exports import save_map, write_projector
-from elmo_hf.analysis.figures import draw_map, draw_mixes, label
+from elmo_hf.analysis.figures import draw_heat_map, draw_map, draw_mixes, label
 from elmo_hf.analysis.maps import draw_occurrences, find_occurrences, map_senses
 from elmo_hf.analysis.page import Section, explain, write_page
 from elmo_hf.analysis.similarity import Place
@@ -184,6 +184,26 @@ def test_a_page_holds_texts_as_texts_and_loads_nothing(sense_map, tmp_path):
         "Scalar mixes",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_heat_map_has_the_cosines_of_the_words_nearby():
+    source = noisy(3)
+    long = Place([f"w{i}" for i in range(100)], 50)
+    short = Place(["a", "<b>"], 1)
+    figure = draw_heat_map(source, long, short)
+    rows, columns = source([long.words]), source([short.words])
+    one, other = next(rows)[:, 30:71], next(columns)
+    one, other = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (one, other))
+    for frame, expected in zip(figure.frames, one @ other.swapaxes(1, 2), strict=True):
+        np.testing.assert_allclose(frame.data[0].z, expected, atol=1e-3)
+    np.testing.assert_array_equal(figure.data[0].z, figure.frames[-1].data[0].z)
+    assert [*figure.layout.xaxis.ticktext] == ["a", "<b>&lt;b&gt;</b>"]
+    assert figure.layout.yaxis.ticktext[20] == "<b>w50</b>"
+
+
+def test_words_without_a_sentence_have_a_page():
+    found = find_occurrences([(i, ["bank"]) for i in range(1, 4)], ["bank"])
+    assert len(explain(map_senses(noisy(), found), noisy())) == 4
 
 
 def test_mixes_are_bars():

@@ -1,5 +1,6 @@
 """The command explore with the real checkpoint, and its page in a real browser."""
 
+import html
 import re
 import shlex
 import shutil
@@ -19,7 +20,7 @@ pytest.importorskip("plotly")
 ROOT = Path(__file__).parents[2]
 MODEL = "-m checkpoints/elmo-mini-en"
 BANK = "bank --text examples/bank.txt --senses examples/bank_senses.txt"
-EVIL = "<img src=x onerror=console.error(1)> </script><script>console.error(2)</script> a bank ."
+EVIL = "a bank <img src=x onerror=console.error(1)> </script><script>console.error(2)</script> ."
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
@@ -143,10 +144,16 @@ def test_a_missing_package_is_named_before_any_work(run, monkeypatch, package, n
     assert package in errors and not Path(name).exists()
 
 
-# After the slider's first step, all points of layer 0 lie on one another.
+# Point at the first sentence; then, after the slider's first step, all points lie on one another.
 MOVE = """<script>onload = () => setTimeout(() => {
     const map = document.querySelector(".js-plotly-plot");
     const reach = () => Math.max(...map._fullData.flatMap(({x}) => [...x]).map(Math.abs));
+    map.data.forEach(({text}, curveNumber) => {
+        const pointNumber = text.findIndex((one) => one.includes("onerror"));
+        if (pointNumber < 0) return;
+        Plotly.Fx.hover(map, [{curveNumber, pointNumber}], "xy");
+        document.body.dataset.label = map.querySelector(".hovertext").textContent;
+    });
     const before = reach();
     Plotly.animate(map, ...map.layout.sliders[0].steps[0].args);
     setTimeout(() => {
@@ -158,9 +165,9 @@ MOVE = """<script>onload = () => setTimeout(() => {
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium")
 def test_the_page_works_in_a_browser_without_network(run):
-    text = Path("examples/bank.txt").read_text() * 25
+    text = Path("examples/bank.txt").read_text() * 30
     Path("text.txt").write_text(f"{EVIL}\n{text}")
-    assert run(f"bank --text text.txt {MODEL} -o page.html --limit 1001")[0] == 0
+    assert run(f"bank --text text.txt {MODEL} -o page.html --input words --limit 2000")[0] == 0
     page = Path("page.html")
     assert page.stat().st_size < 6e6
     errors = browse(page, "--screenshot=page.png", "--window-size=1100,3000")
@@ -169,6 +176,8 @@ def test_the_page_works_in_a_browser_without_network(run):
     page.write_text(page.read_text().replace("</body>", f"{MOVE}</body>"))
     document = browse(page, "--dump-dom")
     assert "<title>moved from true to false</title>" in document
+    label = re.search('data-label="(.*?)"', document)[1]
+    assert html.unescape(label).startswith(EVIL[:30])
     assert 'data-title="Download plot"' in document
     assert 'data-title="Share' not in document  # it would upload the texts
 
