@@ -128,7 +128,6 @@ def _find(
     senses: Path | None,
 ) -> "list[Occurrence]":
     from elmo_hf.analysis.maps import find_occurrences
-    from elmo_hf.text_files import read_lines
 
     if input == "text":
         for word in words:
@@ -137,9 +136,20 @@ def _find(
                     f"{word!r} is not one word: the tokenizer reads {' '.join(split)!r}; "
                     "pass one of its words"
                 )
-    lines = None if senses is None else [*read_lines(senses)]
+    lines = None if senses is None else _read_senses(senses)
     sentences = _with_words(tokenizer, text, input, words, lines)
     return find_occurrences(sentences, words, lines)
+
+
+def _read_senses(path: Path) -> list[str]:
+    """Return the lines of a file; a tab at the start or end of a line counts."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return [line.rstrip("\n") for line in lines]
+    except UnicodeDecodeError as error:
+        raise CommandError(
+            f"{path} is not UTF-8 ({error.reason}); convert it, e.g. with iconv"
+        ) from error
 
 
 def _with_words(

@@ -108,6 +108,7 @@ def test_the_docs_and_the_card_show_the_picture_that_the_command_makes(run):
         (f"{BANK} {MODEL} -o p.html --limit 1", "--limit"),
         (f"bank --text examples/bank.txt --senses short {MODEL} -o p.html", "1 lines of senses"),
         (f"bank --text examples/bank.txt --senses long {MODEL} -o p.html", "have 80 lines, the"),
+        (f"bank --text examples/bank.txt --senses latin1 {MODEL} -o p.html", "is not UTF-8"),
         (f"{BANK} {MODEL} -o p.html --method umap", "umap"),
     ],
 )
@@ -115,11 +116,22 @@ def test_what_is_wrong_is_one_line(run, line, complaint):
     Path("old.html").touch()
     Path("short").write_text("river\n")
     Path("long").write_text("river\n" * 80)
+    Path("latin1").write_bytes(b"\xe9\n")
     before = {*Path().iterdir()}
     status, printed, errors = run(line.replace("don't", '"don\'t"'))
     assert status in (1, 2) and printed == ""
     assert complaint in errors and errors.count("\n") == 1
     assert {*Path().iterdir()} == before
+
+
+def test_each_occurrence_in_a_sentence_may_have_a_sense(run):
+    Path("text.txt").write_text("A bank by a bank .\n\nA bank , a bank .\n")
+    Path("senses.txt").write_text("\triver\n\nmoney\t\n")
+    assert run(f"bank --text text.txt --senses senses.txt {MODEL} --projector vectors")[0] == 0
+    rows = Path("vectors/metadata.tsv").read_text().splitlines()[1:]
+    found = [row.split("\t")[1:3] for row in rows]
+    unknown = "no sense given"
+    assert found == [[unknown, "1"], ["river", "1"], ["money", "3"], [unknown, "3"]]
 
 
 def test_a_fine_tuned_model_shows_its_mix(run):
