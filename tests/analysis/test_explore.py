@@ -57,6 +57,7 @@ def test_occurrences_are_drawn_word_by_word():
 @pytest.mark.parametrize(
     ("words", "senses", "complaint"),
     [
+        ("bank", None, "pass a list of words, ['bank']"),
         (["Bank"], None, "'Bank' does not occur in the text; it has 'bank'"),
         (["bank", "lent"], None, "'lent' occurs only once"),
         (["bank"], SENSES[:4], "there are 4 lines of senses, but sentence 5"),
