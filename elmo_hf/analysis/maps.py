@@ -110,7 +110,8 @@ def find_occurrences(
         The occurrences, in the order of the text.
 
     Raises:
-        ValueError: a word occurs less than twice, `words` is no list, or the senses do not belong to the sentences.
+        ValueError: a word occurs less than twice, `words` is no list, or the senses do not
+            belong to the sentences.
     """
     if isinstance(words, str):
         raise ValueError(f"words is one string, {words!r}; pass a list of words, [{words!r}]")
