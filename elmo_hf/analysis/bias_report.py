@@ -104,7 +104,7 @@ def render_section(results: Mapping[str, Any], page: str) -> str:
         "WEAT's effect sizes, between -2 and 2; above 0, the first targets are nearer to the first "
         "attributes; with 95 % intervals over target words. n: target words, and how many of all "
         "words have no context (lost). In context: mean effect over random sentences of held-out "
-        "text.",
+        "text; so are the random weights.",
         _card_others(rows, results),
         "Occupations: correlation with the share of women in the USA. Pronouns: the same for "
         "log P(female pronoun) - log P(male pronoun) in Winogender; in parentheses, where the "
