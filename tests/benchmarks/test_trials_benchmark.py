@@ -65,6 +65,6 @@ def test_trials_run_once_and_are_reported(trials, text, tmp_path, monkeypatch, c
 def test_a_trial_that_fails_names_its_log(trials, text, tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "FIXED", "--no_such_argument")
     arguments = ["--train_files", str(text), "--valid_files", str(text), "--workers", "1"]
-    with pytest.raises(SystemExit, match=r"'3 layers' ended with 1; see .*log.txt"):
+    with pytest.raises(SystemExit, match=r"'3 layers' ended with 2; see .*log.txt"):
         trials.main([*arguments, "--work", str(tmp_path / "work"), "--only", "3 layers"])
     assert "no_such_argument" in next((tmp_path / "work").glob("*/log.txt")).read_text()
