@@ -313,6 +313,7 @@ def test_overlapping_word_caches_end_with_the_last():
     assert embeddings._copies.max_words == 0
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_model_get_the_right_vectors():
     model = make()
     batches = [words(3, 7, seed) for seed in range(8)]

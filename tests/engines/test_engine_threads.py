@@ -181,6 +181,7 @@ def test_single_sentences_and_training_run_without_the_helper_thread(monkeypatch
         assert not helpers()
 
 
+@pytest.mark.slow
 def test_helpers_may_be_dismissed_while_in_use():
     stop = threading.Event()
 

@@ -137,6 +137,7 @@ def gradient(kind, folder, **changes):
     return before - after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_accumulation_gives_the_gradient_of_the_whole_batch(kind, tmp_path):
     whole = gradient(kind, tmp_path, per_device_train_batch_size=8)

@@ -178,6 +178,7 @@ def test_comments_before_a_sentence_are_no_words(tmp_path):
 # --- Models, cards and predictions ---
 
 
+@pytest.mark.slow
 def test_a_trained_tagger_evaluates_predicts_and_has_a_card(checkpoint, tmp_path, capsys):
     data = write(tmp_path / "train.conll", COLUMNS)
     out = tmp_path / "tagger"
@@ -223,6 +224,7 @@ def test_a_trained_classifier_labels_tables_and_json_lines(checkpoint, tmp_path)
     assert pipeline("text-classification", str(out))("sun")[0]["label"] == "good"
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_saved_leaves_the_one_before(checkpoint, tmp_path, monkeypatch):
     data = write(tmp_path / "train.csv", "text,label\nrain,bad\nsun,good\n")
     train(train_classifier, checkpoint, data, tmp_path / "out", epochs=1)

@@ -384,6 +384,7 @@ def train(folder, batch_size, accumulation):
     return loss, {name: before[name] - p.detach() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path):
     (one_loss, one), (four_loss, four) = train(tmp_path, 8, 1), train(tmp_path, 2, 4)
     assert four_loss == pytest.approx(one_loss, rel=1e-5)

@@ -52,6 +52,7 @@ def test_batch_mates_and_padding_change_nothing(elmo, sentences):
     check_same(together, layers(elmo, sentences, pad_to_multiple_of=16))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(BATCH, st.randoms())
 def test_order_and_repetition_change_nothing(elmo, sentences, random):

@@ -107,6 +107,7 @@ def test_half_precision_tensors_work(dtype):
     assert b.dtype == dtype and (a - b).norm() < 0.05 * a.norm()
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_refused_except_by_the_reference():
     hidden, targets, weight, bias = tensors()
     with pytest.raises(RuntimeError, match=r'use_engine\("reference"\)'):
@@ -176,6 +177,7 @@ def test_the_sampled_loss_is_tensorflows_formula(rows_at_once):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_the_sampled_softmax_has_the_gradients_of_finite_differences(rows_at_once):
     hidden, targets, weight, bias = tensors()
 

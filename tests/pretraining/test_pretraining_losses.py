@@ -11,6 +11,7 @@ from transformers import Trainer
 from elmo_hf.pretraining.windows import PreTrainingCollator, RowStreams
 
 
+@pytest.mark.slow
 def test_a_step_is_the_mean_over_its_words_however_they_are_batched(make_trainer):
     whole = make_trainer(rows=4, dropout=0.0, name="whole")
     whole.train()

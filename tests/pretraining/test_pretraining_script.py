@@ -56,6 +56,7 @@ def test_the_script_makes_a_folder_that_loads_and_can_be_trained_on(run_script):
     assert load_for_pretraining(third)[1].lm_vocab_size == 30
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_another_is_refused(run_script):
     folder = run_script(steps=2)
     assert run_script(steps=4) == folder
@@ -88,6 +89,7 @@ def test_the_script_refuses_a_wrong_configuration(run_script, tmp_path, config, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_script_prints_the_sizes_it_trains_and_where_it_resumes(run_script, capsys):
     folder = run_script(steps=2)
     printed = capsys.readouterr().out

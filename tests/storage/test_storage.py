@@ -273,6 +273,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_what_fits_on_a_full_disk_is_kept_and_continued(
     tiny_disk, tmp_path, embedder_of, sentences
 ):
