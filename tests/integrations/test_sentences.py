@@ -13,8 +13,6 @@ from helpers.documents import ROOT
 from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoModel, ElmoTokenizer
 from elmo_hf.integrations.sentences import to_sentence_transformers
 
-library = pytest.importorskip("sentence_transformers")
-
 SENTENCES = ["The river rose .", "", "I don't know"]
 STRANGER = """
 import importlib.abc, json, sys
@@ -28,6 +26,12 @@ model = SentenceTransformer(sys.argv[1], trust_remote_code=True, device="cpu")
 assert {type(module).__module__.split(".")[0] for module in model} == {"sentence_transformers"}
 print("VECTORS", json.dumps(model.encode(json.loads(sys.argv[2])).tolist()))
 """
+
+
+@pytest.fixture(scope="module")
+def library():
+    """sentence-transformers; importing it takes seconds."""
+    return pytest.importorskip("sentence_transformers")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,7 @@ CHOICES = {
 @pytest.mark.parametrize(
     "layers, pooling", [*((layers, "mean") for layers in CHOICES), ("average", "max")]
 )
-def test_vectors_are_pooled_over_words_and_boundaries(model, layers, pooling, tmp_path):
+def test_vectors_are_pooled_over_words_and_boundaries(library, model, layers, pooling, tmp_path):
     mix = MIX if layers == "mix" else None
     embedder = ElmoEmbedder(model, ElmoTokenizer(), layers=layers, mix=mix, pooling=pooling)
     to_sentence_transformers(embedder, tmp_path / "folder")
@@ -110,7 +114,7 @@ def test_what_the_modules_cannot_do_is_refused(model, tmp_path, settings, messag
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_this_project_needs_only_its_name(tmp_path):
+def test_a_checkpoint_of_this_project_needs_only_its_name(library, tmp_path):
     folder = ROOT / "checkpoints/elmo-mini-en"
     to_sentence_transformers(folder, tmp_path / "folder")
     sentences = library.SentenceTransformer(str(tmp_path / "folder"), device="cpu")

@@ -78,7 +78,8 @@ def test_onnx_serves_any_batch_and_any_number_of_words(model, tmp_path):
         check(session.run(None, given), layers(model, *words(*size)))
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_a_compiled_model_gives_the_same_and_is_not_compiled_for_each_length(model, backend):
     torch.compiler.reset()
     graphs = []
