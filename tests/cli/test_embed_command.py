@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -101,6 +103,30 @@ def test_parts_and_resume_make_one_folder(run):
     assert run(f"text.txt parts {small} --resume --workers 2")[0] == 0
     for path in Path("one").iterdir():
         assert path.read_bytes() == (Path("parts") / path.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_ranks_of_torchrun_write_one_folder(run):
+    assert run("text.txt whole --sentences-per-shard 8")[0] == 0
+    Path("embed.sh").write_text(
+        f'{sys.executable} -c "from elmo_hf_cli import run; run()" embed text.txt ranks -m tiny '
+        "--sentences-per-shard 8 --part $RANK/$WORLD_SIZE --resume"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--standalone"]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [*launcher, "--nproc_per_node", "2", "bash", "embed.sh"],
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert_same_files("whole", "ranks")
+
+
+def assert_same_files(one, other):
+    names = sorted(path.name for path in Path(one).iterdir())
+    assert len(names) == 5 and names == sorted(path.name for path in Path(other).iterdir())
+    for name in names:
+        assert (Path(one) / name).read_bytes() == (Path(other) / name).read_bytes()
 
 
 def test_odd_sentences_are_embedded(run):
