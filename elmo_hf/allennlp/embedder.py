@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ElmoEmbedder`: vectors of sentences as NumPy arrays, and of a text file as an HDF5 file."""
 
-import json
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from .. import embed_corpus
-from ..conversion.outputs import reserve
-from ..extras import require
+from ..storage.files import new_file
+from ..storage.rows import Row
+from ..storage.single_files import write_hdf5
 from .bilm import (
     DEFAULT_OPTIONS_FILE,
     DEFAULT_WEIGHT_FILE,
@@ -33,7 +32,6 @@ from .bilm import (
 
 OUTPUT_FORMATS = ("all", "top", "average")
 DEFAULT_BATCH_SIZE = 64
-BYTES_PER_DATASET = 2048  # of HDF5's own; 360 to 1400 were measured
 
 
 class ElmoEmbedder:
@@ -132,6 +130,7 @@ class ElmoEmbedder:
         Raises:
             ValueError: the file has blank lines, or `output_format` is unknown, or with
                 `use_sentence_keys` a sentence occurs twice; raised before anything is computed.
+            OSError: the output cannot be written.
         """
         if output_format not in OUTPUT_FORMATS:
             raise ValueError(
@@ -145,21 +144,10 @@ class ElmoEmbedder:
             vectors = (layers[-1] for layers in vectors)
         elif output_format == "average":
             vectors = (layers.mean(0) for layers in vectors)
-        numbers = [str(number) for number in range(len(lines))]
-        has_index = not (forget_sentences or use_sentence_keys)
-        _write_hdf5(
-            Path(os.path.realpath(output_file_path)),
-            lines if use_sentence_keys else numbers,
-            vectors,
-            dict(zip(lines, numbers, strict=True)) if has_index else None,
-            self._count_bytes(sentences, output_format),
-        )
-
-    def _count_bytes(self, sentences: list[list[str]], output_format: str) -> int:
-        """Return about how much room the vectors of these sentences need on a disk."""
-        layers = self.elmo_bilm.num_layers if output_format == "all" else 1
-        values = sum(map(len, sentences)) * layers * self.elmo_bilm.get_output_dim()
-        return 4 * values + BYTES_PER_DATASET * len(sentences)
+        rows = (Row(*row) for row in zip(lines, sentences, vectors, strict=True))
+        with new_file(Path(os.path.realpath(output_file_path))) as unfinished:
+            shown = tqdm(rows, total=len(lines), unit="sentence", delay=1)
+            write_hdf5(unfinished, shown, use_sentence_keys, forget_sentences)
 
 
 def _read_lines(file: IO[str] | File) -> list[str]:
@@ -190,33 +178,6 @@ def _check_lines(lines: list[str], are_keys: bool) -> None:
             "them datasets in groups, which file.keys() does not list",
             stacklevel=3,
         )
-
-
-def _write_hdf5(
-    path: Path,
-    keys: list[str],
-    vectors: Iterator[np.ndarray],
-    index: dict[str, str] | None,
-    size: int,
-) -> None:
-    """Write a file of about `size` bytes; it gets its name when it is complete."""
-    h5py = require("h5py", "convert")
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-            part = Path(scratch, path.name)
-            reserve(part.parent, [torch.empty(size, dtype=torch.uint8, device="meta")])
-            with h5py.File(part, "w") as file:
-                for key, array in zip(tqdm(keys, unit="sentence", delay=1), vectors, strict=True):
-                    file.create_dataset(key, data=array, dtype="float32")
-                if index is not None:
-                    stored = file.create_dataset("sentence_to_index", (1,), h5py.string_dtype())
-                    stored[0] = json.dumps(index)
-            part.replace(path)
-    except OSError as error:
-        raise OSError(
-            f"{path} was not written: {error}; choose a file in a folder that exists, that you may "
-            "write and that has enough room"
-        ) from error
 
 
 __all__ = ["ElmoEmbedder"]
