@@ -23,6 +23,7 @@ from .export import export
 from .failures import CommandError, one_line
 from .inspection import info, similar, words
 from .language import fill, score
+from .noise import noise
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -43,6 +44,7 @@ COMMANDS = (
     similar,
     explore,
     bias,
+    noise,
     fill,
     score,
     export,

@@ -12,6 +12,7 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 - Linear probes with control tasks: `probe`.
 - Nearest contexts: `nearest_contexts`.
 - Maps of senses: `find_occurrences`, `map_senses`; drawn by `figures`, `page` and `exports`.
+- Noise: `MisspellWords`, `ReplaceCharacters`, `ChangeCase`; `measure_noise`.
 - Bias: the modules `bias`, `bias_associations`, `bias_sentences` and `bias_mitigation`.
 """
 
@@ -19,6 +20,15 @@ from .estimates import Estimate
 from .geometry import Geometry, measure_geometry
 from .maps import Occurrence, SenseMap, draw_occurrences, find_occurrences, map_senses
 from .neighbors import Nearest, Neighbor, nearest_contexts
+from .noise import (
+    ChangeCase,
+    MisspellWords,
+    Moved,
+    Noise,
+    ReplaceCharacters,
+    measure_noise,
+    read_misspellings,
+)
 from .probes import Labelled, Probe, probe
 from .senses import SenseSentence, SenseTagged, SenseVectors, disambiguate, score_senses
 from .similarity import (
@@ -36,18 +46,23 @@ from .similarity import (
 from .sources import ElmoVectors, StaticVectors, TransformerVectors, Vectors, WithAverages
 
 __all__ = [
+    "ChangeCase",
     "Cosines",
     "ElmoVectors",
     "Estimate",
     "Geometry",
     "Labelled",
+    "MisspellWords",
+    "Moved",
     "Nearest",
     "Neighbor",
+    "Noise",
     "Occurrence",
     "Pair",
     "PairVectors",
     "Place",
     "Probe",
+    "ReplaceCharacters",
     "SenseMap",
     "SenseSentence",
     "SenseTagged",
@@ -65,9 +80,11 @@ __all__ = [
     "find_occurrences",
     "map_senses",
     "measure_geometry",
+    "measure_noise",
     "nearest_contexts",
     "probe",
     "ranking",
+    "read_misspellings",
     "same_sense",
     "score_senses",
 ]
