@@ -19,7 +19,7 @@ def remember(elmo: ElmoModel, known: Known) -> nn.Module:
     Args:
         elmo: a frozen model in evaluation mode.
         known: the cache: layers `(words, layers, hidden_size)` by a hash of the sentence's ids.
-            Models with the same weights may share it.
+            Models with the same weights and layers may share it.
     """
     return _Remembered(elmo, known)
 
@@ -31,7 +31,11 @@ class _Remembered(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_input_ids: torch.Tensor | None = None,
+        **_: object,
     ) -> BaseModelOutput:
         """Return all layers of right-padded sentences."""
         lengths = attention_mask.sum(1).tolist()
@@ -40,6 +44,8 @@ class _Remembered(nn.Module):
         new = [row for row, key in enumerate(keys) if key not in self.known]
         if new:
             given = {"input_ids": input_ids[new], "attention_mask": attention_mask[new]}
+            if word_input_ids is not None:
+                given["word_input_ids"] = word_input_ids[new]
             layers = torch.stack(self.elmo(**given, output_hidden_states=True).hidden_states, 2)
             for row, found in zip(new, layers, strict=True):
                 self.known[keys[row]] = found[: lengths[row]].clone()

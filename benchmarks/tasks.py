@@ -38,6 +38,7 @@ REPORT = ROOT / "benchmarks" / "tasks.md"
 TAGGING = "train_ner"
 MIX, RANDOM = "learned mix", "random weights, learned mix"
 LINEAR = ("--lstm_dim", "0", "--learning_rate", "1e-2", "--max_steps", "800")
+OUTPUT = ("--output_embeddings",)
 LSTM = ("--lstm_dim", "100", "--learning_rate", "2e-3", "--max_steps", "500")
 TRAINED = ("--lstm_dim", "0", "--learning_rate", "1e-3", "--max_steps", "200", "--train_bilm")
 STEPS = ("--lr_scheduler_type", "linear", "--per_device_train_batch_size", "32")
@@ -80,6 +81,7 @@ def make_rows(num_layers: int) -> dict[str, Row]:
         "random weights, biLSTM (CRF)": Row("random", LSTM, crf=True),
         "learned mix, biLSTM": Row("checkpoint", LSTM, tagging_only=True),
         "learned mix, biLSTM (CRF)": Row("checkpoint", LSTM, crf=True),
+        "learned mix + output embeddings, biLSTM (CRF)": Row("checkpoint", LSTM + OUTPUT, crf=True),
     }
 
 
@@ -139,10 +141,11 @@ def measure(plan: Plan) -> str:
     known: dict[str, dict] = {}
     for name, seed in plan.runs():
         row = plan.rows[name]
-        known = {row.model: known.get(row.model, {})}  # cache one model at a time
+        vectors = row.model + " ".join({*OUTPUT} & {*row.flags})
+        known = {vectors: known.get(vectors, {})}  # cache one model at a time
         trainer = make_trainer(task, row, plan.models[row.model], train, test, seed)
         if not any(p.requires_grad for p in trainer.model.elmo.parameters()):
-            trainer.model.elmo = remember(trainer.model.elmo, known[row.model])
+            trainer.model.elmo = remember(trainer.model.elmo, known[vectors])
         trainer.train()
         metrics = trainer.evaluate()
         run = {"row": name, "seed": seed, "score": metrics[f"eval_{task.metric}"]}

@@ -335,7 +335,8 @@ class ElmoEmbedder:
 
     def find_layers(self) -> tuple[int | list[int], Sequence[float] | None]:
         """Return the layers to compute, and their weights if they are summed."""
-        count = self.config.num_hidden_layers + 1
+        config = self.config
+        count = config.num_hidden_states
         if self.layers == "average":
             return [*range(count)], [1 / count] * count
         if self.layers == "mix":
@@ -345,7 +346,7 @@ class ElmoEmbedder:
             used = [i for i, factor in enumerate(factors) if factor] or [0]
             return used, [factors[i] for i in used]
         if isinstance(self.layers, str):
-            return (count - 1 if self.layers == "top" else [*range(count)]), None
+            return (config.num_hidden_layers if self.layers == "top" else [*range(count)]), None
         if isinstance(self.layers, int):
             return self.layers % count, None
         return [layer % count for layer in self.layers], None
@@ -394,7 +395,7 @@ class ElmoEmbedder:
                 "this model is a standard biLSTM (num_mixed_lstms), whose directions cannot be "
                 "computed in chunks; leave out chunk_words"
             )
-        check_layers(self.layers, config.num_hidden_layers + 1)
+        check_layers(self.layers, config.num_hidden_states)
 
 
 def load(name_or_path: str | os.PathLike, **settings: Any) -> ElmoEmbedder:

@@ -99,7 +99,7 @@ class Encoder:
     join: Callable[[list[np.ndarray]], np.ndarray] = np.stack
 
     def check_layers(self) -> None:
-        count = self.model.config.num_hidden_layers + 1
+        count = self.model.config.num_hidden_states
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
         if layers is not None and not all(-count <= layer < count for layer in layers):
             raise ValueError(

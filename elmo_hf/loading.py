@@ -179,7 +179,10 @@ class _Head(ElmoTaskModel):
     """Class that loads the biLM and, if there is one, the scalar mix of any head."""
 
     _keys_to_ignore_on_load_unexpected = [r"^(?!elmo\.|scalar_mix\.)"]
-    _keys_to_ignore_on_load_missing = [r"^scalar_mix\.", r"^task_lstm\."]
+    _keys_to_ignore_on_load_missing = [
+        *ElmoTaskModel._keys_to_ignore_on_load_missing,
+        r"^task_lstm\.",
+    ]
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
@@ -196,7 +199,7 @@ def recorded_mixes(folder: Path, config: ElmoConfig) -> list[ElmoScalarMix]:
     path, mixes = folder / RECORD, []
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for stored in record.get("scalar_mixes", []):
-        mix = ElmoScalarMix(config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm)
+        mix = ElmoScalarMix(config.num_hidden_states, config.mix_layers, config.mix_layer_norm)
         with torch.no_grad():
             mix.weights.copy_(torch.tensor(stored["weights"]))
             mix.gamma.fill_(stored["gamma"])

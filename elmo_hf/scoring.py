@@ -182,7 +182,7 @@ def perplexity(scores: Iterable[SentenceScores], *, boundaries: bool = True) -> 
 
 def check_language_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) -> None:
     """Raise ValueError unless the model has a softmax, and the tokenizer its vocabulary."""
-    if not hasattr(model, "lm_head"):
+    if not (hasattr(model, "elmo") and hasattr(model, "lm_head")):
         raise ValueError(
             f"the model is a {type(model).__name__}, which predicts no words; load the language "
             "model with AutoModelForPreTraining.from_pretrained"

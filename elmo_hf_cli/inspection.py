@@ -239,12 +239,13 @@ def _describe_config(config: "ElmoConfig") -> dict[str, str]:
         )
     if config.word_vocab_size:
         parts.append(f"words (table of {config.word_vocab_size:,})")
+    above = ", then the output embeddings of words" if config.output_embedding_layer else ""
     kind = "biLSTM" if config.bidirectional else "forward LSTM"
     return {
         "reads": " and ".join(parts),
-        "layers": f"{config.num_hidden_layers + 1}: layer 0 without context, then "
+        "layers": f"{config.num_hidden_states}: layer 0 without context, then "
         f"{config.num_hidden_layers} {kind} layers (cell {config.cell_dim}, projection "
-        f"{config.projection_dim})",
+        f"{config.projection_dim}){above}",
         "vectors": f"{config.hidden_size} wide",
     }
 

@@ -27,6 +27,7 @@ from training_script import (
     Job,
     TaskArguments,
     make_model,
+    make_tokenizer,
     name_labels,
     parse_arguments,
     prepare,
@@ -36,7 +37,7 @@ from training_script import (
 )
 
 # isort: split
-from transformers import AutoTokenizer, Trainer
+from transformers import Trainer
 
 from elmo_hf import ElmoForSequenceClassification
 
@@ -134,7 +135,7 @@ def make_job(arguments, training):
         names = ["score"] if arguments.regression else label_names(labels)
     for rows in data.values():
         add_labels(rows, arguments, names)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    tokenizer = make_tokenizer(arguments)
     problem = "regression" if arguments.regression else "single_label_classification"
     model = make_model(
         ElmoForSequenceClassification,

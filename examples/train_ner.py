@@ -26,6 +26,7 @@ from training_script import (
     Job,
     TaskArguments,
     make_model,
+    make_tokenizer,
     name_labels,
     parse_arguments,
     prepare,
@@ -35,7 +36,7 @@ from training_script import (
 )
 
 # isort: split
-from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer
+from transformers import DataCollatorForTokenClassification, Trainer
 
 from elmo_hf import ElmoForTokenClassification
 
@@ -150,7 +151,7 @@ def make_job(arguments, training):
         names = make_labels(data["train"], arguments.scheme)
     for sentences in data.values():
         add_labels(sentences, names)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+    tokenizer = make_tokenizer(arguments, padding_side="right")
     model = make_model(
         ElmoForTokenClassification,
         arguments,

@@ -22,6 +22,7 @@ from training_script import (
     Job,
     TaskArguments,
     make_model,
+    make_tokenizer,
     parse_arguments,
     prepare,
     read_data,
@@ -30,7 +31,7 @@ from training_script import (
 )
 
 # isort: split
-from transformers import AutoTokenizer, Trainer
+from transformers import Trainer
 
 from elmo_hf import ElmoForQuestionAnswering
 
@@ -146,7 +147,7 @@ def make_job(arguments, training):
     if not arguments.train:
         trained_labels(arguments.model, "ElmoForQuestionAnswering")
     data, lines = read_data(arguments, read_answers)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="right")
+    tokenizer = make_tokenizer(arguments, padding_side="right")
     trainer = AnswerTrainer(
         model=make_model(ElmoForQuestionAnswering, arguments),
         args=training,

@@ -21,7 +21,7 @@ import transformers
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError
-from transformers import AutoConfig, HfArgumentParser, Trainer, set_seed
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, set_seed
 
 # --- Command line ---
 
@@ -65,6 +65,10 @@ class TaskArguments(ScriptArguments):
     layers: list[int] | None = field(
         default=None,
         metadata={"help": "layers to mix; layer 0 has no context; default: all"},
+    )
+    output_embeddings: bool = field(
+        default=False,
+        metadata={"help": "add a layer: each word's row of the language model's softmax"},
     )
 
 
@@ -283,6 +287,8 @@ def make_model(head: Any, arguments: TaskArguments, **settings: Any) -> Any:
     """Load a trained model with a head; with --train, add a new head with these settings."""
     if not arguments.train:
         return head.from_pretrained(arguments.model)
+    if arguments.output_embeddings:
+        settings["output_embedding_layer"] = True
     model = head.from_pretrained(
         arguments.model,
         classifier_lstm_dim=arguments.lstm_dim,
@@ -291,6 +297,13 @@ def make_model(head: Any, arguments: TaskArguments, **settings: Any) -> Any:
     )
     model.elmo.requires_grad_(arguments.train_bilm)
     return model
+
+
+def make_tokenizer(arguments: TaskArguments, **settings: Any) -> Any:
+    """Load the tokenizer of the model that `make_model` returns."""
+    if arguments.train and arguments.output_embeddings:
+        settings["use_word_ids"] = True
+    return AutoTokenizer.from_pretrained(arguments.model, **settings)
 
 
 def name_labels(names: Sequence[str]) -> dict[str, dict]:

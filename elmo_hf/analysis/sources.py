@@ -76,7 +76,7 @@ class ElmoVectors:
         folder = "ELMo" if isinstance(model, ElmoEmbedder) else Path(model).name
         self.name = name or (f"{folder}, random weights" if random else folder)
         self.layers: Sequence[str] = [
-            f"layer {i}" for i in range(embedder.config.num_hidden_layers + 1)
+            f"layer {i}" for i in range(embedder.config.num_hidden_states)
         ]
 
     def __call__(self, sentences: Iterable[Words]) -> Iterator[np.ndarray]:

@@ -115,7 +115,7 @@ class OnnxGraph(nn.Module):
     def names(self) -> list[str]:
         """Names of the outputs."""
         if self.layers == "all":
-            return [f"hidden_states.{k}" for k in range(self.model.config.num_hidden_layers + 1)]
+            return [f"hidden_states.{k}" for k in range(self.model.config.num_hidden_states)]
         if self.layers is not None:
             return ["last_hidden_state" if self.layers == "top" else self.layers]
         is_spans = isinstance(self.model, ElmoForQuestionAnswering)

@@ -62,7 +62,7 @@ def _make_modules(saved: str, embedder: ElmoEmbedder, weights: list[float]) -> l
 def _layer_weights(embedder: ElmoEmbedder) -> list[float]:
     """Return the factor of each layer, divided by their sum."""
     layers, factors = embedder.find_layers()
-    count = embedder.config.num_hidden_layers + 1
+    count = embedder.config.num_hidden_states
     if factors is None and not isinstance(layers, int):
         raise ValueError(
             f"layers is {embedder.layers!r}, but sentence-transformers puts no layers side by side;"

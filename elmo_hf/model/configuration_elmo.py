@@ -69,6 +69,9 @@ class ElmoConfig(PreTrainedConfig):
         num_sampled_words: negative samples of the sampled softmax in training (bilm-tf's
             `n_negative_samples_batch`), drawn by frequency rank; 0: full softmax. Evaluation
             always uses the full softmax.
+        output_embedding_layer: append a layer to the hidden states: each word's output embedding,
+            its row of the softmax's weight. The model then reads `word_input_ids`, too.
+            `from_pretrained` takes the weight from a pre-training checkpoint.
         tie_word_embeddings: use the word table as the softmax's weight, in a token-input model
             (bilm-tf's `share_embedding_softmax`).
         mix_layers: indices of the layers in a task head's scalar mix; `None`: all layers.
@@ -120,6 +123,7 @@ class ElmoConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     lm_vocab_size: int = 0
     num_sampled_words: int = 0
+    output_embedding_layer: bool = False
     tie_word_embeddings: bool = False
     mix_layers: list[int] | None = None
     mix_layer_norm: Literal["allennlp", "bilm-tf"] | None = None
@@ -196,6 +200,16 @@ class ElmoConfig(PreTrainedConfig):
         return self.num_directions * self.projection_dim
 
     @property
+    def num_hidden_states(self) -> int:
+        """Number of `hidden_states`: layer 0, the LSTM layers, and the output embeddings if any."""
+        return self.num_hidden_layers + 1 + self.output_embedding_layer
+
+    @property
+    def num_word_ids(self) -> int:
+        """Size of the range of `word_input_ids`; 0 if the model does not read them."""
+        return self.word_vocab_size or (self.lm_vocab_size + 1) * self.output_embedding_layer
+
+    @property
     def num_directions(self) -> int:
         return 2 if self.bidirectional else 1
 
@@ -262,13 +276,13 @@ class ElmoConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
         self._require_at_least_zero("classifier_lstm_dim")
-        layers = range(-self.num_hidden_layers - 1, self.num_hidden_layers + 1)
+        layers = range(-self.num_hidden_states, self.num_hidden_states)
         if self.mix_layers is not None and (
             not self.mix_layers or any(layer not in layers for layer in self.mix_layers)
         ):
             raise ValueError(
                 f"mix_layers is {self.mix_layers}; expected indices from 0 (the context-free "
-                f"layer) to {self.num_hidden_layers}, or None for all layers"
+                f"layer) to {self.num_hidden_states - 1}, or None for all layers"
             )
         if self.tagging_scheme is not None and not self.use_crf:
             raise ValueError(
@@ -316,6 +330,8 @@ class ElmoConfig(PreTrainedConfig):
                 f"num_sampled_words is {self.num_sampled_words}; expected fewer than "
                 f"lm_vocab_size={self.lm_vocab_size}, or 0 for the full softmax"
             )
+        if self.output_embedding_layer:
+            self._validate_output_embeddings()
         if not self.tie_word_embeddings:
             return
         if self.uses_characters:
@@ -329,6 +345,20 @@ class ElmoConfig(PreTrainedConfig):
                 f"tie_word_embeddings=True needs word_vocab_size={table[0]}, one more than "
                 f"lm_vocab_size, and word_embedding_dim={table[1]}, the projection_dim, but they "
                 f"are {self.word_vocab_size} and {self.word_embedding_dim}"
+            )
+
+    def _validate_output_embeddings(self) -> None:
+        if not self.lm_vocab_size:
+            raise ValueError(
+                "output_embedding_layer=True needs a checkpoint with the softmax of its language "
+                "model, but this one has none (lm_vocab_size is 0); load the checkpoint of an "
+                "ElmoForPreTraining, or leave output_embedding_layer out"
+            )
+        if self.word_vocab_size:
+            raise ValueError(
+                "output_embedding_layer=True is for models that read characters alone, but this "
+                f"one has a word table (word_vocab_size is {self.word_vocab_size}), so layer 0 "
+                "has a vector of each word already; leave output_embedding_layer out"
             )
 
     def _require_positive(self, *names: str) -> None:

@@ -263,4 +263,30 @@ class ElmoHighway(nn.Module):
         return torch.lerp(vectors.to(gate.dtype), transformed, gate)  # autocast changes the dtype
 
 
-__all__ = ["ElmoEmbeddings", "ElmoHighway"]
+class ElmoOutputEmbeddings(nn.Module):
+    """
+    The output embeddings of words: their rows of the softmax's weight, as one more layer.
+
+    The rows are multiplied by `scale`, which gives the whole table the standard deviation 1: it is
+    computed when a model first loads the table, and saved with it. A word outside the vocabulary
+    has the row of `<UNK>`, because it has its id. Both halves of a vector are the row, as in
+    layer 0.
+
+    Args:
+        config: the model's configuration, with `lm_vocab_size`.
+    """
+
+    def __init__(self, config: ElmoConfig) -> None:
+        super().__init__()
+        self.num_directions = config.num_directions
+        self.weight = nn.Parameter(torch.empty(config.lm_vocab_size, config.projection_dim))
+        self.scale: torch.Tensor
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, word_ids: torch.Tensor) -> torch.Tensor:
+        """Return `(batch, words, hidden_size)` for ids `(batch, words)`, zero for id 0."""
+        rows = F.embedding((word_ids - 1).clamp(min=0), self.weight) * self.scale
+        return rows.masked_fill((word_ids == 0)[..., None], 0).repeat(1, 1, self.num_directions)
+
+
+__all__ = ["ElmoEmbeddings", "ElmoHighway", "ElmoOutputEmbeddings"]

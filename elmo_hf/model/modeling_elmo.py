@@ -19,7 +19,7 @@ from .engine_choice import choose_engine
 from .engine_copies import KeepsCopies
 from .engine_onednn import operators_info
 from .engine_weights import States, Unique
-from .layer_embeddings import ElmoEmbeddings
+from .layer_embeddings import ElmoEmbeddings, ElmoOutputEmbeddings
 from .layer_lstm import ElmoLayer, ElmoLstm, ElmoMixedLayer
 from .modeling_inputs import Inputs, check_states, check_words, make_mask, memory_dtype
 
@@ -32,7 +32,8 @@ class ElmoModelOutput(ModelOutput):
     Args:
         last_hidden_state: the top LSTM layer, `(batch, words, hidden_size)`.
         hidden_states: layer 0 and every LSTM layer, `(batch, words, hidden_size)` each, if
-            requested. Layer 0 is context-free: both of its halves are the same word vector.
+            requested. Layer 0 is context-free: both of its halves are the same word vector. With
+            `config.output_embedding_layer`, the output embeddings come last, context-free too.
         states: hidden state `(layers, batch, hidden_size)` and cell state `(layers, batch,
             directions * cell_dim)` of every LSTM after its last word, if requested.
         attentions: always None, because ELMo has no attention.
@@ -53,6 +54,28 @@ class ElmoPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ElmoEmbeddings", "ElmoLayer", "ElmoMixedLayer"]
     model_tags = ["elmo", "bilm"]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """
+        Load a model as transformers does.
+
+        With `output_embedding_layer=True` the output embeddings are the softmax's weight of a
+        pre-training checkpoint; pass `use_word_ids=True` to its tokenizer, too. Models and
+        tokenizers that were saved with these settings need none.
+
+        Raises:
+            ValueError: the checkpoint has no weight for the output embedding layer.
+        """
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        missing = any(name.endswith("lm_head.weight") for name in info["missing_keys"])
+        if missing and model.config.output_embedding_layer:
+            raise ValueError(
+                f"output_embedding_layer is True, but the weights of {model.name_or_path} hold neither an "
+                "output embedding layer nor a softmax (lm_head.weight) to take it from; load the "
+                "checkpoint of an ElmoForPreTraining, or pass output_embedding_layer=False"
+            )
+        return (model, info) if output_loading_info else model
 
     def reset_engines(self) -> None:
         """
@@ -77,6 +100,9 @@ class ElmoPreTrainedModel(PreTrainedModel):
             self._init_linear(module)
         elif isinstance(module, nn.LSTM):
             _init_lstm(module)
+        elif isinstance(module, ElmoOutputEmbeddings):
+            init.normal_(module.weight, 0.0, module.weight.shape[1] ** -0.5)
+            init.copy_(module.scale, 1 / module.weight.float().std())
 
     def _init_convolution(self, convolution: nn.Conv1d) -> None:
         if self.config.activation == "relu":
@@ -142,6 +168,7 @@ class ElmoModel(ElmoPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^scalar_mix\."]
+    _keys_to_ignore_on_load_missing = [r"^lm_head\.scale$"]
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
@@ -151,6 +178,9 @@ class ElmoModel(ElmoPreTrainedModel):
         else:
             layers = range(config.num_hidden_layers)
             self.layers = nn.ModuleList(ElmoLayer(config, layer_idx) for layer_idx in layers)
+        if config.output_embedding_layer:
+            # The name is that of the softmax in a pre-training checkpoint, whose weight it loads.
+            self.lm_head = ElmoOutputEmbeddings(config)
         _tag_roles(self)
         self.post_init()
 
@@ -211,7 +241,8 @@ class ElmoModel(ElmoPreTrainedModel):
                 directions skip is padding.
             inputs_embeds: replaces `input_ids`: the output of `get_input_embeddings()`, or, for a
                 character model, word vectors `(batch, words, projection_dim)` as in layer 0.
-            word_input_ids: `(batch, words)`, vocabulary index + 1, for a model with a word table.
+            word_input_ids: `(batch, words)`, vocabulary index + 1, for a model with a word table or
+                an output embedding layer.
             states: initial LSTM states, returned by an earlier call with `use_cache=True` for as
                 many sentences; default: zeros. Gradients flow through them unless detached.
             use_cache: return the final LSTM states.
@@ -243,6 +274,10 @@ class ElmoModel(ElmoPreTrainedModel):
             all_layers.append(layer_output)
             new_states.append(new_state)
             unique = None  # above layer 0, equal words have different vectors
+        if self.config.output_embedding_layer:
+            assert word_input_ids is not None  # check_words has raised otherwise
+            word_ids = word_input_ids.masked_fill(~mask.any(-1), 0)
+            all_layers.append(self.lm_head(word_ids).to(vectors.dtype))
 
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -255,6 +290,8 @@ class ElmoModel(ElmoPreTrainedModel):
     def _embed(self, inputs: Inputs) -> tuple[torch.Tensor, Unique | None]:
         """Return word vectors `(batch, words, projection_dim)`, and deduplicated if available."""
         input_ids, _, inputs_embeds, word_input_ids = inputs
+        if not self.config.word_vocab_size:
+            word_input_ids = None  # only for the output embeddings
         if not self.config.uses_characters:
             word_ids = input_ids if word_input_ids is None else word_input_ids
             return self.embeddings(word_ids=word_ids, word_embeds=inputs_embeds), None

@@ -81,13 +81,13 @@ class ElmoTaskModel(ElmoPreTrainedModel):
 
     accepts_loss_kwargs = True  # every loss divides by num_items_in_batch itself
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
-    _keys_to_ignore_on_load_missing = [r"^scalar_mix\."]
+    _keys_to_ignore_on_load_missing = [r"^scalar_mix\.", r"^elmo\.lm_head\.scale$"]
 
     def __init__(self, config: ElmoConfig) -> None:
         super().__init__(config)
         self.elmo = ElmoModel(config)
         self.scalar_mix = ElmoScalarMix(
-            config.num_hidden_layers + 1, config.mix_layers, config.mix_layer_norm
+            config.num_hidden_states, config.mix_layers, config.mix_layer_norm
         )
         self.dropout = nn.Dropout(config.mix_dropout)
         self.task_lstm: ElmoTaskLstm | None = None

@@ -75,7 +75,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         config: the model's configuration, with `lm_vocab_size`.
 
     Raises:
-        ValueError: `lm_vocab_size` is 0.
+        ValueError: `lm_vocab_size` is 0, or the configuration has an `output_embedding_layer`.
     """
 
     # Trainer's number of labels would be a wrong divisor, because a boundary is predicted in one
@@ -88,6 +88,11 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             raise ValueError(
                 "lm_vocab_size is 0, so there are no words to predict; pass "
                 "ElmoConfig(lm_vocab_size=...), or use ElmoModel to compute vectors only"
+            )
+        if config.output_embedding_layer:
+            raise ValueError(
+                "output_embedding_layer is for ElmoModel and its task heads; the language model's "
+                "own softmax already holds these vectors: leave output_embedding_layer out"
             )
         self.elmo = ElmoModel(config)
         self.dropout = nn.Dropout(config.dropout)

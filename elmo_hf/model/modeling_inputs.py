@@ -38,7 +38,7 @@ def check_words(config: ElmoConfig, inputs: Inputs) -> torch.Size:
     else:
         _check_word_ids(config, given, present[0])
     if config.uses_characters:
-        _check_word_table(config, given, inputs.word_input_ids)
+        _check_words_beside(config, given, inputs.word_input_ids)
     return given.shape[:2]
 
 
@@ -141,21 +141,32 @@ def _check_word_ids(config: ElmoConfig, ids: torch.Tensor, name: str) -> None:
             "model's word table. Make them with the tokenizer saved beside the model"
         )
     _check_integers(ids, name)
-    _check_range(ids, name, config.word_vocab_size, "word_vocab_size")
+    size = "word_vocab_size" if config.word_vocab_size else "lm_vocab_size + 1"
+    _check_range(ids, name, config.num_word_ids, size)
 
 
-def _check_word_table(
+def _check_words_beside(
     config: ElmoConfig, given: torch.Tensor, word_input_ids: torch.Tensor | None
 ) -> None:
+    """Check the `word_input_ids` of a model that reads characters."""
     if word_input_ids is None:
+        if config.output_embedding_layer:
+            raise ValueError(
+                "word_input_ids are missing: this model has an output embedding layer, which is "
+                "looked up by word ids; its tokenizer returns them if it is loaded as "
+                "AutoTokenizer.from_pretrained(FOLDER, use_word_ids=True)"
+            )
         if config.word_vocab_size and not (given.is_floating_point() and given.ndim == 3):
             raise ValueError(
                 "word_input_ids are missing: this model has a word table beside its character "
                 "encoder; pass the word_input_ids (batch, words) that its tokenizer returns"
             )
         return
-    if not config.word_vocab_size:
-        raise ValueError("got word_input_ids, but this model has no word table; leave them out")
+    if not config.num_word_ids:
+        raise ValueError(
+            "got word_input_ids, but this model has no word table and no output embedding layer; "
+            "leave them out, or load the tokenizer with use_word_ids=False"
+        )
     _check_word_ids(config, word_input_ids, "word_input_ids")
     if word_input_ids.shape != given.shape[:2]:
         raise ValueError(
