@@ -5,7 +5,7 @@
 For every data set, row of the table and seed, trains a head with the code of the examples. Writes
 benchmarks/tasks.md and tasks.json; the page has the command of each row. The folder --work keeps
 the results, which are not measured again. --text is the training text of word2vec, the static
-baseline: use the text of the checkpoint.
+baseline: use the text of the checkpoint. `--add --rows NAME` adds a row to the existing report.
 """
 
 import argparse
@@ -190,7 +190,11 @@ def markdown(results: dict) -> str:
         lines.append("| " + " | ".join([row, *map(cell, found), mean]) + " |")
     notes = [f"- {name}: {task['what']}" for name, task in tasks.items()]
     commands = [f"- {row}: `{command}`" for row, command in rows.items()]
-    made = results["made"]
+    made = [
+        f"Made on {one['date']} by `{one['command']}` on {one['machine']['processor']}, "
+        f"{one['machine']['cores']} cores; checkpoint {one['checkpoint']} (SHA-256)."
+        for one in results["made"]
+    ]
     return "\n".join(
         [
             "# Tasks",
@@ -198,7 +202,8 @@ def markdown(results: dict) -> str:
             "Each figure is a score on the test part in percent: mean ± standard deviation over "
             "seeds. Each row names the word vectors and the head. The vectors are word2vec, a biLM "
             "with random weights, a single layer of the checkpoint, or its learned mix (a weighted "
-            "sum of all layers, trained with the head). The biLM is frozen unless the row says "
+            "sum of all layers, trained with the head). Output embeddings are one more layer: each "
+            "word's row of the language model's softmax. The biLM is frozen unless the row says "
             "otherwise. The head is linear. In the rows with a biLSTM, the biLSTM comes between "
             "the vectors and the head; in tagging, a CRF follows, as in the paper. All heads of a "
             "row train for the same number of steps, and the final weights are evaluated: no "
@@ -214,8 +219,7 @@ def markdown(results: dict) -> str:
             "",
             *commands,
             "",
-            f"Made on {made['date']} by `{made['command']}` on {made['machine']['processor']}, "
-            f"{made['machine']['cores']} cores; checkpoint {made['checkpoint']} (SHA-256).",
+            *made,
             "",
         ]
     )
@@ -265,7 +269,20 @@ def collect(plans: Sequence[Plan], command: str) -> dict:
     }
     made = {"date": datetime.date.today().isoformat(), "command": command}
     made |= {"machine": speed_machine.describe(), "checkpoint": plans[0].prints["checkpoint"]}
-    return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": made}
+    return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": [made]}
+
+
+def add_results(stored: dict, found: dict) -> dict:
+    """Return stored results with others of the same checkpoint added."""
+    for one in stored["made"]:
+        if one["checkpoint"] != found["made"][0]["checkpoint"]:
+            raise ValueError("the report is of another checkpoint; leave out --add")
+    tasks = {**stored["tasks"]}
+    for name, task in found["tasks"].items():
+        scores = {**tasks.get(name, task)["scores"], **task["scores"]}
+        tasks[name] = {**task, "scores": scores}
+    made = stored["made"] + found["made"]
+    return {"tasks": tasks, "rows": {**stored["rows"], **found["rows"]}, "made": made}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -279,6 +296,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=REPORT)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--rows", nargs="+", help="only these rows of the table")
+    parser.add_argument("--add", action="store_true", help="keep the results of --output")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=speed_machine.cores())
     return parser.parse_args(arguments)
@@ -301,6 +319,8 @@ def make_plans(given: argparse.Namespace) -> list[Plan]:
     rows = make_rows(config.num_hidden_layers + 1)
     if not given.text:
         rows = {name: row for name, row in rows.items() if row.model != "word2vec"}
+    if not config.lm_vocab_size:
+        rows = {name: row for name, row in rows.items() if not {*OUTPUT} & {*row.flags}}
     if given.rows:
         rows = {name: rows[name] for name in given.rows}
     given.work.mkdir(parents=True, exist_ok=True)
@@ -328,6 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for finished in as_completed([pool.submit(measure, plan) for plan in plans]):
                 print(f"{finished.result()} is done", file=sys.stderr, flush=True)
         results = collect(plans, command)
+        if given.add:
+            stored = given.output.with_suffix(".json").read_text()
+            results = add_results(json.loads(stored), results)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -71,8 +71,8 @@ class ElmoPreTrainedModel(PreTrainedModel):
         missing = any(name.endswith("lm_head.weight") for name in info["missing_keys"])
         if missing and model.config.output_embedding_layer:
             raise ValueError(
-                f"output_embedding_layer is True, but the weights of {model.name_or_path} hold neither an "
-                "output embedding layer nor a softmax (lm_head.weight) to take it from; load the "
+                f"output_embedding_layer is True, but the weights of {model.name_or_path} hold "
+                "neither such a layer nor a softmax (lm_head.weight) to take it from; load the "
                 "checkpoint of an ElmoForPreTraining, or pass output_embedding_layer=False"
             )
         return (model, info) if output_loading_info else model

@@ -98,10 +98,12 @@ def test_a_missing_file_is_named(data, tmp_path):
         prepare("wnut17", data, tmp_path)
 
 
-def test_a_remembered_biLM_gives_the_same_layers(checkpoint):
+def test_a_remembered_biLM_gives_the_same_layers():
     from remembered import remember
 
-    elmo, tokenizer, known = ElmoModel.from_pretrained(checkpoint), ElmoTokenizer(), {}
+    known = {}
+    tokenizer = ElmoTokenizer(lm_vocab=["<S>", "</S>", "<UNK>", "a", "d"], use_word_ids=True)
+    elmo = ElmoModel(ElmoConfig(**TINY, lm_vocab_size=5, output_embedding_layer=True)).eval()
     elmo.requires_grad_(False)
     module = remember(elmo, known)
     for sentences in (["a b c", "d"], ["d", "e f g h"]):
@@ -141,6 +143,14 @@ def test_rows_are_measured_once_and_reported(checkpoint, data, tmp_path, monkeyp
     assert "| vectors and head | uner_en_ewt | sst2 | mean |" in text
     assert "| learned mix, CRF |" in text and " | - | - |" in text
     assert "--no_crf" in text and "--train_bilm" in text
+    del plan.rows["learned mix, CRF"]
+    again = tasks.collect([plan], "python tasks.py --add")
+    again["tasks"]["sst2"]["scores"] = {"added": {"mean": 50.0, "spread": None, "seeds": 1}}
+    both = tasks.add_results(results, again)
+    assert len(both["made"]) == 2 and both["tasks"]["sst2"]["scores"].keys() > {"added"}
+    again["made"][0]["checkpoint"] = "another"
+    with pytest.raises(ValueError, match="another checkpoint"):
+        tasks.add_results(results, again)
 
 
 def test_the_learned_mix_is_compared_with_single_layers_and_random_weights():

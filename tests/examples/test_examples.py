@@ -21,6 +21,7 @@ from elmo_hf import (
 )
 
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
+VOCABULARY = ["<S>", "</S>", "<UNK>", "Ada", "Where", "it", "a"]
 CONLL = """-DOCSTART- -X- O
 
 Ada NNP I-PER
@@ -45,8 +46,9 @@ CONLLU = """# text = don't go
 def checkpoint(tmp_path):
     torch.manual_seed(0)
     still = {"dropout": 0, "mix_dropout": 0, "classifier_dropout": 0}
-    ElmoModel(ElmoConfig(**TINY, **still)).save_pretrained(tmp_path / "elmo")
-    ElmoTokenizer().save_pretrained(tmp_path / "elmo")
+    config = ElmoConfig(**TINY, **still, lm_vocab_size=len(VOCABULARY))
+    ElmoForPreTraining(config).save_pretrained(tmp_path / "elmo")
+    ElmoTokenizer(lm_vocab=VOCABULARY).save_pretrained(tmp_path / "elmo")
     return str(tmp_path / "elmo")
 
 
@@ -72,7 +74,7 @@ def test_parts_of_speech_are_learnt_from_conllu_and_the_biLM_along(checkpoint, t
     pytest.importorskip("seqeval")
     train = write(tmp_path / "train.conllu", CONLLU)
     options = ["--scheme", "none", "--tags_column", "upos", "--lstm_dim", "0", "--no_crf"]
-    options += ["--train_bilm"]
+    options += ["--train_bilm", "--output_embeddings"]
     found = run(train_ner, checkpoint, train, tmp_path, *options)
     assert found["eval_accuracy"] == 1
     tuned = ElmoForTokenClassification.from_pretrained(tmp_path / "out").elmo
@@ -85,6 +87,7 @@ def test_numbers_of_pairs_are_learnt_from_json_lines(checkpoint, tmp_path):
     rows = [("rain", "it rains", 1.0), ("sun", "moon", 0.2), ("a hill", "a car", 0)]
     rows = [dict(zip(("text", "other", "label"), row, strict=True)) for row in rows]
     options = ["--pair_column", "other", "--regression", "--pooling", "ends"]
+    options += ["--output_embeddings"]
     train = json_lines(tmp_path / "train.jsonl", rows)
     found = run(train_classifier, checkpoint, train, tmp_path, *options, epochs=90)
     assert found["eval_pearson"] > 0.9
@@ -101,7 +104,7 @@ def test_answers_are_learnt_and_so_is_that_there_is_none(checkpoint, tmp_path):
     rows.append({"question": "Why ?", "context": "No one knows.", "answers": {}})
     rows[2]["answers"] = {"text": [], "answer_start": []}
     train = json_lines(tmp_path / "train.jsonl", rows)
-    options = ["--lstm_dim", "12"]
+    options = ["--lstm_dim", "12", "--output_embeddings"]
     found = run(train_qa, checkpoint, train, tmp_path, *options, epochs=60, rate=0.05)
     assert found["eval_f1"] == 1 and found["eval_exact_match"] == 1
     files = ["--model", str(tmp_path / "out"), "--predict", train, "--output_dir", str(tmp_path)]

@@ -23,6 +23,7 @@ from elmo_hf.integrations import onnx
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "."]
 TABLE = {"word_vocab_size": len(WORDS) + 1, "word_embedding_dim": 5}
+OUTPUT = {"output_embedding_layer": True, "lm_vocab_size": len(WORDS)}
 SENTENCES = ["The bank lent him money.", "", "Rain", "It rained for days. " * 20]
 
 
@@ -67,6 +68,7 @@ MODELS = {
     "all": ({}, "all", LAYERS),
     "top of one direction": ({"bidirectional": False}, "top", ["last_hidden_state"]),
     "word table": (TABLE, "all", LAYERS),
+    "output embeddings": (OUTPUT, "all", [*LAYERS, "hidden_states.3"]),
     "words alone": ({**TABLE, "filters": []}, "top", ["last_hidden_state"]),
     "classifier": (
         {"kind": ElmoForSequenceClassification, "classifier_pooling": "ends"}, None, ["logits"]
@@ -83,7 +85,7 @@ def test_onnxruntime_equals_pytorch_for_other_sentences(name, tmp_path):
     pytest.importorskip("onnxscript")
     changes, layers, names = MODELS[name]
     tokenizer = None
-    if "word_vocab_size" in changes:
+    if changes.keys() & {"word_vocab_size", "lm_vocab_size"}:
         kind = {"use_characters": False} if changes.get("filters") == [] else {"use_word_ids": True}
         tokenizer = ElmoTokenizer(lm_vocab=WORDS, **kind)
     folder = save(tmp_path / "model", tokenizer=tokenizer, **changes)

@@ -226,7 +226,7 @@ def test_errors_say_what_is_missing(checkpoint, saved, tmp_path):
     for kind, folder in product(
         (AutoModel, AutoModelForSequenceClassification), (tmp_path, tmp_path / "no softmax")
     ):
-        with pytest.raises(ValueError, match=r"hold neither an output embedding layer nor a soft"):
+        with pytest.raises(ValueError, match=r"hold neither such a layer nor a softmax"):
             kind.from_pretrained(folder, output_embedding_layer=True)
     with pytest.raises(Exception, match=r"lm_vocab_size is 0.*leave output_embedding_layer out"):
         ElmoConfig(output_embedding_layer=True)
