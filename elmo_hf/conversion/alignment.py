@@ -1,10 +1,12 @@
 """Cross-lingual alignment: a matrix per layer that maps its vectors to those of another language.
 
 Schuster et al. 2019 publish matrices for seven languages in files such as `es_best_mapping.pth`, a
-NumPy matrix written by torch.save. A converted folder stores them in `alignment.safetensors`, one
-tensor `layer.K` `(hidden_size, hidden_size)` for each aligned layer K.
+NumPy matrix written by torch.save. `elmo_hf.analysis.learn_alignment` learns others. A model's
+folder stores them in `alignment.safetensors`, one tensor `layer.K` `(hidden_size, hidden_size)` for
+each aligned layer K.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from ..model.configuration_elmo import ElmoConfig
 from .tables import WeightsError
 from .torch_files import is_torch_file, load_torch
 
@@ -103,17 +106,51 @@ def save_alignments(folder: Path, files: Mapping[int, Path], layers: int, width:
     """
     matrices = {}
     for layer, path in sorted(files.items()):
-        matrix = read_alignment(path)
-        if not 0 <= layer < layers:
-            raise WeightsError(f"{path.name} is for layer {layer}; the model has {layers} layers")
-        if len(matrix) != width:
-            raise WeightsError(
-                f"{path.name} aligns vectors of width {len(matrix)}; the model's width is {width}"
-            )
-        matrices[f"layer.{layer}"] = matrix
+        matrices[layer] = read_alignment(path)
+        _check_fit(path.name, matrices[layer], layer, layers, width)
     if matrices:
-        safetensors.torch.save_file(matrices, folder / FILE)
+        _write(folder, matrices)
     return [f"{path.name} is stored as the alignment of layer {k}" for k, path in files.items()]
+
+
+def store_alignment(folder: str | os.PathLike[str], alignment: Mapping[int, torch.Tensor]) -> None:
+    """
+    Store matrices, such as those of `learn_alignment`, in the folder of the model they map.
+
+    Args:
+        folder: the folder of a model, with its config.json.
+        alignment: matrices by layer.
+
+    Raises:
+        WeightsError: there is no matrix, or the model has no such layer, or its width differs.
+        OSError: the folder has no config.json, or cannot be written.
+    """
+    if not alignment:
+        raise WeightsError("the alignment has no matrix; expected one per aligned layer")
+    config = ElmoConfig.from_pretrained(folder)
+    for layer, matrix in alignment.items():
+        sizes = config.num_hidden_layers + 1, config.hidden_size
+        _check_fit(f"the matrix of layer {layer}", matrix, layer, *sizes)
+    _write(Path(folder), alignment)
+
+
+def _check_fit(name: str, matrix: torch.Tensor, layer: int, layers: int, width: int) -> None:
+    if not 0 <= layer < layers:
+        raise WeightsError(f"{name} is for layer {layer}; the model has {layers} layers")
+    if matrix.shape != (width, width):
+        raise WeightsError(
+            f"{name} aligns vectors of width {len(matrix)}; the model's width is {width}"
+        )
+
+
+def _write(folder: Path, matrices: Mapping[int, torch.Tensor]) -> None:
+    tensors = {f"layer.{k}": matrix.contiguous() for k, matrix in sorted(matrices.items())}
+    part = folder / f"{FILE}.part"
+    try:
+        safetensors.torch.save_file(tensors, part)
+        part.replace(folder / FILE)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_alignment(folder: Path) -> dict[int, torch.Tensor]:
@@ -122,7 +159,8 @@ def load_alignment(folder: Path) -> dict[int, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(
             f"{folder} has no {FILE}; convert with --alignment LAYER=FILE, or put the "
-            "best_mapping.pth into the folder of the original weights"
+            "best_mapping.pth into the folder of the original weights, or learn one: "
+            "elmo_hf.analysis.learn_alignment, store_alignment"
         )
     stored = safetensors.torch.load_file(path)
     return {int(name.removeprefix("layer.")): matrix for name, matrix in stored.items()}
@@ -154,4 +192,5 @@ __all__ = [
     "load_alignment",
     "read_alignment",
     "save_alignments",
+    "store_alignment",
 ]
