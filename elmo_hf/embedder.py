@@ -68,6 +68,8 @@ class ElmoEmbedder:
         dtype: dtype of the computation, for a folder; default: that of the saved weights.
         device: for a folder, such as "cpu"; default: the GPU if there is one.
         revision: branch, tag or commit of a Hub repository.
+        output_embedding_layer: add the language model's output embeddings as the last layer, as in
+            `ElmoConfig`, for a folder that was saved without them.
         batch_words, window, workers: as in `embed_corpus`.
         chunk_words: a longer sentence is computed in chunks of so many words, which bounds the
             memory of the computation. States are carried from chunk to chunk in each direction, so
@@ -90,6 +92,7 @@ class ElmoEmbedder:
         dtype: torch.dtype | None = None,
         device: str | None = None,
         revision: str | None = None,
+        output_embedding_layer: bool = False,
         batch_words: int = 8192,
         window: int = 1024,
         workers: int | None = None,
@@ -109,9 +112,10 @@ class ElmoEmbedder:
         self._loaded: Loaded | None = None
         self._process = 0  # the process that has loaded
         if isinstance(model, (str, os.PathLike)):
-            self._source = find_source(model, revision)
+            self._source = find_source(model, revision, output_embedding_layer)
         else:
-            self._given = _check_model(model, tokenizer, dtype, device, revision)
+            settings = dtype, device, revision, output_embedding_layer or None
+            self._given = _check_model(model, tokenizer, *settings)
         self._check_settings()
 
     # --- The model ---
@@ -433,8 +437,8 @@ def _check_model(model: Any, tokenizer: Any, *settings: object) -> Any:
         )
     if any(setting is not None for setting in settings):
         raise ValueError(
-            "dtype, device and revision are for folders; convert a model in memory yourself: "
-            "model.to(device, dtype)"
+            "dtype, device, revision and output_embedding_layer are for folders; convert a model "
+            "in memory yourself: model.to(device, dtype)"
         )
     return model
 

@@ -40,11 +40,13 @@ class Source:
         name: absolute path of a folder, or NAMESPACE/NAME of a Hub repository.
         revision: branch, tag or commit of the repository.
         digest: SHA-256 of the folder's files, or commit of the repository; None: not known yet.
+        output_embeddings: add the layer of output embeddings, if the model was saved without it.
     """
 
     name: str
     revision: str | None = None
     digest: str | None = None
+    output_embeddings: bool = False
 
     @property
     def is_folder(self) -> bool:
@@ -74,7 +76,11 @@ class Source:
         kind = ElmoConfig.get_config_dict(folder)[0].get("model_type")
         if kind != "elmo":
             raise ValueError(f"{folder} holds a model of type {kind!r}; expected 'elmo'")
-        return ElmoConfig.from_pretrained(folder)
+        return ElmoConfig.from_pretrained(folder, **self.settings("output_embedding_layer"))
+
+    def settings(self, name: str) -> dict[str, bool]:
+        """Return the setting that adds the output embeddings, called `name`, if they are wanted."""
+        return {name: True} if self.output_embeddings else {}
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -90,7 +96,9 @@ def _download(name: str, revision: str | None) -> Path:
 _download_once = functools.lru_cache(maxsize=None)(_download)
 
 
-def find_source(name: str | os.PathLike, revision: str | None = None) -> Source:
+def find_source(
+    name: str | os.PathLike, revision: str | None = None, output_embeddings: bool = False
+) -> Source:
     """
     Return the source that a user named.
 
@@ -102,13 +110,13 @@ def find_source(name: str | os.PathLike, revision: str | None = None) -> Source:
     if path.is_dir():
         if revision is not None:
             raise ValueError(f"revision is for Hub repositories, but {text} is a folder")
-        return Source(str(path.resolve()))
+        return Source(str(path.resolve()), output_embeddings=output_embeddings)
     if path.exists():
         raise FileNotFoundError(f"{text} is a file; pass the folder that holds the model")
     is_repository = re.fullmatch(r"\w[\w.-]*/[\w.-]+", text) and not path.parent.is_dir()
     if not is_repository:
         raise FileNotFoundError(f"there is no folder {text}{_nearest(path)}")
-    return Source(text, revision)
+    return Source(text, revision, output_embeddings=output_embeddings)
 
 
 @dataclass(eq=False)
@@ -165,13 +173,14 @@ def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Load
             f"the files in {folder} have changed since this embedder first read them, so its "
             "vectors would change; make a new ElmoEmbedder"
         )
-    head, info = _Head.from_pretrained(folder, output_loading_info=True)
+    layer = source.settings("output_embedding_layer")
+    head, info = _Head.from_pretrained(folder, output_loading_info=True, **layer)
     if missing := sorted(name for name in info["missing_keys"] if name.startswith("elmo.")):
         raise ValueError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
     mix = None if head.scalar_mix.gamma.isnan() else head.scalar_mix
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = head.elmo.to(device=device, dtype=dtype).eval()
-    tokenizer = ElmoTokenizer.from_pretrained(folder)
+    tokenizer = ElmoTokenizer.from_pretrained(folder, **source.settings("use_word_ids"))
     return Loaded(model, tokenizer, mix, recorded_mixes(folder, config))
 
 

@@ -44,6 +44,13 @@ def embed(
     all_layers: Annotated[bool, typer.Option("--all", help="Short for --layers all.")] = False,
     top: Annotated[bool, typer.Option("--top", help="Short for --layers top.")] = False,
     average: Annotated[bool, typer.Option("--average", help="Short for --layers average.")] = False,
+    output_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--output-embeddings",
+            help="Append a layer: the language model's output embeddings of the words.",
+        ),
+    ] = False,
     format: Annotated[
         Literal["folder", "hdf5", "parquet", "npz", "text"] | None,
         typer.Option(metavar="FORMAT", help="The format of OUT, whatever its ending."),
@@ -119,7 +126,13 @@ def embed(
     options: dict[str, Any] = {name: True for name, is_given in keys.items() if is_given}
     options |= {"dtype": dtype, "pooling": None if pooling == "none" else pooling}
     with one_line_errors(ValueError, RuntimeError):
-        embedder = ElmoEmbedder(model, layers=chosen, workers=workers, batch_words=batch_words)
+        embedder = ElmoEmbedder(
+            model,
+            layers=chosen,
+            output_embedding_layer=output_embeddings,
+            workers=workers,
+            batch_words=batch_words,
+        )
         if output != STREAM:
             options |= {"resume": resume, "part": numbers, "format": format}
             options["sentences_per_shard"] = sentences_per_shard

@@ -1,5 +1,6 @@
 """The output embeddings of words as one more layer: loaded, computed, trained, saved and used."""
 
+import pickle
 import subprocess
 import sys
 from itertools import product
@@ -22,6 +23,7 @@ from transformers import (
     pipeline,
 )
 
+import elmo_hf_cli
 from elmo_hf import (
     ElmoConfig,
     ElmoEmbedder,
@@ -31,7 +33,6 @@ from elmo_hf import (
     embed_corpus,
     open_vectors,
 )
-from elmo_hf.storage import write_vectors
 
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "rained", "."]
 TEXTS = ["the bank rained .", "the quokka"]
@@ -163,7 +164,7 @@ def test_trainer_learns_with_a_frozen_and_a_trained_bilm(checkpoint, tmp_path, t
     assert [one["score"] for one in labels] == pytest.approx(best, abs=1e-5)
 
 
-def test_embedder_and_storage_have_the_layer(saved, tmp_path):
+def test_embedder_and_command_have_the_layer(saved, checkpoint, tmp_path):
     embedder = ElmoEmbedder(saved, layers="all")
     model = AutoModel.from_pretrained(saved)
     with torch.no_grad():
@@ -182,9 +183,15 @@ def test_embedder_and_storage_have_the_layer(saved, tmp_path):
     np.testing.assert_allclose(chunked, expected, atol=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(saved)
     np.testing.assert_allclose(next(embed_corpus(model, tokenizer, TEXTS)), expected, atol=1e-5)
+    one_setting = ElmoEmbedder(checkpoint, layers="all", output_embedding_layer=True)
+    again = pickle.loads(pickle.dumps(one_setting))
+    np.testing.assert_allclose(next(again.embed(TEXTS)), expected, atol=1e-5)
+    assert len(next(ElmoEmbedder(checkpoint, layers="all").embed(TEXTS))) == 3
     in_memory = ElmoEmbedder(model, tokenizer, layers="all")
-    assert in_memory.fingerprint() == embedder.fingerprint()
-    write_vectors(tmp_path / "vectors", embedder, TEXTS)
+    assert one_setting.fingerprint() == in_memory.fingerprint() == embedder.fingerprint()
+    (tmp_path / "text.txt").write_text("\n".join(TEXTS))
+    files = [str(tmp_path / "text.txt"), str(tmp_path / "vectors"), "-m", str(checkpoint)]
+    assert elmo_hf_cli.main(["embed", *files, "--all", "--output-embeddings"]) == 0
     np.testing.assert_allclose(open_vectors(tmp_path / "vectors")[0], expected, atol=1e-5)
 
 
