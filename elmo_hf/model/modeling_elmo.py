@@ -130,6 +130,10 @@ class ElmoPreTrainedModel(PreTrainedModel):
         elif role == "input_map":
             init.copy_(linear.bias, torch.eye(4)[1].repeat_interleave(linear.out_features // 4))
 
+    def get_output_embeddings(self) -> None:
+        """Return None: resizing the input embeddings must not resize the softmax over words."""
+        return None
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """
         Resize the input embeddings: the character table, or the word table with token input.

@@ -111,10 +111,6 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def get_output_embeddings(self) -> None:
-        """Return None: resizing the input embeddings must not resize the softmax over words."""
-        return None
-
     @can_return_tuple
     def forward(
         self,

@@ -195,6 +195,15 @@ def test_embedder_and_command_have_the_layer(saved, checkpoint, tmp_path):
     np.testing.assert_allclose(open_vectors(tmp_path / "vectors")[0], expected, atol=1e-5)
 
 
+def test_resizing_the_character_table_leaves_the_rows(saved):
+    model = AutoModelForSequenceClassification.from_pretrained(saved)
+    table = model.elmo.lm_head.weight
+    for one in (model, model.elmo):
+        one.resize_token_embeddings(300)
+        assert one.get_output_embeddings() is None
+    assert model.elmo.lm_head.weight is table
+
+
 def test_config_json_alone_adds_the_layer(checkpoint, tmp_path):
     """A checkpoint can be published with the layer: its weights stay as they are."""
     AutoModelForPreTraining.from_pretrained(checkpoint).save_pretrained(tmp_path)
