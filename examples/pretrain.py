@@ -4,7 +4,7 @@ r"""Pre-train ELMo's biLM on text files or a Hub dataset, from scratch or from a
         --train_files 'text/train-*.txt.xz' --valid_files text/valid.txt.xz \
         --vocabulary_size 50000 --window 128 \
         --config '{"projection_dim": 256, "cell_dim": 1024, "num_sampled_words": 4096}' \
-        --per_device_train_batch_size 64 --learning_rate 1e-3 --warmup_steps 500 --max_steps 20000 \
+        --per_device_train_batch_size 64 --learning_rate 4e-3 --warmup_steps 500 --max_steps 20000 \
         --eval_strategy steps --eval_steps 1000 --save_steps 500 --save_total_limit 2
 
 Text has one sentence per line and an empty line after each document; files may be compressed (.gz,
@@ -36,7 +36,7 @@ from transformers import set_seed
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 
-DEFAULTS = {"learning_rate": 1e-3, "per_device_train_batch_size": 32, "report_to": []}
+DEFAULTS = {"learning_rate": 4e-3, "per_device_train_batch_size": 32, "report_to": []}
 
 
 @dataclass
@@ -89,6 +89,13 @@ class PreTrainingArguments(ScriptArguments):
     )
     window: int | None = field(
         default=None, metadata={"help": "words in a window; default: 128, with streams 20"}
+    )
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "rate of Muon, which trains the matrices; AdamW trains the other weights with "
+            "--learning_rate; default: 4 times that; 0: --optim trains all weights"
+        },
     )
 
 
@@ -167,6 +174,7 @@ def describe_run(args, training, train_text):
         "feed": [args.feed, args.window],
         "init_from": args.init_from,
         "seed": training.seed,
+        "optimizer": training.optim if args.muon_learning_rate == 0 else "muon",
         "batch": [
             training.world_size,
             training.train_batch_size,
@@ -194,6 +202,8 @@ def make_job(args, training):
 
     set_seed(training.seed)
     fields = read_config(args.config)
+    if args.muon_learning_rate is None:
+        args.muon_learning_rate = 4 * training.learning_rate
     args.window = args.window or (20 if args.feed == "streams" else 128)
     if args.init_from:
         check_model(args.init_from, "--init_from")
@@ -223,6 +233,7 @@ def make_job(args, training):
         train_dataset=train_feed,
         eval_dataset=PackedWindows(valid_text[0]) if valid_text else None,
         processing_class=tokenizer,
+        muon_learning_rate=args.muon_learning_rate or None,
     )
     return Job(trainer, "feature-extraction", usage(training.output_dir), describe_data(args))
 

@@ -177,9 +177,11 @@ def one_line_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_errors(folder: str) -> Iterator[None]:
-    """End the program with one line if a file cannot be written; other errors pass through."""
+    """End the program with one line if writing fails or a loss is not finite."""
     try:
         yield
+    except FloatingPointError as error:
+        raise SystemExit(f"error: {error}") from None
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise

@@ -17,6 +17,7 @@ from ..model.modeling_elmo import ElmoModel
 from ..model.modeling_elmo_pretraining import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
 from ..model.tokenization_vocabulary import NO_WORD, LmVocabulary
+from .widening import widen_cells
 
 logger = logging.get_logger(__name__)
 
@@ -97,12 +98,23 @@ def load_for_pretraining(
         folder: a Hub folder of a biLM, with or without a softmax.
         words: the new vocabulary. The softmax keeps the weights of words that the old vocabulary
             also has and initializes the others; the biLM keeps all its weights.
-        changes: fields of the configuration that do not change weight shapes, such as `dropout`.
+        changes: fields of the configuration that do not change weight shapes, such as `dropout`,
+            and a larger `cell_dim`, for which `widen_cells` adds cells.
 
     Raises:
         ValueError: without `words`, the folder lacks a vocabulary or a softmax of its size; with
             `words`, the model's inputs are indices into its vocabulary.
     """
+    cell_dim = changes.pop("cell_dim", None)
+    model, tokenizer = _load(folder, words, changes)
+    if cell_dim is not None and cell_dim != model.config.cell_dim:
+        model = widen_cells(model, cell_dim)
+    return model, tokenizer
+
+
+def _load(
+    folder: str | os.PathLike[str], words: list[str] | None, changes: dict[str, Any]
+) -> tuple[ElmoForPreTraining, ElmoTokenizer]:
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     sizes = ElmoConfig.from_pretrained(folder).lm_vocab_size, tokenizer.lm_vocab_size
     if words is None:

@@ -5,16 +5,18 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..model.modeling_elmo_pretraining import ElmoForPreTraining
 from ..model.tokenization_elmo import ElmoTokenizer
-from .runs import TRAINER_STATE
+from .optimizer import MuonAdamW, split_parameters
+from .runs import TRAINER_STATE, last_checkpoint
 from .windows import EpochOrder, PackedWindows, PreTrainingCollator, RowStreams
 
 
@@ -42,22 +44,61 @@ class ElmoPreTrainer(Trainer):
         model, args, train_dataset, eval_dataset, callbacks, ...: as for Trainer. The datasets are
             `PackedWindows` or, for training only, `RowStreams`.
         processing_class: the tokenizer, with its vocabulary.
+        muon_learning_rate: if given, Muon with this rate trains the matrices, and AdamW with
+            `args.learning_rate` the other weights; see `MuonAdamW`.
+
+    Raises:
+        FloatingPointError: the loss of a step is not a finite number. The message names the last
+            complete checkpoint.
     """
 
     control: Any
+    optimizer: Any
 
-    def __init__(self, *args: Any, processing_class: ElmoTokenizer, **kwargs: Any) -> None:
-        super().__init__(*args, processing_class=processing_class, **kwargs)
+    def __init__(
+        self,
+        model: ElmoForPreTraining,
+        args: TrainingArguments,
+        *more: Any,
+        processing_class: ElmoTokenizer,
+        muon_learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.muon_learning_rate = muon_learning_rate
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False  # every step uses all of them
+        super().__init__(model, args, *more, processing_class=processing_class, **kwargs)
         directions = self.model.config.num_directions
         self.data_collator = self.collator = PreTrainingCollator(processing_class, directions)
-        if self.args.ddp_find_unused_parameters is None:
-            self.args.ddp_find_unused_parameters = False  # every step uses all of them
         self.model_accepts_loss_kwargs = True  # `compute_loss` uses the number of items
         self._states: tuple[torch.Tensor, torch.Tensor] | None = None
         self._totals = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
         self._since: float | None = None  # time of the last log, plus time that does not count
 
     # --- Training ---
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer that Trainer makes or, with `muon_learning_rate`, `MuonAdamW`."""
+        if self.muon_learning_rate is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        matrices, others = split_parameters(self.model)
+        decayed = self.get_decay_parameter_names(self.model)
+        names = {weight: name for name, weight in self.model.named_parameters()}
+        args, decay = self.args, self.args.weight_decay
+        self.optimizer = MuonAdamW(
+            matrices,
+            [
+                {"params": [w for w in others if names[w] in decayed], "weight_decay": decay},
+                {"params": [w for w in others if names[w] not in decayed], "weight_decay": 0.0},
+            ],
+            muon={"lr": self.muon_learning_rate, "weight_decay": decay},
+            adamw={
+                "lr": args.learning_rate,
+                "betas": (args.adam_beta1, args.adam_beta2),
+                "eps": args.adam_epsilon,
+            },
+        )
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochOrder:
         feed: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -73,6 +114,20 @@ class ElmoPreTrainer(Trainer):
             return batches, None
         counts = sum(count_predictions(batch).to(device) for batch in batches)
         return batches, self.accelerator.reduce(counts)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the loss of a batch after its backward pass, if it is a finite number."""
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            self._stop(f"the loss of step {self.state.global_step + 1} is {loss.item()}")
+        return loss
+
+    def _stop(self, reason: str) -> NoReturn:
+        checkpoint = last_checkpoint(self.args.output_dir)
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint exists"
+        raise FloatingPointError(
+            f"{reason}; {kept}. Resume with a lower learning rate, or look for odd text"
+        )
 
     def compute_loss(
         self,
@@ -181,6 +236,9 @@ class ElmoPreTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         began = time.perf_counter()
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                self._stop(f"after step {self.state.global_step}, {name} has values not finite")
         folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
         if self.args.should_save:  # overwriting an old checkpoint makes it incomplete
             (folder / TRAINER_STATE).unlink(missing_ok=True)

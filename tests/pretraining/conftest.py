@@ -42,9 +42,7 @@ def tokenizer(texts):
 
 @pytest.fixture
 def make_trainer(texts, tokenizer, tmp_path):
-    def make(
-        feed=PackedWindows, window=12, rows=4, name="run", callbacks=(), model=None, **changes
-    ):
+    def make(feed=PackedWindows, window=12, rows=4, name="run", callbacks=(), muon=None, **changes):
         torch.manual_seed(0)
         fields = {key: changes.pop(key) for key in ("dropout", "bidirectional") if key in changes}
         config = ElmoConfig(**{**TINY, **fields}, lm_vocab_size=tokenizer.lm_vocab_size)
@@ -62,6 +60,7 @@ def make_trainer(texts, tokenizer, tmp_path):
             eval_dataset=PackedWindows(texts["valid"], window),
             processing_class=tokenizer,
             callbacks=list(callbacks),
+            muon_learning_rate=muon,
         )
 
     return make

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.pretraining import TINY, losses
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
@@ -26,7 +27,7 @@ class Stop(TrainerCallback):
 @pytest.mark.parametrize("feed", [pytest.param(PackedWindows, marks=pytest.mark.slow), RowStreams])
 @pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 9])  # epoch 1, later
 def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_trainer, feed, steps):
-    shape = {"feed": feed, "rows": 8, "window": 12, "max_steps": 13}
+    shape = {"feed": feed, "rows": 8, "window": 12, "max_steps": 13, "muon": 0.02}
     whole = make_trainer(**shape, name="whole")
     whole.train()
     broken = make_trainer(**shape, callbacks=[Stop(steps + 2)])
@@ -89,6 +90,29 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
 # --- Checkpoints to continue ---
 
 
+class Spoil(TrainerCallback):
+    """Write a NaN into the weights after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step:
+            model.lm_head.weight.data[0, 0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"), [(4, "the loss of step 5 is nan"), (6, "after step 6")]
+)
+def test_numbers_that_are_not_finite_end_a_run_and_are_not_saved(make_trainer, step, reason):
+    trainer = make_trainer(callbacks=[Spoil(step)])
+    with pytest.raises(FloatingPointError, match=rf"{reason}.* last good checkpoint is .*-3"):
+        trainer.train()
+    good = last_checkpoint(trainer.args.output_dir)
+    assert good.endswith("checkpoint-3")
+    assert all(w.isfinite().all() for w in load_file(f"{good}/model.safetensors").values())
+
+
 @pytest.fixture
 def saved(tokenizer, tmp_path):
     torch.manual_seed(1)
@@ -140,3 +164,18 @@ def test_the_vocabulary_of_a_model_that_reads_words_by_number_stays(tmp_path):
     ElmoTokenizer(use_characters=False, lm_vocab=words).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="cannot be replaced"):
         load_for_pretraining(tmp_path, words)
+
+
+def test_a_wider_model_begins_with_the_same_predictions_and_learns(saved, make_trainer, tmp_path):
+    model, _ = load_for_pretraining(tmp_path / "saved", cell_dim=20)
+    assert model.config.cell_dim == 20
+    ids = torch.randint(1, 262, (2, 5, 50))
+    with torch.no_grad():
+        before, after = saved.eval()(ids), model.eval()(ids)
+    torch.testing.assert_close(before.forward_logits, after.forward_logits)
+    torch.testing.assert_close(before.backward_logits, after.backward_logits)
+    lstm = model.elmo.layers[1].backward_lstm
+    model.train()(ids, labels=torch.zeros(2, 5, dtype=torch.long)).loss.backward()
+    assert lstm.output_map.weight.grad[:, 12:].abs().min() > 0
+    with pytest.raises(ValueError, match="expected more cells"):
+        load_for_pretraining(tmp_path / "saved", cell_dim=8)

@@ -130,18 +130,23 @@ def history(folder, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("feed", ["windows", "streams"])
-def test_two_processes_train_as_one_with_the_summed_batch(run_script, folder, tmp_path, feed):
-    settings = ["--feed", feed, "--lr_scheduler_type", "constant"]
+@pytest.mark.parametrize(
+    ("feed", "muon", "tolerance"),
+    [("windows", "0", 1e-5), ("streams", "0", 1e-5), ("windows", "0.02", 1e-2)],  # Muon: bfloat16
+)
+def test_two_processes_train_as_one_with_the_summed_batch(
+    run_script, folder, tmp_path, feed, muon, tolerance
+):
+    settings = ["--feed", feed, "--lr_scheduler_type", "constant", "--muon_learning_rate", muon]
     one = run_script(*settings, name="one", batch=4, steps=8)
     for steps in (6, 8):  # the second goes on, with each process's own states
         arguments = command(folder, tmp_path / "two", *settings, batch=2, steps=steps)
         done = run_in_processes(arguments, processes=2)
         assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(history(tmp_path / "two", 8), history(one, 8), rtol=1e-5)
+    np.testing.assert_allclose(history(tmp_path / "two", 8), history(one, 8), rtol=tolerance)
     results = [json.loads((x / "eval_results.json").read_text()) for x in (one, tmp_path / "two")]
     for name in ("eval_forward_perplexity", "eval_backward_perplexity", "eval_words"):
-        assert results[1][name] == pytest.approx(results[0][name], rel=1e-4)
+        assert results[1][name] == pytest.approx(results[0][name], rel=10 * tolerance)
 
 
 KILLED = """
