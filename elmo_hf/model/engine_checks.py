@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check whether a fast engine may replace calls of the modules; all engines use these checks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -106,6 +106,27 @@ def second_derivative_error(what: str) -> RuntimeError:
     )
 
 
+def differentiable_once(
+    gradients: Sequence[torch.Tensor | None],
+) -> list[torch.Tensor | None]:
+    """Make second derivatives of an LSTM's hand-written gradients an error (create_graph=True)."""
+    if not torch.is_grad_enabled():
+        return [*gradients]
+    return [None if one is None else _OnlyOnce.apply(one.requires_grad_()) for one in gradients]
+
+
+class _OnlyOnce(torch.autograd.Function):
+    """Identity for a gradient that raises an error in its own backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, _: torch.Tensor) -> None:
+        raise second_derivative_error("the training engine of the LSTM")
+
+
 def _runs_as_written(module: nn.Module) -> bool:
     if not is_readable(module) or module._forward_hooks or module._forward_pre_hooks:
         return False
@@ -129,6 +150,7 @@ _count_dispatch_modes = _private(torch._C, "_len_torch_dispatch_stack")
 
 
 __all__ = [
+    "differentiable_once",
     "find_interception",
     "is_concrete",
     "is_ordinary",

@@ -3,7 +3,8 @@
 """Choose the engine that computes an LSTM, and run both directions of a layer on it.
 
 `reference` runs `ElmoLstm.run_reference`, module by module. `cpu` and `gpu` are for inference,
-`cpu_training` is for training on any device, and `scan` is for compiled graphs.
+`cpu_training` is for training on any device, `gpu_training` for training on a GPU with Triton, and
+`scan` is for compiled graphs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from .engine_checks import (
 from .engine_copies import KeptCopy
 from .engine_cpu import CpuLstm, find_cpu_obstacle
 from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
+from .engine_gpu_training import GpuTrainer, find_gpu_training_obstacle
+from .engine_gpu_training_triton import find_training_kernels
 from .engine_gpu_triton import find_kernels
 from .engine_onednn import find_operators, is_int8
 from .engine_scan import has_scan, run_scan
@@ -33,6 +36,7 @@ from .engine_threads import SMALL_LSTM, rest_alone, run_side_by_side
 from .engine_training import clipped_lstm
 from .engine_weights import LstmSettings, LstmWeights, States, Unique
 
+Tensors = Sequence[torch.Tensor]  # inputs, hidden and cell state
 Result = tuple[torch.Tensor, States]  # outputs `(batch, words, projection_dim)`, final states
 
 _forced: ContextVar[str | None] = ContextVar("elmo_hf engine", default=None)
@@ -74,8 +78,9 @@ def use_engine(name: str) -> Iterator[None]:
     Args:
         name: `"reference"`: word by word and module by module, differentiable any number of times;
             all other engines are tested against it. `"cpu"`: inference on a CPU. `"cpu_training"`:
-            training on any device. `"gpu"`: inference on a GPU, and, slowly, on a CPU. `"scan"`:
-            the loop over words as one operator of a compiled graph.
+            training on any device. `"gpu"` and `"gpu_training"`: inference and training on a GPU,
+            and, slowly, on a CPU. `"scan"`: the loop over words as one operator of a compiled
+            graph.
 
     Raises:
         ValueError: there is no engine of this name.
@@ -117,19 +122,40 @@ def choose_engine(lstm: Lstm, inputs: torch.Tensor, state: States) -> tuple[str,
     obstacle = _find_obstacle(lstm, tensors, training)
     if forced is not None:
         _check_forced(forced, obstacle, training)
-        kernels = f"; {find_kernels(inputs.device).why}" if forced == "gpu" else ""
-        return forced, f"set by use_engine{kernels}"
+        return forced, f"set by use_engine{_describe_kernels(forced, inputs.device)}"
     if obstacle is not None:
         return "reference", obstacle
-    if training:
-        return "cpu_training", "gradients are required"
-    if inputs.is_cuda:
-        obstacle = find_gpu_obstacle((inputs, *state), weights)
-        name, why = "gpu", f"no gradients are required, on a GPU; {find_kernels(inputs.device).why}"
+    choose = _choose_for_training if training else _choose_for_inference
+    return choose((inputs, *state), weights)
+
+
+def _choose_for_training(tensors: Tensors, weights: LstmWeights) -> tuple[str, str]:
+    why = "gradients are required"
+    if not tensors[0].is_cuda:
+        return "cpu_training", why
+    if torch.cuda.is_current_stream_capturing():
+        return "reference", "the caller is capturing a CUDA graph"
+    if (obstacle := find_gpu_training_obstacle(tensors, weights)) is not None:
+        return "cpu_training", f"{why}, on a GPU; {obstacle}"
+    kernels = _describe_kernels("gpu_training", tensors[0].device)
+    return "gpu_training", f"{why}, on a GPU{kernels}"
+
+
+def _choose_for_inference(tensors: Tensors, weights: LstmWeights) -> tuple[str, str]:
+    why = "no gradients are required"
+    if tensors[0].is_cuda:
+        obstacle = find_gpu_obstacle(tensors, weights)
+        chosen = "gpu", f"{why}, on a GPU{_describe_kernels('gpu', tensors[0].device)}"
     else:
-        obstacle = find_cpu_obstacle((inputs, *state), weights)
-        name, why = "cpu", "no gradients are required, on a CPU"
-    return (name, why) if obstacle is None else ("reference", obstacle)
+        obstacle = find_cpu_obstacle(tensors, weights)
+        chosen = "cpu", f"{why}, on a CPU"
+    return chosen if obstacle is None else ("reference", obstacle)
+
+
+def _describe_kernels(engine: str, device: torch.device) -> str:
+    if engine == "gpu":
+        return f"; {find_kernels(device).why}"
+    return f"; {find_training_kernels(device).why}" if engine == "gpu_training" else ""
 
 
 def run(
@@ -168,11 +194,12 @@ def run_directions(
     engines = [choose_engine(call.lstm, call.inputs, call.state)[0] for call in calls]
     if must_call:
         return [_call(call) for call in calls]
-    if set(engines) == {"gpu"} and runner is not None:
-        settings = [lstm.settings() for lstm in lstms]
-        if len({(one.cell_clip, one.projection_clip) for one in settings}) == 1:
-            weights = [lstm.weights() for lstm in lstms]
-            return runner.run(weights, settings, inputs, masks, states)
+    if runner is not None and _run_together(lstms, engines):
+        weights, settings = zip(*((lstm.weights(), lstm.settings()) for lstm in lstms), strict=True)
+        arguments = weights, settings, inputs, masks, states
+        if engines[0] == "gpu":
+            return runner.run(*arguments)
+        return runner.trainer.run(*arguments, recompute=_recompute_gates(lstms[0]))
     if set(engines) == {"cpu"} and _gain_side_by_side(lstms, inputs[0]):
         return list(run_side_by_side(_run_on_cpu, (calls[0],), (calls[1],)))
     if set(engines) <= {"cpu", "cpu_training"} and torch.get_num_threads() > 1:
@@ -195,7 +222,7 @@ def _find_obstacle(lstm: Lstm, tensors: list[torch.Tensor], training: bool) -> s
 
 
 def _check_forced(engine: str, obstacle: str | None, training: bool) -> None:
-    if training and engine != "cpu_training":
+    if training and engine not in TRAINING:
         raise RuntimeError(
             f'use_engine("{engine}") sets an engine without gradients, but gradients are required; '
             'call the model under torch.no_grad(), or use "cpu_training" or "reference"'
@@ -207,6 +234,15 @@ def _check_forced(engine: str, obstacle: str | None, training: bool) -> None:
         )
 
 
+def _run_together(lstms: Sequence[Lstm], engines: Sequence[str]) -> bool:
+    """Whether an engine for GPUs runs the directions in the same products."""
+    if set(engines) not in ({"gpu"}, {"gpu_training"}):
+        return False
+    if len({(lstm.settings()[:2], _checkpoints(lstm)) for lstm in lstms}) > 1:
+        return False
+    return not _checkpoints(lstms[0]) or _recompute_gates(lstms[0])
+
+
 def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
     """Whether two threads help: not if reading large weights for one sentence takes the time."""
     if len(lstms) < 2 or torch.get_num_threads() == 1:
@@ -216,13 +252,23 @@ def _gain_side_by_side(lstms: Sequence[Lstm], inputs: torch.Tensor) -> bool:
 
 
 def _find_run(lstm: Lstm, engine: str) -> Callable[..., Result]:
-    if not (lstm.gradient_checkpointing and lstm.training):
+    if not _checkpoints(lstm):
         return _RUN[engine]
-    # PyTorch's checkpoint would rerun the whole LSTM; this engine recomputes only the gates.
-    function = lstm._gradient_checkpointing_func
-    if engine == "cpu_training" and getattr(function, "func", function) is checkpoint:
-        return partial(_run_training, recompute=True)
+    if engine in TRAINING and _recompute_gates(lstm):
+        return partial(_RUN[engine], recompute=True)
     return _call
+
+
+def _checkpoints(lstm: Lstm) -> bool:
+    return lstm.gradient_checkpointing and lstm.training
+
+
+def _recompute_gates(lstm: Lstm) -> bool:
+    """Whether an engine recomputes the gates: PyTorch's checkpoint would rerun the whole LSTM."""
+    if not _checkpoints(lstm):
+        return False
+    function = lstm._gradient_checkpointing_func
+    return getattr(function, "func", function) is checkpoint
 
 
 def _call(call: Call) -> Result:
@@ -262,6 +308,12 @@ def _run_on_gpu(call: Call) -> Result:
     return read_once(lstm.weights(), lstm.settings(), call.inputs, call.mask, call.state)
 
 
+def _run_gpu_training(call: Call, recompute: bool = False) -> Result:
+    weights, settings = [call.lstm.weights()], [call.lstm.settings()]
+    given = [call.inputs], [call.mask], [call.state]
+    return GpuTrainer(keep=False).run(weights, settings, *given, recompute=recompute)[0]
+
+
 def _run_scan(call: Call) -> Result:
     if not has_scan():
         return _run_reference(call)
@@ -273,8 +325,10 @@ _RUN: dict[str, Callable[..., Result]] = {
     "cpu": _run_on_cpu,
     "cpu_training": _run_training,
     "gpu": _run_on_gpu,
+    "gpu_training": _run_gpu_training,
     "scan": _run_scan,
 }
 ENGINES = tuple(_RUN)
+TRAINING = "cpu_training", "gpu_training"  # besides the reference
 
 __all__ = ["ENGINES", "choose_engine", "forced_engine", "run", "run_directions", "use_engine"]

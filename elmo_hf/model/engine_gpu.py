@@ -8,26 +8,32 @@ sentences are not sorted, which would need the mask on the host. Padding is comp
 """
 
 import threading
-import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from .engine_copies import KeptCopy
+from .engine_gpu_graphs import (
+    Capture,
+    Graphs,
+    Workspaces,
+    as_float,
+    from_steps,
+    graph_capture,
+    longest_piece,
+    round_up,
+    split_length,
+    stream_of,
+    to_steps,
+    without_gradients,
+)
+from .engine_gpu_training import GpuTrainer
 from .engine_gpu_triton import find_kernels
 from .engine_weights import LstmSettings, LstmWeights
 
 State = tuple[torch.Tensor, torch.Tensor]
-Capture = Callable[[Callable[[], None]], Callable[[], None]]
-
-# Gates of one piece: enough rows for efficient products, but not much more than a cache holds.
-PIECE_BYTES = 64 << 20
-LONGEST_PIECE = 32  # steps
-WORKSPACES = 4  # kept by each layer, for different batch sizes
-_capturing = threading.Lock()
 
 
 def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
@@ -55,9 +61,9 @@ def read_once(
     state: State,
 ) -> tuple[torch.Tensor, State]:
     """Compute the result of `ElmoLstm.run_reference` without keeping weights or graphs."""
-    with _without_gradients(inputs):
+    with without_gradients(inputs):
         stack = _stack([weights])
-        workspace = _Workspace(stack, _round_up(len(mask)), settings, state, None)
+        workspace = _Workspace(stack, round_up(len(mask)), settings, state, None)
         return _run_pieces(workspace, [settings], [inputs], [mask], [state])[0]
 
 
@@ -65,7 +71,8 @@ class GpuRunner(KeptCopy["_Kept"]):
     """
     Class that runs the directions of one layer together, and caches their weights and graphs.
 
-    The cache takes as much memory as the LSTMs' weights. Threads take turns.
+    The cache takes as much memory as the LSTMs' weights. Threads take turns. With gradients,
+    `trainer` runs the layer.
 
     Args:
         capture: captures a graph of a function without arguments; returns a function that replays
@@ -76,6 +83,16 @@ class GpuRunner(KeptCopy["_Kept"]):
         super().__init__()
         self._capture = capture
         self._turn = threading.Lock()
+        self.trainer = GpuTrainer(capture)
+
+    def clear(self) -> None:
+        super().clear()
+        self.trainer.clear()
+
+    def clear_if_stale(self, weights: Sequence[torch.Tensor]) -> None:
+        """Drop the copy if its tensors were replaced, moved, or converted; drop all buffers."""
+        super().clear_if_stale(weights)
+        self.trainer.clear()
 
     def run(
         self,
@@ -99,7 +116,7 @@ class GpuRunner(KeptCopy["_Kept"]):
             For each direction, outputs `(batch, words, projection_dim)`, zero at padding, and the
             states after each sentence's last word.
         """
-        with self._turn, _without_gradients(inputs[0]):
+        with self._turn, without_gradients(inputs[0]):
             maps = [weight for one in weights for weight in one if weight is not None]
             words = sum(mask.numel() for mask in masks)
             kept = self.get(maps, lambda: _keep(weights), words)
@@ -109,17 +126,11 @@ class GpuRunner(KeptCopy["_Kept"]):
     def _find_workspace(
         self, kept: "_Kept", batch: int, settings: LstmSettings, state: State
     ) -> "_Workspace":
-        rows, clips = _round_up(batch), (settings.cell_clip, settings.projection_clip)
-        on_gpu, workspaces = state[0].is_cuda, kept.workspaces
-        stream = torch.cuda.current_stream(state[0].device).cuda_stream if on_gpu else None
-        key = rows, clips, stream, state[0].dtype, state[1].dtype
-        if key not in workspaces:
-            if len(workspaces) >= WORKSPACES:
-                workspaces.popitem(last=False)
-            capture = self._capture or (_capture_graph if on_gpu else None)
-            workspaces[key] = _Workspace(kept.stack, rows, settings, state, capture)
-        workspaces.move_to_end(key)
-        return workspaces[key]
+        rows, clips = round_up(batch), (settings.cell_clip, settings.projection_clip)
+        device, dtypes = state[0].device, tuple(part.dtype for part in state)
+        capture = self._capture or graph_capture(device)
+        make = partial(_Workspace, kept.stack, rows, settings, state, capture)
+        return kept.workspaces.get((rows, clips, stream_of(device), dtypes), make)
 
 
 class _Stack(NamedTuple):
@@ -145,17 +156,17 @@ def _stack(weights: Sequence[LstmWeights]) -> _Stack:
 
 
 class _Kept(NamedTuple):
-    """The weights of a layer, and the workspaces that use them, least recently used first."""
+    """The weights of a layer, and the workspaces that use them."""
 
     stack: _Stack
-    workspaces: "OrderedDict[Any, _Workspace]"
+    workspaces: "Workspaces[_Workspace]"
 
 
 def _keep(weights: Sequence[LstmWeights]) -> _Kept:
     stack = _stack(weights)
     if stack.bias.is_cuda:  # other streams may use the copies next
         torch.cuda.current_stream(stack.bias.device).synchronize()
-    return _Kept(stack, OrderedDict())
+    return _Kept(stack, Workspaces())
 
 
 class _Workspace:
@@ -179,13 +190,12 @@ class _Workspace:
         capture: Capture | None,
     ) -> None:
         hidden, cell = state
-        self.stack, self._capture = stack, capture
-        self.cell_clip = _as_float(settings.cell_clip)
-        self.projection_clip = None if stack.output is None else _as_float(settings.projection_clip)
+        self.stack, self._graphs = stack, Graphs(capture)
+        self.cell_clip = as_float(settings.cell_clip)
+        self.projection_clip = None if stack.output is None else as_float(settings.projection_clip)
         self._update, self._settle, _ = find_kernels(cell.device, cell.dtype)
         directions, width, gates = stack.input.shape
-        step_bytes = directions * rows * gates * hidden.element_size()
-        self.longest = min(LONGEST_PIECE, _power_of_two(max(1, PIECE_BYTES // step_bytes)))
+        self.longest = longest_piece(directions * rows * gates * hidden.element_size())
         piece = directions, self.longest, rows
         self.words = hidden.new_zeros(*piece, width)
         self.valid = torch.zeros(piece, dtype=torch.bool, device=hidden.device)
@@ -197,30 +207,10 @@ class _Workspace:
         self._memory = hidden.new_zeros(directions, rows, gates // 4)
         # Without an output map, `_memory` is the output already.
         self._product = self._memory if stack.output is None else torch.empty_like(self.hidden)
-        self._seen: set[int] = set()
-        self._replays: dict[int, Callable[[], None]] = {}
 
     def read(self, steps: int) -> None:
         """Read the first `steps` words of the piece, with a graph from the second call on."""
-        if steps in self._replays:
-            self._replays[steps]()
-        elif self._capture is None or steps not in self._seen:
-            # The first call compiles and loads kernels, which must not happen during a capture.
-            self._seen.add(steps)
-            self._read(steps)
-        else:
-            self._replays[steps] = self._make_replay(self._capture, steps)
-            self._replays[steps]()
-
-    def _make_replay(self, capture: Capture, steps: int) -> Callable[[], None]:
-        def read() -> None:
-            self._read(steps)
-
-        try:
-            return capture(read)
-        except RuntimeError as error:
-            warnings.warn(f"no CUDA graph could be captured: {error}; using none", stacklevel=2)
-            return read
+        self._graphs.run(steps, partial(self._read, steps))
 
     def _read(self, steps: int) -> None:
         stack = self.stack
@@ -245,19 +235,15 @@ def _run_pieces(
     states: Sequence[State],
 ) -> list[tuple[torch.Tensor, State]]:
     """Run a workspace piece by piece, with the words of each direction in its reading order."""
-
-    def turn(padded: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        pairs = zip(padded, settings, strict=True)
-        return [tensor.flip(1) if setting.reverse else tensor for tensor, setting in pairs]
-
+    reverse = [setting.reverse for setting in settings]
     batch, length = masks[0].shape
-    words = torch.stack(turn(inputs)).transpose(1, 2)  # (directions, words, batch, projection_dim)
-    valid = torch.stack(turn(masks)).transpose(1, 2)  # (directions, words, batch)
+    words = to_steps(inputs, reverse)  # (directions, words, batch, projection_dim)
+    valid = to_steps(masks, reverse)  # (directions, words, batch)
     outputs = torch.empty_like(words)
     hidden, cell = (torch.stack(parts) for parts in zip(*states, strict=True))
     workspace.hidden[:, :batch], workspace.cell[:, :batch] = hidden, cell
     # Rows from `batch` on may contain anything, because rows do not affect each other.
-    for start, steps in _split_length(length, workspace.longest):
+    for start, steps in split_length(length, workspace.longest):
         piece = slice(start, start + steps)
         workspace.words[:, :steps, :batch] = words[:, piece]
         workspace.valid[:, :steps, :batch] = valid[:, piece]
@@ -267,47 +253,8 @@ def _run_pieces(
     cell.copy_(workspace.cell[:, :batch])
     return [
         (output, (h, c))
-        for output, h, c in zip(turn(outputs.transpose(1, 2).unbind()), hidden, cell, strict=True)
+        for output, h, c in zip(from_steps(outputs, reverse), hidden, cell, strict=True)
     ]
-
-
-def _split_length(words: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Yield first step and number of steps of each piece; the numbers are powers of two."""
-    start = 0
-    while start < words:
-        steps = min(longest, _power_of_two(words - start))
-        yield start, steps
-        start += steps
-
-
-def _round_up(batch: int) -> int:
-    """Round a batch size up, so that batches of similar sizes share graphs."""
-    unit = max(8, _power_of_two(batch) // 8)
-    return max(1, -(-batch // unit)) * unit
-
-
-def _power_of_two(number: int) -> int:
-    """Return the largest power of two that is at most `number` (1 for 0)."""
-    return 1 << max(0, number.bit_length() - 1)
-
-
-def _as_float(bound: float | None) -> float | None:
-    return None if bound is None else float(bound)
-
-
-@contextmanager
-def _without_gradients(tensor: torch.Tensor) -> Iterator[None]:
-    """Disable gradients and inference mode (its tensors refuse writes); select the tensor's GPU."""
-    with torch.inference_mode(False), torch.no_grad(), torch.cuda.device_of(tensor):
-        yield
-
-
-def _capture_graph(read: Callable[[], None]) -> Callable[[], None]:
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    # "thread_local": CUDA calls of other threads are allowed during a capture.
-    with _capturing, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        read()
-    return graph.replay
 
 
 __all__ = ["GpuRunner", "find_gpu_obstacle", "read_once"]

@@ -21,6 +21,7 @@ except ImportError:
     triton = None
 
 BLOCK = 256  # columns of a kernel's program
+Trial = Callable[[torch.device, bool], list[torch.Tensor]]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -41,11 +42,28 @@ class Kernels(NamedTuple):
 
 def find_kernels(device: torch.device, dtype: torch.dtype = torch.float32) -> Kernels:
     """Return Triton kernels if a trial succeeds on this device and the cell state is float32."""
-    why_not = _find_obstacle(device) if dtype == torch.float32 else f"the cell state is {dtype}"
-    if why_not is not None:
-        return Kernels(update_plain, settle_plain, f"{why_not}: plain operators")
+    if (obstacle := find_obstacle(device, dtype, _try)) is not None:
+        return Kernels(update_plain, settle_plain, f"{obstacle}: plain operators")
+    return Kernels(_update, _settle, describe_kernels())
+
+
+def find_obstacle(device: torch.device, dtype: torch.dtype, trial: Trial) -> str | None:
+    """
+    Return why kernels cannot be used on this device; None if they can.
+
+    Args:
+        dtype: of the cell state.
+        trial: computes test values on a device, with plain operators (False) or the kernels (True).
+    """
+    if dtype != torch.float32:
+        return f"the cell state is {dtype}"
+    return _try_once(device, trial)
+
+
+def describe_kernels() -> str:
+    """Return what `engine_info()` says about kernels that are used."""
     place = ", interpreted" if INTERPRETED else ""
-    return Kernels(_update, _settle, f"fused kernels by Triton {triton.__version__}{place}")
+    return f"fused kernels by Triton {triton.__version__}{place}"
 
 
 def update_plain(
@@ -204,24 +222,23 @@ def _settle(
 
 
 @functools.cache
-def _find_obstacle(device: torch.device) -> str | None:
+def _try_once(device: torch.device, trial: Trial) -> str | None:
     if triton is None:
         return "Triton is not installed"
     if device.type != "cuda" and not INTERPRETED:
         return "Triton needs a GPU"
     try:
         with torch.cuda.device_of(torch.empty(0, device=device)):
-            plain, fused = _try(device, update_plain, settle_plain), _try(device, _update, _settle)
+            plain, fused = trial(device, False), trial(device, True)
     except Exception as error:  # from Triton's compiler, the driver or the linker
         return f"Triton fails here ({type(error).__name__}: {str(error)[:80]})"
     agree = (torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, fused, strict=True))
     return None if all(agree) else "Triton's kernels give other values here"
 
 
-def _try(
-    device: torch.device, update: Callable[..., None], settle: Callable[..., None]
-) -> list[torch.Tensor]:
+def _try(device: torch.device, fused: bool) -> list[torch.Tensor]:
     """Return the results of both kernels for test values, with clipped values and padding."""
+    update, settle = (_update, _settle) if fused else (update_plain, settle_plain)
     values = torch.linspace(-4.0, 4.0, 160, dtype=torch.float32, device=device)
     gates, sums = values.view(2, 5, 16), values.flip(0).view(2, 5, 16) / 3
     cell, memory = values[:40].view(2, 5, 4).clone(), values.new_zeros(2, 5, 4)
@@ -232,4 +249,12 @@ def _try(
     return [cell, outputs, hidden]
 
 
-__all__ = ["Kernels", "find_kernels", "settle_plain", "update_plain"]
+__all__ = [
+    "Kernels",
+    "Trial",
+    "describe_kernels",
+    "find_kernels",
+    "find_obstacle",
+    "settle_plain",
+    "update_plain",
+]

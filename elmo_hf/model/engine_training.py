@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .engine_checks import product_dtype, second_derivative_error
+from .engine_checks import differentiable_once, product_dtype
 from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
 from .engine_packing import Packing
 
@@ -166,11 +166,7 @@ class _ClippedLstm(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         with torch.no_grad(), torch.autocast(d_outputs.device.type, enabled=False):
             gradients = _gradients(ctx, d_outputs, d_hidden, d_cell)
-        if torch.is_grad_enabled():  # create_graph=True
-            gradients = [
-                None if gradient is None else _OnlyOnce.apply(gradient.requires_grad_())
-                for gradient in gradients
-            ]
+        gradients = differentiable_once(gradients)
         return *gradients[:3], None, *gradients[3:]
 
 
@@ -380,18 +376,6 @@ def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.T
         return table
     initial, after = table.tensor_split([packing.batch])
     return torch.cat([initial, after.clamp(-bound, bound)])
-
-
-class _OnlyOnce(torch.autograd.Function):
-    """Identity for a gradient that raises an error in its own backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, _: torch.Tensor) -> None:
-        raise second_derivative_error("the training engine of the LSTM")
 
 
 __all__ = ["clipped_lstm"]

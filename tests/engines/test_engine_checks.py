@@ -202,7 +202,7 @@ def test_inference_engines_are_refused_if_gradients_are_required(engine):
     torch.testing.assert_close(found, top(model, ids), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("engine", ["cpu", "cpu_training", "gpu"])
+@pytest.mark.parametrize("engine", ["cpu", "cpu_training", "gpu", "gpu_training"])
 def test_engines_that_would_skip_a_hook_are_refused(engine):
     model = make()
     model.layers[0].forward_lstm.recurrent_map.register_forward_hook(double)

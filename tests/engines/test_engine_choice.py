@@ -77,7 +77,7 @@ def test_hooked_and_replaced_maps_are_called():
         pytest.param(
             engine, changes, marks=[pytest.mark.slow] * (engine == "scan" and changes != {})
         )
-        for engine in ("cpu", "cpu_training", "scan")
+        for engine in ("cpu", "cpu_training", "gpu_training", "scan")
         for changes in ({}, {"bidirectional": False}, {"cell_clip": None})
     ],
 )

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.lstms import Recorder, describe, flatten, make_batch, make_lstms
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from elmo_hf import ElmoConfig, ElmoModel, use_engine
-from elmo_hf.model import engine_gpu, engine_gpu_triton
+from elmo_hf.model import engine_gpu, engine_gpu_graphs, engine_gpu_triton
 from elmo_hf.model.engine_gpu import GpuRunner, find_gpu_obstacle, read_once
-from elmo_hf.model.layer_lstm import ElmoLstm
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
@@ -27,50 +25,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float64: 1e-12}
 CPU = torch.device("cpu")
-
-
-def make_lstms(directions=2, dtype=torch.float32, device="cpu", **changes):
-    torch.manual_seed(0)
-    sizes = {"cell_dim": 20, "projection_dim": 12, "cell_clip": 0.8, "projection_clip": 0.3}
-    config = ElmoConfig(**{**sizes, **changes})
-    lstms = [ElmoLstm(config, reverse=bool(d)).to(device, dtype) for d in range(directions)]
-    for lstm in lstms:
-        for parameter in lstm.parameters():
-            parameter.data.mul_(2)
-    return lstms
-
-
-WORDS = 4 if engine_gpu_triton.INTERPRETED else 11  # the interpreter takes its time
-
-
-def make_batch(lstms, batch=5, words=WORDS, seed=1):
-    """Inputs, masks with padding on the left, on the right, inside and everywhere, and states."""
-    draw = torch.Generator().manual_seed(seed)
-    weight = lstms[0].input_map.weight
-    width, cell = weight.shape[1], weight.shape[0] // 4
-    inputs, masks, states = [], [], []
-    for _ in lstms:
-        mask = torch.rand(batch, words, generator=draw) < 0.8
-        for row, padding in enumerate((slice(0, 2), slice(-3, None), slice(None))):
-            if row < batch - 1:
-                mask[row] = True
-                mask[row, padding] = False
-        hidden = torch.randn(batch, width, generator=draw) / 4
-        memory = torch.randn(batch, cell, generator=draw) / 2
-        values = torch.randn(batch, words, width, generator=draw)
-        precision = torch.promote_types(weight.dtype, torch.float32)
-        inputs.append(values.to(weight))
-        masks.append(mask.to(weight.device))
-        states.append((hidden.to(weight), memory.to(weight.device, precision)))
-    return inputs, masks, states
-
-
-def describe(lstms):
-    return [lstm.weights() for lstm in lstms], [lstm.settings() for lstm in lstms]
-
-
-def flatten(results):
-    return [part for output, state in results for part in (output, *state)]
 
 
 @torch.no_grad()
@@ -82,50 +36,13 @@ def assert_same(results, lstms, batch):
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
 
 
-class Recorder:
-    """Plays a CUDA graph: a capture changes nothing, a replay runs the same on the same memory."""
-
-    def __init__(self):
-        self.captures = self.replays = 0
-
-    def __call__(self, read):
-        calls, before = [], {}
-
-        class Record(TorchDispatchMode):
-            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-                for tensor in tensors_of((args, kwargs)):
-                    storage = tensor.untyped_storage()
-                    before.setdefault(storage.data_ptr(), (storage, storage.clone()))
-                calls.append((function, args, kwargs or {}, function(*args, **(kwargs or {}))))
-                return calls[-1][-1]
-
-        with Record():
-            read()
-        for storage, content in before.values():
-            storage.copy_(content)
-        self.captures += 1
-        return lambda: self.replay(calls)
-
-    def replay(self, calls):
-        self.replays += 1
-        for function, args, kwargs, result in calls:
-            again = function(*args, **kwargs)
-            for old, new in zip(tensors_of(result), tensors_of(again), strict=True):
-                if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
-def tensors_of(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
 # --- The same as the plain loop; all of these run again in Triton's interpreter ----------------
 
 VARIANTS = {
     "both clips": {},
     "no clips": {"cell_clip": None, "projection_clip": None},
     "clips that are whole numbers": {"cell_clip": 1, "projection_clip": 1},
-    "no output map": {"projection_dim": 20, "has_output_map": False},
+    "no output map": {"projection_dim": 20, "lstm_projection": False},
     "more columns than a block": {"cell_dim": 300},
 }
 
@@ -134,12 +51,7 @@ VARIANTS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_same_as_plain_loop(variant, dtype, device):
-    changes = dict(VARIANTS[variant])
-    has_output_map = changes.pop("has_output_map", True)
-    lstms = make_lstms(dtype=dtype, device=device, **changes)
-    if not has_output_map:
-        for lstm in lstms:
-            lstm.output_map = None
+    lstms = make_lstms(dtype=dtype, device=device, **VARIANTS[variant])
     batch = make_batch(lstms)
     assert_same(GpuRunner().run(*describe(lstms), *batch), lstms, batch)
 
@@ -259,7 +171,7 @@ def test_few_workspaces_are_kept():
     for sentences in (1, 9, 17, 25, 33, 41, 1):
         batch = make_batch(lstms, sentences, 2)
         assert_same(runner.run(*describe(lstms), *batch), lstms, batch)
-    assert len(runner.peek().workspaces) == engine_gpu.WORKSPACES
+    assert len(runner.peek().workspaces.values()) == engine_gpu_graphs.WORKSPACES
 
 
 def test_a_capture_that_fails_is_not_tried_again():
@@ -287,7 +199,7 @@ def test_threads_take_turns():
 
 
 def test_large_batches_are_read_in_small_pieces(monkeypatch):
-    monkeypatch.setattr(engine_gpu, "PIECE_BYTES", 30_000)
+    monkeypatch.setattr(engine_gpu_graphs, "PIECE_BYTES", 30_000)
     lstms, runner = make_lstms(), GpuRunner()
     batch = make_batch(lstms)
     assert_same(runner.run(*describe(lstms), *batch), lstms, batch)
@@ -316,9 +228,9 @@ def test_copies_and_pickles_of_a_runner_are_empty():
 
 def test_missing_triton_is_reported(monkeypatch):
     monkeypatch.setattr(engine_gpu_triton, "triton", None)
-    engine_gpu_triton._find_obstacle.cache_clear()
+    engine_gpu_triton._try_once.cache_clear()
     assert engine_gpu_triton.find_kernels(CPU).why == "Triton is not installed: plain operators"
-    engine_gpu_triton._find_obstacle.cache_clear()
+    engine_gpu_triton._try_once.cache_clear()
 
 
 def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
@@ -330,9 +242,9 @@ def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
         (None, "Triton fails here (TypeError"),
     ):
         monkeypatch.setattr(engine_gpu_triton, "_update", update)
-        engine_gpu_triton._find_obstacle.cache_clear()
+        engine_gpu_triton._try_once.cache_clear()
         assert engine_gpu_triton.find_kernels(CPU).why.startswith(why)
-    engine_gpu_triton._find_obstacle.cache_clear()
+    engine_gpu_triton._try_once.cache_clear()
 
 
 def test_obstacles_are_named():
