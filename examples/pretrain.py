@@ -158,13 +158,25 @@ def make_model(args, fields, tokenizer, train_text):
         words = build_vocabulary(train_text, args.vocabulary_size, args.min_count, specials)
     if args.init_from:
         return load_for_pretraining(args.init_from, words, **fields)
-    config = ElmoConfig(**fields, lm_vocab_size=len(words))
+    config = ElmoConfig(**word_table(fields, words), lm_vocab_size=len(words))
     tokenizer = ElmoTokenizer(
         lm_vocab=words,
         max_characters_per_token=config.max_characters_per_token,
         word_splitter=args.word_splitter,
+        use_characters=config.uses_characters,
+        use_word_ids=config.uses_characters and config.word_vocab_size > 0,
     )
     return ElmoForPreTraining(config), tokenizer
+
+
+def word_table(fields, words):
+    """Return the fields; `word_embedding_dim` adds a table with the words of the vocabulary."""
+    if not fields.get("word_embedding_dim"):
+        return fields
+    table = {"word_vocab_size": len(words) + 1}  # row 0 is padding
+    if fields.get("filters") == []:
+        table |= {"bos_token_id": words.index("<S>") + 1, "eos_token_id": words.index("</S>") + 1}
+    return table | fields
 
 
 def describe_run(args, training, train_text):

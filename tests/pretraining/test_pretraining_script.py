@@ -68,6 +68,23 @@ def test_the_same_command_goes_on_and_another_is_refused(run_script):
         run_script("--seed", "7", steps=4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("filters", [[], TINY["filters"]], ids=["words", "words and characters"])
+def test_a_table_of_the_vocabulary_is_trained_as_input(run_script, filters):
+    config = {**TINY, "filters": filters, "word_embedding_dim": 5, "num_highway_layers": 0}
+    folder = run_script("--config", json.dumps(config))
+    model, tokenizer = load_for_pretraining(folder)
+    assert model.config.word_vocab_size == tokenizer.lm_vocab_size + 1 == 31
+    inputs = tokenizer("xyzzy quux", return_tensors="pt")
+    ids = inputs.word_input_ids if filters else inputs.input_ids
+    unknown = 1 + tokenizer.lm_vocab.index("<UNK>")
+    assert ids[0].tolist() == [1, unknown, unknown, 2]
+    table = model.elmo.embeddings.word_embeddings.weight
+    before = run_script("--config", json.dumps(config), "--learning_rate", "0", name="start")
+    old = load_for_pretraining(before)[0].elmo.embeddings.word_embeddings.weight
+    assert (table != old).any(1).sum() > 20 and torch.equal(table[0], old[0])
+
+
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
