@@ -130,8 +130,9 @@ def _cosine_to_mean(words: np.ndarray) -> float:
 
 def _explained(words: np.ndarray) -> float:
     """Return the share of the first singular value in the sum of squares."""
-    squares = np.linalg.svd(words, compute_uv=False) ** 2
-    return float(squares[0] / squares.sum())
+    products = words @ words.T if len(words) < words.shape[1] else words.T @ words
+    squares = np.linalg.eigvalsh(products.astype(np.float64))  # in ascending order
+    return float(squares[-1] / squares.sum())
 
 
 __all__ = ["Geometry", "measure_geometry"]

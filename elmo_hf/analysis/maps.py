@@ -16,6 +16,7 @@ from .sources import Vectors, Words, unit
 
 Method = Literal["pca", "tsne"]
 MAX_CLUSTERS = 5
+COMPONENTS = 50  # in which K-means searches clusters
 NO_VARIANCE = 1e-6  # of vectors of length 1; equal vectors of two batches differ by rounding
 UNLABELLED = "no sense given"
 
@@ -155,8 +156,8 @@ def map_senses(
     each layer with these points; it shows who is near whom, but its distances have no unit.
 
     The points are coloured by sense if any is known, else by word, and if there is one word only,
-    by the clusters of K-means on all layers; of 2 to 5 clusters, as many as have the best
-    silhouette.
+    by the clusters of K-means on the first 50 principal components of all layers together; of 2 to
+    5 clusters, as many as have the best silhouette.
 
     Args:
         vectors: the source of the vectors.
@@ -261,6 +262,9 @@ def _cluster(rows: np.ndarray, seed: int) -> list[int]:
     """Return the cluster of each row, cluster 0 being that of the first row."""
     score = require("sklearn.metrics", "analysis").silhouette_score
     means = require("sklearn.cluster", "analysis").KMeans
+    pca = require("sklearn.decomposition", "analysis").PCA
+    size = min(COMPONENTS, *rows.shape)
+    rows = pca(size, svd_solver="randomized", random_state=seed).fit_transform(rows)
     most = min(MAX_CLUSTERS, len(rows) - 1, len(np.unique(rows.round(4), axis=0)))
     tried = [
         means(count, n_init=3, random_state=seed).fit_predict(rows) for count in range(2, most + 1)
