@@ -12,7 +12,8 @@ from ..extras import require
 from .estimates import Estimate, bootstrap
 from .sources import Vectors, Words
 
-REGULARIZATION = 0.01  # scikit-learn's C
+STRENGTHS = (0.001, 0.01, 0.1)  # of scikit-learn's C: the smaller, the more regularization
+HELD_OUT = 5  # every fifth training sentence measures the strengths
 
 
 class Labelled(NamedTuple):
@@ -32,11 +33,13 @@ class Probe:
         control: accuracy of the control task, in which each word form has a random label.
         selectivity: accuracy minus that of the control task. If it is low, the classifier may have
             memorized the words instead of reading the label off the vectors.
+        strength: the C of both logistic regressions.
     """
 
     task: Estimate
     control: Estimate
     selectivity: Estimate
+    strength: float
 
 
 def probe(
@@ -46,6 +49,7 @@ def probe(
     *,
     words: int = 3000,
     seeds: Sequence[int] = (0, 1, 2),
+    strengths: Sequence[float] = STRENGTHS,
 ) -> dict[str, Probe]:
     """
     Train a logistic regression on the vectors of each layer and measure it on other sentences.
@@ -59,21 +63,28 @@ def probe(
         test: sentences to measure on; all of them.
         words: number of training words, up to the end of the last sentence drawn.
         seeds: one training per seed.
+        strengths: values of scikit-learn's C to choose from for each layer: the best one for every
+            fifth of the first seed's training sentences, after training on the others.
 
     Raises:
         ValueError: a sentence has not one label per word, or the training words have one label.
     """
     _check([*train, *test])
     tested = _Words(vectors, test)
-    runs = [_run(vectors, train, tested, words, seed) for seed in seeds]
+    chosen = _choose(strengths, vectors, _draw(train, words, np.random.default_rng(seeds[0])))
+    runs = [_run(vectors, train, tested, words, seed, chosen) for seed in seeds]
     labels = np.concatenate([run.labels for run in runs])
     floor = float((tested.labels == _most_frequent(labels)).mean())
     found = {}
     for i, layer in enumerate(vectors.layers):
         task = np.mean([run.task[i] for run in runs], 0)
         control = np.mean([run.control[i] for run in runs], 0)
-        estimates = (_accuracy(tested, right, seeds[0]) for right in (control, task - control))
-        found[layer] = Probe(_accuracy(tested, task, seeds[0], floor), *estimates)
+        found[layer] = Probe(
+            _accuracy(tested, task, seeds[0], floor),
+            _accuracy(tested, control, seeds[0]),
+            _accuracy(tested, task - control, seeds[0]),
+            chosen[i],
+        )
     return found
 
 
@@ -100,20 +111,43 @@ class _Run(NamedTuple):
     labels: np.ndarray
 
 
+def _choose(
+    strengths: Sequence[float], vectors: Vectors, drawn: Sequence[Labelled]
+) -> Sequence[float]:
+    """Return the best strength for each layer; of equally good ones the first."""
+    rest = [one for i, one in enumerate(drawn) if i % HELD_OUT]
+    if len(strengths) == 1 or not rest:
+        return [strengths[0]] * len(vectors.layers)
+    learned, tested = _Words(vectors, rest), _Words(vectors, drawn[::HELD_OUT])
+    chosen = []
+    for rows, others in zip(learned.layers, tested.layers, strict=True):
+        right = [
+            (_predict(rows, learned.labels, others, strength) == tested.labels).mean()
+            for strength in strengths
+        ]
+        chosen.append(strengths[int(np.argmax(right))])
+    return chosen
+
+
 def _run(
-    vectors: Vectors, train: Sequence[Labelled], tested: _Words, words: int, seed: int
+    vectors: Vectors,
+    train: Sequence[Labelled],
+    tested: _Words,
+    words: int,
+    seed: int,
+    strengths: Sequence[float],
 ) -> _Run:
     rng = np.random.default_rng(seed)
     learned = _Words(vectors, _draw(train, words, rng))
     random = _random_labels(learned, tested, rng)
     task: list[np.ndarray] = []
     control: list[np.ndarray] = []
-    for rows, others in zip(learned.layers, tested.layers, strict=True):
+    for rows, others, strength in zip(learned.layers, tested.layers, strengths, strict=True):
         for found, known, wanted in (
             (task, learned.labels, tested.labels),
             (control, random[0], random[1]),
         ):
-            found.append(_predict(rows, known, others) == wanted)
+            found.append(_predict(rows, known, others, strength) == wanted)
     return _Run(task, control, learned.labels)
 
 
@@ -142,17 +176,19 @@ def _random_labels(
     return found[0], found[1]
 
 
-def _predict(rows: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _predict(
+    rows: np.ndarray, labels: np.ndarray, others: np.ndarray, strength: float
+) -> np.ndarray:
     """Learn the labels of the rows and return those of the others."""
     linear = require("sklearn.linear_model", "analysis")
     preprocessing = require("sklearn.preprocessing", "analysis")
     pipeline = require("sklearn.pipeline", "analysis")
-    if len({*labels.tolist()}) == 1:  # random labels of very few words
+    if len({*labels.tolist()}) == 1:  # of very few words
         return np.full(len(others), labels[0])
     return (
         pipeline.make_pipeline(
             preprocessing.StandardScaler(),
-            linear.LogisticRegression(C=REGULARIZATION, max_iter=1000, tol=1e-3),
+            linear.LogisticRegression(C=strength, max_iter=1000, tol=1e-3),
         )
         .fit(rows, labels)
         .predict(others)

@@ -46,9 +46,20 @@ def test_the_control_task_can_be_memorized_from_the_word():
     def one_hot(words):
         return [np.eye(31)[[int(word[1:]) if word != "to" else 30 for word in words]]]
 
-    found = probe(Given(1, one_hot), sentences(200, 0), sentences(80, 1), words=400, seeds=(0,))
+    parts = sentences(200, 0), sentences(80, 1)
+    found = probe(Given(1, one_hot), *parts, words=400, seeds=(0,), strengths=[0.1])
     assert found["layer 0"].control.value == 1
     assert found["layer 0"].selectivity.value < 0
+
+
+def test_the_regularization_is_the_best_one_for_held_out_training_sentences():
+    def by_word(words):
+        return [[vector(word, 40) for word in words]]
+
+    even = [Labelled(one.words, [f"{word[-1:]}" for word in one.words]) for one in sentences(80, 0)]
+    assert (
+        probe(Given(1, by_word), even, even[:9], strengths=[1e-9, 0.1])["layer 0"].strength == 0.1
+    )
 
 
 def test_two_words_are_enough():
