@@ -41,6 +41,12 @@ def explore(
         Path | None,
         typer.Option(metavar="DIR", help="The new folder for TensorBoard's projector."),
     ] = None,
+    mix: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MODEL", help="A model trained on a task, to show its mix; may be repeated."
+        ),
+    ] = None,
     input: Input = "text",
     method: Annotated[
         Literal["pca", "tsne"], typer.Option(metavar="NAME", help="pca or tsne.")
@@ -66,10 +72,12 @@ def explore(
       elmo-hf explore bank --text examples/bank.txt --senses examples/bank_senses.txt \\
           -m checkpoints/elmo-mini-en -o page.html
       elmo-hf explore bank river --text text.txt -m checkpoints/elmo-mini-en -o map.svg
+      elmo-hf explore bank --text text.txt -m checkpoints/elmo-mini-en --mix my-tagger -o page.html
       elmo-hf explore bank --text text.txt -m checkpoints/elmo-mini-en --projector vectors
     """
     _check_outputs(output, projector)
-    check_model(model)
+    for folder in [model, *(mix or [])]:
+        check_model(folder)
     check_text(text)
     check_exists(senses)
     from elmo_hf import ElmoEmbedder
@@ -92,7 +100,8 @@ def explore(
             return
         if output.suffix == ".html":
             source = "the standard input" if str(text) == "-" else text.name
-            _write_page(output, sense_map, embedder, model, f"{points} in {source}", seed)
+            mixes = {name: one for folder in [model, *(mix or [])] for name, one in _mixes(folder)}
+            _write_page(output, sense_map, embedder, model, mixes, f"{points} in {source}", seed)
         else:
             save_map(sense_map, output)
         print(f"wrote {output}: {points}, {output.stat().st_size / 1e6:.2f} MB")
@@ -178,6 +187,7 @@ def _write_page(
     sense_map: "SenseMap",
     embedder: "ElmoEmbedder",
     model: Path,
+    mixes: dict[str, list[float]],
     source: str,
     seed: int,
 ) -> None:
@@ -187,7 +197,7 @@ def _write_page(
     sections = explain(
         sense_map,
         ElmoVectors(embedder),
-        mixes=_mixes(model),
+        mixes=mixes,
         language_model=_language_model(embedder, model),
         seed=seed,
     )
@@ -195,16 +205,16 @@ def _write_page(
     write_page(path, f"{words}: {source}, as {model.name} sees them", sections)
 
 
-def _mixes(model: Path) -> dict[str, list[float]]:
-    """Return the factors of a model's mixes; those that normalize layers are left out."""
+def _mixes(model: Path) -> Iterator[tuple[str, list[float]]]:
+    """Yield name and factors of a model's mixes; those that normalize layers are left out."""
     from elmo_hf.layers import mix_factors
     from elmo_hf.loading import find_source, load_shared
 
     loaded = load_shared(find_source(model).pin(), None, None)
-    mixes = {f"mix {i} of {model.name}": mix for i, mix in enumerate(loaded.recorded)}
+    mixes = [(f"mix {i} of {model}", one) for i, one in enumerate(loaded.recorded)]
     if loaded.mix is not None:
-        mixes[model.name] = loaded.mix
-    return {name: mix_factors(mix) for name, mix in mixes.items() if mix.layer_norm is None}
+        mixes.append((str(model), loaded.mix))
+    yield from ((name, mix_factors(one)) for name, one in mixes if one.layer_norm is None)
 
 
 def _language_model(embedder: "ElmoEmbedder", model: Path) -> Any:

@@ -134,17 +134,19 @@ def test_each_occurrence_in_a_sentence_may_have_a_sense(run):
     assert found == [[unknown, "1"], ["river", "1"], ["money", "3"], [unknown, "3"]]
 
 
-def test_a_fine_tuned_model_shows_its_mix(run):
+def test_the_mixes_of_task_models_are_shown(run):
     config = ElmoConfig(cell_dim=8, projection_dim=4, filters=[[1, 4]])
     model = ElmoForTokenClassification(config)
     with torch.no_grad():
         model.scalar_mix.weights.copy_(torch.tensor([0.0, 1.0, 2.0]))
     model.save_pretrained("tagger")
     ElmoTokenizer().save_pretrained("tagger")
-    assert run("bank --text examples/bank.txt -m tagger -o page.html")[0] == 0
+    shutil.copytree("tagger", "answers")
+    assert run("bank --text examples/bank.txt -m tagger --mix answers -o page.html")[0] == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert "<h2>Scalar mixes" in page and "<h2>What fits" not in page
-    (factors,) = _mixes(Path("tagger")).values()
+    assert '"name":"tagger"' in page and '"name":"answers"' in page
+    ((_, factors),) = _mixes(Path("tagger"))
     np.testing.assert_allclose(np.log(factors[1:]) - np.log(factors[0]), [1, 2], atol=1e-5)
 
 
