@@ -148,6 +148,12 @@ def markdown(results: dict) -> str:
         "word that it lacks has the mean of all vectors.",
         "",
         *_control(made["subwords"]),
+        "## In short",
+        "",
+        *summary(results),
+        "",
+        *findings(results),
+        "",
         "## The noise",
         "",
         *_noise(results),
@@ -161,7 +167,23 @@ def markdown(results: dict) -> str:
     ]
     for task, tables in tasks.items():
         lines += _task(task, tables, made)
-    return "\n".join([*lines, "## In short", "", *findings(results), "", _origin(made), ""])
+    return "\n".join([*lines, _origin(made), ""])
+
+
+def summary(results: dict) -> list[str]:
+    """Return a table of accuracies without intervals; learned from clean text."""
+    tasks = {task: tables["clean"] for task, tables in results["tasks"].items()}
+    rows = {
+        noise: [
+            f"{100 * found.value:.1f}"
+            for table in tasks.values()
+            for found in table[noise].values()
+        ]
+        for noise in next(iter(tasks.values()))
+    }
+    header = [f"{TASKS[task][0]}: {name}" for task, table in tasks.items() for name in table[CLEAN]]
+    lines = ["| --- |" + " ---: |" * len(header)]
+    return [_row(["noise", *header]), *lines, *(_row([noise, *row]) for noise, row in rows.items())]
 
 
 def _control(subwords: str | None) -> list[str]:

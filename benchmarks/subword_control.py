@@ -28,6 +28,8 @@ import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 from elmo_hf.analysis.sources import ElmoVectors, Vectors, Words
+from elmo_hf.pretraining.corpora import find_files, read_files
+from elmo_hf.text_files import make_splitter
 
 # isort: split
 from tokenizers import Tokenizer
@@ -146,6 +148,7 @@ def prepare(folder: Path, text: list[str], valid: list[str], words: int, pieces:
                     "or another folder"
                 )
         return settings
+    find_files([*text, *valid])
     folder.mkdir(parents=True, exist_ok=True)
     counted = write_words(folder / "characters-train.txt", text, words)
     write_words(folder / "characters-valid.txt", valid, words)
@@ -165,9 +168,6 @@ def prepare(folder: Path, text: list[str], valid: list[str], words: int, pieces:
 
 def write_words(file: Path, patterns: list[str], count: int) -> int:
     """Write the first words of a text, up to the end of a sentence; return their number."""
-    from elmo_hf.pretraining.corpora import find_files, read_files
-    from elmo_hf.text_files import make_splitter
-
     splitter, written = make_splitter(ElmoTokenizer()), 0
     lines = read_files(find_files(patterns))
     with file.open("w", encoding="utf-8") as opened:

@@ -27,6 +27,7 @@ FILES = {
     "dev.csv": RATED,
     "text.txt": TEXT,
     "words.txt": "river\nbank\n",
+    "misspellings.txt": "rivr->river\nmoeny->money\nreigned->rained, reined,\n",
     "sentences.txt": "The river rose .\nIt rained .\n",
     "config.json": '{"cell_dim": 8, "projection_dim": 4, "filters": [[1, 4], [2, 4]]}',
 }
