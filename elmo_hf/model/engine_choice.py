@@ -27,8 +27,9 @@ from .engine_checks import (
 from .engine_copies import KeptCopy
 from .engine_cpu import CpuLstm, find_cpu_obstacle
 from .engine_gpu import GpuRunner, find_gpu_obstacle, read_once
-from .engine_gpu_training import GpuTrainer, find_gpu_training_obstacle
+from .engine_gpu_training import GpuTrainer
 from .engine_gpu_training_triton import find_training_kernels
+from .engine_gpu_trial import find_gpu_training_obstacle
 from .engine_gpu_triton import find_kernels
 from .engine_onednn import find_operators, is_int8
 from .engine_scan import has_scan, run_scan

@@ -38,19 +38,6 @@ from .engine_weights import LstmSettings, LstmWeights
 State = tuple[torch.Tensor, torch.Tensor]
 
 
-def find_gpu_training_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
-    """Return why this engine cannot train with `(inputs, hidden, cell)` and weights, or None."""
-    cell, maps = tensors[-1], [weight for weight in weights if weight is not None]
-    dtype = product_dtype(weights.input_weight)
-    if cell.device.type != "cuda" or any(t.device != cell.device for t in [*tensors, *maps]):
-        return "the tensors are not on one GPU"
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"the products are {dtype}"
-    if any(product_dtype(weight) != dtype for weight in maps):
-        return "the weights' dtypes differ"
-    return find_training_kernels(cell.device, cell.dtype).obstacle
-
-
 class GpuTrainer:
     """
     Class that runs the directions of one layer together, with gradients.
@@ -411,4 +398,4 @@ def _group(tensors: Sequence[Any], directions: int) -> list[list[Any]]:
     return [[*tensors[at : at + directions]] for at in range(0, len(tensors), directions)]
 
 
-__all__ = ["GpuTrainer", "find_gpu_training_obstacle"]
+__all__ = ["GpuTrainer"]

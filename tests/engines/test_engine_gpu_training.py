@@ -20,8 +20,9 @@ from elmo_hf.model import (
     engine_gpu_training_triton,
     engine_gpu_triton,
 )
-from elmo_hf.model.engine_gpu_training import GpuTrainer, find_gpu_training_obstacle
+from elmo_hf.model.engine_gpu_training import GpuTrainer
 from elmo_hf.model.engine_gpu_training_triton import FUSED, TrainingKernels, find_training_kernels
+from elmo_hf.model.engine_gpu_trial import find_gpu_training_obstacle, try_training
 
 INTERPRETED = engine_gpu_triton.INTERPRETED
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -255,6 +256,24 @@ def test_kernels_that_compute_something_else_are_not_used(monkeypatch):
         assert find_training_kernels(CPU).why.startswith(why)
         assert find_training_kernels(CPU)[:4] == plain
     engine_gpu_triton._try_once.cache_clear()
+
+
+def test_the_whole_engine_is_tried_once(monkeypatch):
+    """Graphs included; on a GPU this decides whether it is used."""
+    try_training.cache_clear()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert try_training(CPU) is None
+    for wrong, why in (
+        (lambda *_: None, "a trial of the engine gives other values"),
+        (lambda *_: [][0], "a trial of the engine fails (IndexError: list index"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine_gpu_training._Workspace, "_read_backward", wrong)
+            assert try_training(CPU) is None  # the first answer stays
+            try_training.cache_clear()
+            assert try_training(CPU).startswith(why)
+        try_training.cache_clear()
+        assert try_training(CPU) is None
 
 
 # --- Graphs, buffers, autograd -----------------------------------------------------------------
