@@ -1,9 +1,10 @@
-"""Measure the speed of ELMo on a GPU, beside cuDNN's LSTM of the same size, in one run.
+"""Measure inference and training of ELMo on a GPU, beside cuDNN's LSTMs, in one run.
 
-    python benchmarks/speed_gpu.py [--sizes small original] [--rounds 7]
+    python benchmarks/speed_gpu.py [--sizes small original] [--rounds 5] [--minutes 7]
 
-Builds random models in the original format. Stops if the GPU engine does not compute what the
-reference engine does, else measures all programs in turn. Writes benchmarks/speed_gpu.md.
+Builds random models in the original format. Stops if an engine does not compute what the reference
+engine does, else measures all programs in turn. What the time is too short for is left out and
+listed. Writes benchmarks/speed_gpu.md.
 """
 
 import argparse
@@ -11,10 +12,8 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -22,17 +21,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import speed_models
 import torch
+from speed_gpu_clock import Limit, measure, peak
+from speed_gpu_training import measure_training, report_training
 from speed_peers import BenchmarkError
 
 from elmo_hf import ElmoModel, ElmoTokenizer, use_engine
 
 BATCHES = (32, 256, 1024)
+TRAINING_BATCHES = (256, 32)
 WORDS = 22  # in a sentence, both boundaries included
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 # Largest error, relative to the norm of the top layer of the reference engine in float32.
 LIMITS = {"bfloat16": 2e-2, "float32": 1e-5}
-LARGE = 8192  # rows and columns of the product that measures the peak
-SECONDS = 0.1  # least duration of a measurement
 WHOLE, LAYERS, REFERENCE, CUDNN = (
     "whole model",
     "LSTMs",
@@ -44,7 +44,8 @@ WHOLE, LAYERS, REFERENCE, CUDNN = (
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=speed_models.SIZES, metavar="SIZE")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=7, help="no measurement begins later")
     default = Path(tempfile.gettempdir()) / "elmo_hf_speed"
     parser.add_argument("--work", type=Path, default=default, help="where the models are built")
     given = parser.parse_args(arguments)
@@ -55,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
                 "machine with one and a torch for CUDA, or python benchmarks/speed.py for the CPU"
             )
         sizes = given.sizes or ["small", "original"]
-        page = run(torch.device("cuda"), sizes, BATCHES, given.rounds, given.work)
+        limit = Limit(60 * given.minutes)
+        batches = BATCHES, TRAINING_BATCHES
+        page = run(torch.device("cuda"), sizes, *batches, given.rounds, given.work, limit)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -64,13 +67,37 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-@torch.no_grad()
 def run(
-    device: torch.device, sizes: list[str], batches: tuple[int, ...], rounds: int, work: Path
+    device: torch.device,
+    sizes: list[str],
+    batches: tuple[int, ...],
+    training_batches: tuple[int, ...],
+    rounds: int,
+    work: Path,
+    limit: Limit,
 ) -> str:
-    """Measure everything and return the page."""
-    rows = []
+    """Measure everything while there is time, and return the page."""
     peaks = {name: peak(device, dtype) for name, dtype in DTYPES.items()}
+    rows, engine = measure_inference(device, sizes, batches, rounds, peaks, work, limit)
+    training = measure_training(device, sizes, training_batches, rounds, peaks, limit)
+    lines = [*report(device, engine, peaks, rows, rounds), "", *report_training(*training)]
+    if limit.left_out:
+        lines += ["", f"Not measured, because the time was over: {'; '.join(limit.left_out)}."]
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def measure_inference(
+    device: torch.device,
+    sizes: list[str],
+    batches: tuple[int, ...],
+    rounds: int,
+    peaks: dict[str, float],
+    work: Path,
+    limit: Limit,
+) -> tuple[list[tuple], str]:
+    """Measure inference while there is time; return the rows and the engine."""
+    rows, engine = [], "none"
     for size in sizes:
         folder = speed_models.build(size, work) / "converted"
         for name, dtype in DTYPES.items():
@@ -78,12 +105,14 @@ def run(
             engine = model.engine_info()["inference"]
             error = check(model, ElmoModel.from_pretrained(folder).eval().to(device), name)
             for batch in batches:
-                measured = measure(programs(model, batch), device, rounds)
+                if not limit.allows(f"inference, {size}, {name}, batch {batch}"):
+                    continue
+                measured = measure(programs(model, batch), device, rounds, optional=[CUDNN])
                 rates = {key: batch * WORDS / seconds for key, seconds in measured.items()}
                 flops = rates[LAYERS] * speed_models.lstm_flops(speed_models.SIZES[size])
                 rows.append((size, name, batch, rates, flops / peaks[name], error))
             del model
-    return report(device, engine, peaks, rows, rounds)
+    return rows, engine
 
 
 def check(model: ElmoModel, exact: ElmoModel, dtype: str) -> float:
@@ -155,55 +184,10 @@ def make_ids(batch: int) -> torch.Tensor:
     return ElmoTokenizer()(sentences, is_split_into_words=True, return_tensors="pt")["input_ids"]
 
 
-def measure(
-    runs: dict[str, Callable[[], object]], device: torch.device, rounds: int
-) -> dict[str, float]:
-    """Return the median seconds of each function; cuDNN is left out if it cannot run."""
-    repeats, seconds = {}, {}
-    for name, run in runs.items():
-        try:
-            for _ in range(3):
-                run()
-            once = clock(run, device, 1)
-        except RuntimeError as error:
-            if name != CUDNN:
-                raise
-            print(f"{name} does not run here: {str(error).splitlines()[0]}", file=sys.stderr)
-            continue
-        repeats[name], seconds[name] = max(1, int(SECONDS / once)), []
-    for _ in range(rounds):
-        for name, times in seconds.items():
-            times.append(clock(runs[name], device, repeats[name]))
-    return {name: median(times) for name, times in seconds.items()}
-
-
-def clock(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Return the mean seconds of one run."""
-    wait(device)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    wait(device)
-    return (time.perf_counter() - start) / repeats
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations per second of a large product, the best of five tries."""
-    side = LARGE if device.type == "cuda" else LARGE // 16
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    a @ b
-    return 2 * side**3 / min(clock(lambda: a @ b, device, 10) for _ in range(5))
-
-
 def report(
     device: torch.device, engine: str, peaks: dict[str, float], rows: list[tuple], rounds: int
-) -> str:
-    """The page."""
+) -> list[str]:
+    """The lines of the page."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     limits = ", ".join(f"{value / 1e12:.1f} TFLOP/s in {key}" for key, value in peaks.items())
     lines = [
@@ -213,8 +197,12 @@ def report(
         f"random weights. All programs in turn, medians of {rounds} rounds.",
         "Written by `python benchmarks/speed_gpu.py`.",
         "",
-        f"{name}, torch {torch.__version__}. Engine: {engine}.",
+        f"{name}, torch {torch.__version__}.",
         f"Largest product measured: {limits}.",
+        "",
+        "## Inference",
+        "",
+        f"Engine: {engine}.",
         "cuDNN has neither clips nor skip connections, so it is a reference for speed only.",
         "Error: relative to the norm of the top layer of the reference engine in float32.",
         "",
@@ -225,7 +213,7 @@ def report(
         found = [f"{rates[key]:,.0f}" if key in rates else "–" for key in (REFERENCE, CUDNN)]
         cells = [size, dtype, str(batch), f"{rates[WHOLE]:,.0f}", f"{rates[LAYERS]:,.0f}"]
         lines.append("| " + " | ".join([*cells, f"{share:.0%}", *found, f"{error:.0e}"]) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -336,12 +336,19 @@ def test_the_benchmark_refuses_a_machine_without_a_gpu(capsys):
 @pytest.mark.slow
 def test_the_benchmark_measures_and_checks(monkeypatch, tmp_path):
     import speed_gpu
+    import speed_gpu_clock
+    import speed_gpu_training
 
-    monkeypatch.setattr(speed_gpu, "SECONDS", 0)
-    monkeypatch.setattr(speed_gpu, "LARGE", 256)
-    page = speed_gpu.run(CPU, ["tiny"], (2,), 1, tmp_path)
-    assert page.count("| tiny | ") == 2
+    monkeypatch.setattr(speed_gpu_clock, "SECONDS", 0)
+    monkeypatch.setattr(speed_gpu_clock, "LARGE", 256)
+    monkeypatch.setattr(speed_gpu_training, "VOCABULARY", 50)
+    monkeypatch.setattr(speed_gpu_training, "SAMPLED", 9)
+    arguments = CPU, ["tiny"], (2,), (2,), 1, tmp_path
+    page = speed_gpu.run(*arguments, speed_gpu_clock.Limit(600))
+    assert page.count("| tiny | ") == 4 and "–" not in page
+    page = speed_gpu.run(*arguments, speed_gpu_clock.Limit(0))
+    assert "Not measured, because the time was over: inference, tiny, bfloat16, batch 2;" in page
     # What computes something else is not measured.
     monkeypatch.setitem(speed_gpu.LIMITS, "bfloat16", 1e-9)
     with pytest.raises(speed_gpu.BenchmarkError, match="Nothing was measured"):
-        speed_gpu.run(CPU, ["tiny"], (2,), 1, tmp_path)
+        speed_gpu.run(*arguments, speed_gpu_clock.Limit(600))
