@@ -43,6 +43,20 @@ def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_tra
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("feed", [pytest.param(PackedWindows, marks=pytest.mark.slow), RowStreams])
+def test_processes_that_prepare_the_batches_change_nothing(make_trainer, feed):
+    """As a GPU needs them; more steps than an epoch has, and the states of row streams carried."""
+    found = []
+    for workers in (0, 2):
+        trainer = make_trainer(
+            feed, rows=8, max_steps=9, dataloader_num_workers=workers, save_strategy="no"
+        )
+        assert len(trainer.get_train_dataloader()) < 9
+        trainer.train()
+        found.append([losses(trainer), [weight.tolist() for weight in trainer.model.parameters()]])
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 def test_a_write_that_is_cut_off_costs_no_earlier_checkpoint(make_trainer, monkeypatch):
     whole = make_trainer(name="whole")
