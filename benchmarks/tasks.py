@@ -38,6 +38,7 @@ REPORT = ROOT / "benchmarks" / "tasks.md"
 TAGGING = "train_ner"
 MIX, RANDOM = "learned mix", "random weights, learned mix"
 LINEAR = ("--lstm_dim", "0", "--learning_rate", "1e-2", "--max_steps", "800")
+BESIDE = "learned mix, output embeddings concatenated, biLSTM (CRF)"
 OUTPUT = ("--output_embeddings",)
 LSTM = ("--lstm_dim", "100", "--learning_rate", "2e-3", "--max_steps", "500")
 TRAINED = ("--lstm_dim", "0", "--learning_rate", "1e-3", "--max_steps", "200", "--train_bilm")
@@ -67,6 +68,7 @@ class Row:
 
 def make_rows(num_layers: int) -> dict[str, Row]:
     """Return the table's rows for a biLM of `num_layers` layers, layer 0 included."""
+    beside = (*LSTM, *OUTPUT, "--concat_layers", str(num_layers))
     single = {f"layer {n}": Row("checkpoint", LINEAR, (n,)) for n in range(num_layers)}
     single[f"layer {num_layers - 1}, the top"] = single.pop(f"layer {num_layers - 1}")
     single["layer 0, characters alone"] = single.pop("layer 0")
@@ -82,6 +84,7 @@ def make_rows(num_layers: int) -> dict[str, Row]:
         "learned mix, biLSTM": Row("checkpoint", LSTM, tagging_only=True),
         "learned mix, biLSTM (CRF)": Row("checkpoint", LSTM, crf=True),
         "learned mix + output embeddings, biLSTM (CRF)": Row("checkpoint", LSTM + OUTPUT, crf=True),
+        BESIDE: Row("checkpoint", beside, tuple(range(num_layers)), crf=True),
     }
 
 

@@ -66,6 +66,9 @@ class TaskArguments(ScriptArguments):
         default=None,
         metadata={"help": "layers to mix; layer 0 has no context; default: all"},
     )
+    concat_layers: list[int] | None = field(
+        default=None, metadata={"help": "layers to concatenate to the mix; default: none"}
+    )
     output_embeddings: bool = field(
         default=False,
         metadata={"help": "add a layer: each word's row of the language model's softmax"},
@@ -295,6 +298,7 @@ def make_model(head: Any, arguments: TaskArguments, **settings: Any) -> Any:
         arguments.model,
         classifier_lstm_dim=arguments.lstm_dim,
         mix_layers=arguments.layers,
+        concat_layers=arguments.concat_layers,
         **settings,
     )
     model.elmo.requires_grad_(arguments.train_bilm)

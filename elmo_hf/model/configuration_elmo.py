@@ -75,6 +75,7 @@ class ElmoConfig(PreTrainedConfig):
         tie_word_embeddings: use the word table as the softmax's weight, in a token-input model
             (bilm-tf's `share_embedding_softmax`).
         mix_layers: indices of the layers in a task head's scalar mix; `None`: all layers.
+        concat_layers: indices of layers that a task head concatenates to the mix; `None`: none.
         mix_layer_norm: normalize the layers over the whole batch before mixing them, with boundary
             words (`"allennlp"`) or without (`"bilm-tf"`); `None`: no normalization.
         mix_dropout: dropout probability for the output of the scalar mix.
@@ -126,6 +127,7 @@ class ElmoConfig(PreTrainedConfig):
     output_embedding_layer: bool = False
     tie_word_embeddings: bool = False
     mix_layers: list[int] | None = None
+    concat_layers: list[int] | None = None
     mix_layer_norm: Literal["allennlp", "bilm-tf"] | None = None
     mix_dropout: float | int = 0.5
     classifier_lstm_dim: int = 0
@@ -276,13 +278,17 @@ class ElmoConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a probability below 1")
         self._require_at_least_zero("classifier_lstm_dim")
-        layers = range(-self.num_hidden_states, self.num_hidden_states)
-        if self.mix_layers is not None and (
-            not self.mix_layers or any(layer not in layers for layer in self.mix_layers)
+        self._require_layers("mix_layers", "all layers")
+        self._require_layers("concat_layers", "none")
+        if (
+            self.concat_layers
+            and self.classifier_pooling == "ends"
+            and not self.classifier_lstm_dim
         ):
             raise ValueError(
-                f"mix_layers is {self.mix_layers}; expected indices from 0 (the context-free "
-                f"layer) to {self.num_hidden_states - 1}, or None for all layers"
+                'classifier_pooling="ends" takes halves of vectors, which concat_layers '
+                f"{self.concat_layers} do not leave whole; pass classifier_lstm_dim, or another "
+                "pooling"
             )
         if self.tagging_scheme is not None and not self.use_crf:
             raise ValueError(
@@ -365,6 +371,15 @@ class ElmoConfig(PreTrainedConfig):
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+    def _require_layers(self, name: str, default: str) -> None:
+        chosen, count = getattr(self, name), self.num_hidden_states
+        if chosen is None or (chosen and all(-count <= layer < count for layer in chosen)):
+            return
+        raise ValueError(
+            f"{name} is {chosen}; expected indices from 0 (the context-free layer) to {count - 1}, "
+            f"or None for {default}"
+        )
 
     def _require_at_least_zero(self, *names: str) -> None:
         for name in names:

@@ -91,10 +91,11 @@ class ElmoTaskModel(ElmoPreTrainedModel):
         )
         self.dropout = nn.Dropout(config.mix_dropout)
         self.task_lstm: ElmoTaskLstm | None = None
-        self.task_width, self.task_directions = config.hidden_size, config.num_directions
+        self.task_width = config.hidden_size * (1 + len(config.concat_layers or []))
+        self.task_directions = config.num_directions
         if config.classifier_lstm_dim:
             self.task_lstm = ElmoTaskLstm(
-                config.hidden_size, config.classifier_lstm_dim, config.classifier_dropout
+                self.task_width, config.classifier_lstm_dim, config.classifier_dropout
             )
             self.task_width, self.task_directions = 2 * config.classifier_lstm_dim, 2
 
@@ -117,7 +118,10 @@ class ElmoTaskModel(ElmoPreTrainedModel):
             outputs = self.elmo(**inputs._asdict(), output_hidden_states=True, return_dict=True)
         layers = outputs.hidden_states
         mask, words = self._find_words(inputs, layers[0].shape[:2])
-        vectors = self.dropout(self.scalar_mix(layers, mask, words))
+        vectors = self.scalar_mix(layers, mask, words)
+        if self.config.concat_layers:
+            vectors = torch.cat([vectors, *(layers[i] for i in self.config.concat_layers)], -1)
+        vectors = self.dropout(vectors)
         if self.task_lstm is not None:
             vectors = self.task_lstm(vectors, mask)
         return TaskVectors(vectors, mask, words, select_layers(layers, output_hidden_states))

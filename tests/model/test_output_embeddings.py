@@ -33,6 +33,7 @@ from elmo_hf import (
     embed_corpus,
     open_vectors,
 )
+from elmo_hf.model.modeling_inputs import Inputs
 
 WORDS = ["<S>", "</S>", "<UNK>", "the", "bank", "rained", "."]
 TEXTS = ["the bank rained .", "the quokka"]
@@ -99,6 +100,30 @@ def test_words_that_the_mask_hides_have_zero_rows(saved):
     added = model(**inputs, output_hidden_states=3).hidden_states[3]
     assert not added[:, 1].any()
     assert added[:, 0].all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("lstm", [0, 5])
+def test_heads_concatenate_the_layer_to_the_mix(checkpoint, tmp_path, head, lstm):
+    model = head.from_pretrained(
+        checkpoint,
+        output_embedding_layer=True,
+        mix_layers=[0, 1, 2],
+        concat_layers=[-1],
+        classifier_lstm_dim=lstm,
+    )
+    inputs = encode(checkpoint, use_word_ids=True)
+    hidden = model.elmo(**inputs, output_hidden_states=True).hidden_states
+    task = model.eval().encode(Inputs(**inputs))
+    if not lstm:
+        expected = torch.cat([sum(hidden[:3]) / 3, hidden[3]], -1)
+        torch.testing.assert_close(task.vectors, expected)
+    assert task.vectors.shape[-1] == (2 * lstm or 24)
+    if head is AutoModelForMultipleChoice:
+        inputs = {name: ids[None] for name, ids in inputs.items()}
+    before = model(**inputs)[0]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(head.from_pretrained(tmp_path)(**inputs)[0], before)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -250,6 +275,10 @@ def test_errors_say_what_is_missing(checkpoint, saved, tmp_path):
         ElmoConfig(
             output_embedding_layer=True, lm_vocab_size=7, word_vocab_size=8, word_embedding_dim=2
         )
+    with pytest.raises(Exception, match=r"concat_layers is \[3\]; expected indices from 0 .* to 2"):
+        ElmoConfig(concat_layers=[3])
+    with pytest.raises(Exception, match=r"takes halves of vectors.*pass classifier_lstm_dim"):
+        ElmoConfig(concat_layers=[2], classifier_pooling="ends")
     with pytest.raises(ValueError, match=r"softmax already holds these vectors"):
         AutoModelForPreTraining.from_pretrained(checkpoint, output_embedding_layer=True)
     model = AutoModel.from_pretrained(saved)
