@@ -280,15 +280,12 @@ class ElmoConfig(PreTrainedConfig):
         self._require_at_least_zero("classifier_lstm_dim")
         self._require_layers("mix_layers", "all layers")
         self._require_layers("concat_layers", "none")
-        if (
-            self.concat_layers
-            and self.classifier_pooling == "ends"
-            and not self.classifier_lstm_dim
-        ):
+        pools_ends = self.classifier_pooling == "ends" and not self.classifier_lstm_dim
+        if self.concat_layers and pools_ends:
             raise ValueError(
-                'classifier_pooling="ends" takes halves of vectors, which concat_layers '
-                f"{self.concat_layers} do not leave whole; pass classifier_lstm_dim, or another "
-                "pooling"
+                'classifier_pooling="ends" takes the forward and the backward half of a vector, '
+                f"but with concat_layers={self.concat_layers} it has more parts; pass "
+                "classifier_lstm_dim, or another pooling"
             )
         if self.tagging_scheme is not None and not self.use_crf:
             raise ValueError(
