@@ -35,6 +35,9 @@ from .engine_weights import LstmSettings, LstmWeights
 
 State = tuple[torch.Tensor, torch.Tensor]
 
+# Gates of one piece: enough rows for efficient products, but not much more than a cache holds.
+PIECE_BYTES = 64 << 20
+
 
 def find_gpu_obstacle(tensors: Sequence[torch.Tensor], weights: LstmWeights) -> str | None:
     """Return why a GPU cannot compute with `(inputs, hidden, cell)` and weights; None if it can."""
@@ -195,7 +198,8 @@ class _Workspace:
         self.projection_clip = None if stack.output is None else as_float(settings.projection_clip)
         self._update, self._settle, _ = find_kernels(cell.device, cell.dtype)
         directions, width, gates = stack.input.shape
-        self.longest = longest_piece(directions * rows * gates * hidden.element_size())
+        step_bytes = directions * rows * gates * hidden.element_size()
+        self.longest = longest_piece(step_bytes, PIECE_BYTES)
         piece = directions, self.longest, rows
         self.words = hidden.new_zeros(*piece, width)
         self.valid = torch.zeros(piece, dtype=torch.bool, device=hidden.device)

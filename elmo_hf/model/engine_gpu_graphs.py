@@ -14,8 +14,6 @@ import torch
 Workspace = TypeVar("Workspace")
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
-# Gates of one piece: enough rows for efficient products, but not much more than a cache holds.
-PIECE_BYTES = 64 << 20
 LONGEST_PIECE = 32  # steps
 WORKSPACES = 4  # kept by each layer, for different batch sizes
 _capturing = threading.Lock()
@@ -101,9 +99,9 @@ def from_steps(steps: torch.Tensor, reverse: Sequence[bool]) -> list[torch.Tenso
     return [tensor.flip(1) if backward else tensor for tensor, backward in pairs]
 
 
-def longest_piece(step_bytes: int) -> int:
-    """Return the number of steps of the longest piece, if a step's gates take `step_bytes`."""
-    return min(LONGEST_PIECE, power_of_two(max(1, PIECE_BYTES // max(1, step_bytes))))
+def longest_piece(step_bytes: int, piece_bytes: int) -> int:
+    """Return the number of steps of the longest piece, a power of two, for a step's gates."""
+    return min(LONGEST_PIECE, power_of_two(max(1, piece_bytes // max(1, step_bytes))))
 
 
 def split_length(words: int, longest: int) -> Iterator[tuple[int, int]]:

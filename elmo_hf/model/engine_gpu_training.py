@@ -37,6 +37,9 @@ from .engine_weights import LstmSettings, LstmWeights
 
 State = tuple[torch.Tensor, torch.Tensor]
 
+# Gates of one piece. Short pieces cost time: some ten copies each, into the buffers and out.
+PIECE_BYTES = 256 << 20
+
 
 class GpuTrainer:
     """
@@ -286,7 +289,8 @@ class _Workspace:
             clip = torch.tensor(call.settings.projection_clip, dtype=call.dtype)
             self._projection_clip = float(clip)
 
-        self.longest = longest_piece(directions * rows * 4 * cell_dim * call.dtype.itemsize)
+        step_bytes = directions * rows * 4 * cell_dim * call.dtype.itemsize
+        self.longest = longest_piece(step_bytes, PIECE_BYTES)
         step, piece = (directions, rows), (directions, self.longest, rows)
         table = directions, self.longest + 1, rows
         self._words, self._valid = product(*piece, width), new(piece, dtype=torch.bool)
@@ -310,17 +314,16 @@ class _Workspace:
             cell.new_empty(directions, length + 1, batch, cell.shape[-1]),
         )
         trace.hiddens[:, 0], trace.cells[:, 0] = hidden, cell
+        self._hiddens[:, 0, :batch], self._cells[:, 0, :batch] = hidden, cell
         for start, steps in split_length(length, self.longest):
-            piece, table = slice(start, start + steps), slice(start, start + steps + 1)
+            piece, after = slice(start, start + steps), slice(start + 1, start + steps + 1)
             self._words[:, :steps, :batch] = words[:, piece]
             self._valid[:, :steps, :batch] = valid[:, piece]
-            self._hiddens[:, 0, :batch] = trace.hiddens[:, start]
-            self._cells[:, 0, :batch] = trace.cells[:, start]
             self._graphs.run(("forward", steps), partial(self._read, steps))
             trace.gates[:, piece] = self._gates[:, :steps, :batch]
             trace.products[:, piece] = self._products[:, :steps, :batch]
-            trace.hiddens[:, table] = self._hiddens[:, : steps + 1, :batch]
-            trace.cells[:, table] = self._cells[:, : steps + 1, :batch]
+            trace.hiddens[:, after] = self._hiddens[:, 1 : steps + 1, :batch]
+            trace.cells[:, after] = self._cells[:, 1 : steps + 1, :batch]
         return trace
 
     def _read(self, steps: int) -> None:
@@ -337,6 +340,8 @@ class _Workspace:
                 torch.bmm(memory, maps.output.mT, out=product)
             hiddens = self._hiddens[:, step], self._hiddens[:, step + 1]
             kernels.settle(product, valid, *hiddens, self._projection_clip)
+        for table in (self._hiddens, self._cells):  # the next piece goes on from here
+            table[:, 0] = table[:, steps]
 
     def read_backward(
         self,

@@ -52,8 +52,9 @@ def _compute(device: torch.device) -> list[list[torch.Tensor]]:
     """Return values and gradients of `clipped_lstm` and of three calls: the last replays graphs."""
     shapes = (2, 5, 3), (2, 3), (2, 4), (16, 3), (16,), (16, 3), (3, 4)
     sizes = [math.prod(shape) for shape in shapes]
-    values = torch.arange(sum(sizes), device=device).mul(1.7).sin().split(sizes)
-    sources = [one.view(shape).requires_grad_() for one, shape in zip(values, shapes, strict=True)]
+    values = torch.arange(sum(sizes), dtype=torch.float32, device=device).mul(1.7).sin()
+    parts = values.split(sizes)
+    sources = [one.view(shape).requires_grad_() for one, shape in zip(parts, shapes, strict=True)]
     inputs, hidden, cell, *maps = sources
     mask = torch.arange(10, device=device).view(2, 5) < 7
     settings = [LstmSettings(0.5, 0.5, reverse) for reverse in (False, True)]

@@ -199,7 +199,7 @@ def test_threads_take_turns():
 
 
 def test_large_batches_are_read_in_small_pieces(monkeypatch):
-    monkeypatch.setattr(engine_gpu_graphs, "PIECE_BYTES", 30_000)
+    monkeypatch.setattr(engine_gpu, "PIECE_BYTES", 30_000)
     lstms, runner = make_lstms(), GpuRunner()
     batch = make_batch(lstms)
     assert_same(runner.run(*describe(lstms), *batch), lstms, batch)

@@ -15,7 +15,6 @@ from helpers.lstms import Recorder, describe, flatten, make_batch, make_lstms
 from elmo_hf import ElmoConfig, ElmoModel, use_engine
 from elmo_hf.model import (
     engine_choice,
-    engine_gpu_graphs,
     engine_gpu_training,
     engine_gpu_training_triton,
     engine_gpu_triton,
@@ -128,7 +127,7 @@ def test_same_as_plain_loop_by_finite_differences(directions):
 
 
 def test_same_as_plain_loop_in_several_pieces(monkeypatch):
-    monkeypatch.setattr(engine_gpu_graphs, "PIECE_BYTES", 40_000)  # two steps of float64
+    monkeypatch.setattr(engine_gpu_training, "PIECE_BYTES", 40_000)  # two steps of float64
     lstms, batch, sources = make(words=5)
     trainer = GpuTrainer()
     assert_same(lstms, batch, sources, 1e-12, trainer)
@@ -281,7 +280,7 @@ def test_the_whole_engine_is_tried_once(monkeypatch):
 
 @no_interpreter
 def test_graphs_are_replayed_and_follow_the_weights(monkeypatch):
-    monkeypatch.setattr(engine_gpu_graphs, "PIECE_BYTES", 80_000)  # four steps of float64
+    monkeypatch.setattr(engine_gpu_training, "PIECE_BYTES", 80_000)  # four steps of float64
     lstms, batch, sources = make(words=6)
     recorder = Recorder()
     trainer = GpuTrainer(recorder)
