@@ -99,7 +99,8 @@ def check(model: ElmoModel, dtype: str) -> float:
     except RuntimeError:  # `measure` says that it does not run
         other = []
     pairs = [*zip(found, expected, strict=True), *zip(other, expected, strict=False)]
-    error = max(float(((a.float() - b).norm() / b.norm()).detach()) for a, b in pairs)
+    errors = torch.stack([(a.float() - b).detach().norm() / b.detach().norm() for a, b in pairs])
+    error = float(errors.max())  # NaN if one is NaN
     if not error <= LIMITS[dtype]:
         raise BenchmarkError(
             f"in {dtype} outputs or gradients are {error:.1e} from those of the reference engine; "

@@ -6,6 +6,9 @@ Forward and backward, a step is two batched products and two pointwise kernels f
 Steps run in pieces as in the `gpu` engine, as CUDA graphs on fixed buffers. The gradients of the
 weights are products over all words, outside of this loop. Nothing is read back to the host.
 Padding is computed, and has no effect.
+
+A single kernel for all steps would save launches. But its programs would have to wait for each
+other after every step, and only a GPU could show that they do.
 """
 
 import threading
