@@ -13,6 +13,8 @@ from .engine_choice import forced_engine
 
 # Rows whose logits are in memory at once. Fewer rows: too many additions to the weight's gradient.
 ROWS_AT_ONCE = 512
+# A GPU takes more rows of a small vocabulary, because launching a kernel takes as long for few.
+LOGITS_ON_GPU = 1 << 26  # 256 MB in float32
 
 
 def full_softmax_loss(
@@ -114,6 +116,11 @@ def expected_counts(ids: torch.Tensor, tries: int, words: int) -> torch.Tensor:
     return -torch.expm1(tries * torch.log1p(-probability))
 
 
+def rows_at_once(device: torch.device, words: int) -> int:
+    """Return how many rows' logits for a vocabulary of this size are in memory at once."""
+    return max(ROWS_AT_ONCE, LOGITS_ON_GPU // words) if device.type == "cuda" else ROWS_AT_ONCE
+
+
 def _sum_losses(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -152,7 +159,7 @@ def _sum_plainly(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross entropy that computes its gradients in the forward pass, `ROWS_AT_ONCE` at a time."""
+    """Cross entropy that computes its gradients in the forward pass, few rows at a time."""
 
     @staticmethod
     def forward(
@@ -164,10 +171,11 @@ class _CrossEntropy(torch.autograd.Function):
         true: torch.Tensor | None,
     ) -> torch.Tensor:
         needed = (*ctx.needs_input_grad[:3], ctx.needs_input_grad[4])
-        sums = _Sums(hidden, weight, bias, columns, true, needed)
+        step = rows_at_once(hidden.device, len(weight))
+        sums = _Sums(hidden, weight, bias, columns, true, needed, step)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(hidden), ROWS_AT_ONCE):
-                sums.add(slice(start, start + ROWS_AT_ONCE))
+            for start in range(0, len(hidden), step):
+                sums.add(slice(start, start + step))
         ctx.save_for_backward(*sums.gradients)
         ctx.dtypes = [None if x is None else x.dtype for x in (hidden, weight, bias, true)]
         return sums.loss
@@ -194,13 +202,14 @@ class _Sums:
         columns: torch.Tensor,
         true: torch.Tensor | None,
         needed: tuple[bool, ...],
+        rows: int,
     ) -> None:
         dtype = product_dtype(hidden)
         precision = torch.promote_types(dtype, torch.float32)
         self.hidden, self.weight = hidden.to(dtype), weight.to(dtype)
         self.bias = bias.to(precision)
         self.columns, self.true = columns, None if true is None else true.to(precision)
-        shape = (min(ROWS_AT_ONCE, len(hidden)), len(weight))
+        shape = (min(rows, len(hidden)), len(weight))
         # Buffers for all calls of `add`, because allocating memory is slow.
         self.products = hidden.new_empty(shape, dtype=dtype)
         self.scores = self.products if dtype == precision else self.products.to(precision)
@@ -257,6 +266,7 @@ __all__ = [
     "draw_words",
     "expected_counts",
     "full_softmax_loss",
+    "rows_at_once",
     "sample_words",
     "sampled_softmax_loss",
 ]

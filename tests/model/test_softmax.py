@@ -107,6 +107,13 @@ def test_half_precision_tensors_work(dtype):
     assert b.dtype == dtype and (a - b).norm() < 0.05 * a.norm()
 
 
+def test_a_gpu_computes_more_rows_at_once_if_the_vocabulary_is_small():
+    gpu, usual = torch.device("cuda"), loss_softmax.ROWS_AT_ONCE
+    assert loss_softmax.rows_at_once(gpu, 4096) == 16384
+    assert loss_softmax.rows_at_once(gpu, 10**6) == usual
+    assert loss_softmax.rows_at_once(torch.device("cpu"), 4096) == usual
+
+
 @pytest.mark.slow
 def test_second_derivatives_are_refused_except_by_the_reference():
     hidden, targets, weight, bias = tensors()
