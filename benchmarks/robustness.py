@@ -42,11 +42,12 @@ from elmo_hf.analysis.noise import (
     ReplaceCharacters,
     read_misspellings,
 )
-from elmo_hf.analysis.probes import REGULARIZATION, Labelled
+from elmo_hf.analysis.probes import Labelled
 from elmo_hf.analysis.sources import ElmoVectors, Vectors
 
 REPORT = ROOT / "benchmarks" / "robustness.md"
 SEEDS = (0, 1, 2)
+REGULARIZATION = 0.01  # scikit-learn's C, the same for all
 CLEAN = robustness_report.CLEAN
 RATES = (0.02, 0.05, 0.1, 0.2)
 LISTS = {

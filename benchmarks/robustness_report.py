@@ -141,8 +141,8 @@ def markdown(results: dict) -> str:
         "",
         "Do characters make a model robust to misspellings? Each cell is an accuracy, times 100, "
         "with its 95 % interval (999 bootstrap resamples of the test sentences). The vectors are "
-        "frozen: a logistic regression (C = 0.01, standardized vectors) learns from the average "
-        "of the layers, or from the single layer of word2vec. Each figure is the mean over three "
+        "frozen: a logistic regression (C = 0.01 for all, which was not tuned here, standardized "
+        "vectors) learns from the average of the layers, or from the single layer of word2vec. Each figure is the mean over three "
         "seeds, which draw the training sentences and the noise; every model reads the same noise. "
         "word2vec (skip-gram) is trained on a sample of the checkpoint's text, without noise; a "
         "word that it lacks has the mean of all vectors.",
