@@ -8,7 +8,7 @@ from helpers.pretraining import TINY, losses
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer
+from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoModel, ElmoTokenizer, use_engine
 from elmo_hf.pretraining.runs import check_run, last_checkpoint, load_for_pretraining
 from elmo_hf.pretraining.windows import PackedWindows, RowStreams
 
@@ -55,6 +55,19 @@ def test_processes_that_prepare_the_batches_change_nothing(make_trainer, feed):
         trainer.train()
         found.append([losses(trainer), [weight.tolist() for weight in trainer.model.parameters()]])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("half", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_the_engine_for_a_gpu_trains_as_the_one_for_any_device(make_trainer, half):
+    """With states that are carried from step to step, and under autocast."""
+    found = []
+    for engine in ("cpu_training", "gpu_training"):
+        trainer = make_trainer(RowStreams, max_steps=4, bf16=half, save_strategy="no")
+        with use_engine(engine):
+            assert trainer.model.elmo.engine_info()["training"].startswith(engine)
+            trainer.train()
+        found.append(losses(trainer))
+    assert found[1] == pytest.approx(found[0], rel=2e-3 if half else 1e-5)
 
 
 @pytest.mark.slow
