@@ -11,13 +11,13 @@ it returns an `Estimate` for each layer, with a 95 % interval and, where there i
 - Word senses by the nearest mean vector: `disambiguate`.
 - Linear probes with control tasks: `probe`.
 - Nearest contexts: `nearest_contexts`.
-- Two languages: `find_anchors`, `learn_alignment`, `translate`.
+- Two languages: `find_anchors`, `learn_alignment`, `translate`, `AlignedVectors`.
 - Maps of senses: `find_occurrences`, `map_senses`; drawn by `figures`, `page` and `exports`.
 - Noise: `MisspellWords`, `ReplaceCharacters`, `ChangeCase`; `measure_noise`.
 - Bias: the modules `bias`, `bias_associations`, `bias_sentences` and `bias_mitigation`.
 """
 
-from .crosslingual import Anchors, find_anchors, learn_alignment, translate
+from .crosslingual import AlignedVectors, Anchors, find_anchors, learn_alignment, translate
 from .estimates import Estimate
 from .geometry import Geometry, measure_geometry
 from .maps import Occurrence, SenseMap, draw_occurrences, find_occurrences, map_senses
@@ -48,6 +48,7 @@ from .similarity import (
 from .sources import ElmoVectors, StaticVectors, TransformerVectors, Vectors, WithAverages
 
 __all__ = [
+    "AlignedVectors",
     "Anchors",
     "ChangeCase",
     "Cosines",

@@ -3,17 +3,18 @@
 """Learn how the vectors of one language map to those of another (Schuster et al. 2019)."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from ..conversion.alignment import align
 from ..extras import require
 from .sources import Vectors, Words, unit
 
 NEIGHBORS = 10  # of a word, for CSLS
-FREQUENT = 5_000  # words that further rounds pair
+FREQUENT = 2_000  # words that further rounds pair
 BATCH = 2048  # words whose similarities to all others are computed at once
 
 
@@ -65,7 +66,12 @@ def find_anchors(
 
 
 def learn_alignment(
-    source: Anchors, target: Anchors, pairs: Sequence[tuple[str, str]], *, rounds: int = 0
+    source: Anchors,
+    target: Anchors,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    rounds: int = 0,
+    directions: bool = False,
 ) -> dict[int, torch.Tensor]:
     """
     Learn for each layer the rotation that maps the source language to the target language.
@@ -78,6 +84,8 @@ def learn_alignment(
         source, target: anchors of both languages, from models with the same layers.
         pairs: a dictionary of source and target words; pairs with an unknown word are left out.
         rounds: number of further rounds.
+        directions: rotate the forward and the backward half of each vector separately. This has
+            half as many parameters, which helps if there are few pairs.
 
     Returns:
         A matrix `(dimension, dimension)` per layer; `elmo_hf.conversion.alignment` applies it to
@@ -100,9 +108,9 @@ def learn_alignment(
     found = {}
     for layer, (own, other) in enumerate(zip(source.vectors, target.vectors, strict=True)):
         own, other = unit(own), unit(other)
-        rotation = _rotate(own[rows], other[columns])
+        rotation = _rotate(own[rows], other[columns], directions)
         for _ in range(rounds):
-            rotation = _rotate(*_mutual(own, other, rotation))
+            rotation = _rotate(*_mutual(own, other, rotation), directions)
         found[layer] = torch.from_numpy(rotation.T.copy())
     return found
 
@@ -144,6 +152,25 @@ def translate(
     return [[target.words[i] for i in row] for row in nearest]
 
 
+class AlignedVectors:
+    """
+    Class that maps another source's vectors with an alignment, for every measure and probe.
+
+    Args:
+        vectors: the source.
+        alignment: matrices by layer; other layers are left as they are.
+    """
+
+    def __init__(self, vectors: Vectors, alignment: Mapping[int, torch.Tensor]) -> None:
+        self._vectors, self._alignment = vectors, dict(alignment)
+        self.name, self.layers = f"{vectors.name}, aligned", vectors.layers
+
+    def __call__(self, sentences: Iterable[Words]) -> Iterator[np.ndarray]:
+        """Yield `(layers, words, dimension)` for each sentence, as `Vectors` says."""
+        for layers in self._vectors(sentences):
+            yield torch.stack(align([*torch.from_numpy(layers)], self._alignment)).numpy()
+
+
 def _known(
     sources: Sequence[str], targets: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> tuple[list[int], list[int]]:
@@ -153,9 +180,11 @@ def _known(
     return [a for a, _ in found], [b for _, b in found]
 
 
-def _rotate(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _rotate(own: np.ndarray, other: np.ndarray, directions: bool) -> np.ndarray:
     """Return the orthogonal matrix with `own @ matrix` closest to `other`."""
-    return require("scipy.linalg", "analysis").orthogonal_procrustes(own, other)[0]
+    linear = require("scipy.linalg", "analysis")
+    parts = zip(*(np.split(rows, 1 + directions, axis=1) for rows in (own, other)), strict=True)
+    return linear.block_diag(*(linear.orthogonal_procrustes(*part)[0] for part in parts))
 
 
 def _mutual(
@@ -181,4 +210,4 @@ def _density(own: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.concatenate([np.partition(part, -count)[:, -count:].mean(1) for part in parts])
 
 
-__all__ = ["Anchors", "find_anchors", "learn_alignment", "translate"]
+__all__ = ["AlignedVectors", "Anchors", "find_anchors", "learn_alignment", "translate"]

@@ -7,6 +7,7 @@ from scipy.stats import ortho_group
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 from elmo_hf.analysis import (
+    AlignedVectors,
     Anchors,
     ElmoVectors,
     StaticVectors,
@@ -25,6 +26,18 @@ WORDS = [f"w{i}" for i in range(60)]
 def anchors(seed=0, layers=2, width=8, words=WORDS):
     rng = np.random.default_rng(seed)
     return Anchors([*words], rng.standard_normal((layers, len(words), width)).astype("f4"))
+
+
+class Rows:
+    """A source that gives every sentence the same vectors."""
+
+    name, layers = "rows", ["layer 0", "layer 1"]
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __call__(self, sentences):
+        return iter([self.rows for _ in sentences])
 
 
 @pytest.fixture
@@ -48,6 +61,15 @@ def test_a_rotation_is_recovered_and_translates_every_word(rotated):
     # Without the alignment the words are at chance.
     guessed = translate(own, other, WORDS, 0, count=1)
     assert sum(found == [f"v{i}"] for i, found in enumerate(guessed)) < 10
+
+
+def test_directions_are_rotated_apart(rotated):
+    own, other, _ = rotated
+    pairs = [(f"w{i}", f"v{i}") for i in range(60)]
+    matrix = learn_alignment(own, other, pairs, directions=True)[0]
+    assert not matrix[:4, 4:].any() and not matrix[4:, :4].any()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(8), atol=1e-5, rtol=0)
+    assert not torch.allclose(matrix, learn_alignment(own, other, pairs)[0])
 
 
 def test_further_rounds_repair_a_bad_dictionary(rotated):
@@ -82,6 +104,9 @@ def test_a_learned_alignment_is_stored_with_the_model_and_maps_its_vectors(tmp_p
     layers = [torch.from_numpy(rows) for rows in own.vectors]
     mapped = align(layers, load_alignment(tmp_path))
     np.testing.assert_allclose(torch.stack(mapped), other.vectors, atol=1e-4)
+    aligned = AlignedVectors(Rows(own.vectors), load_alignment(tmp_path))
+    assert (aligned.name, aligned.layers) == ("rows, aligned", ["layer 0", "layer 1"])
+    np.testing.assert_allclose(next(aligned([WORDS])), other.vectors, atol=1e-4)
     for wrong, message in (
         ({3: torch.eye(8)}, "layer 3; the model has 3 layers"),
         ({0: torch.eye(6)}, "of width 6; the model's width is 8"),
