@@ -210,7 +210,7 @@ def markdown(results: dict) -> str:
             "otherwise. The head is linear. In the rows with a biLSTM, the biLSTM comes between "
             "the vectors and the head; in tagging, a CRF follows, as in the paper. All heads of a "
             "row train for the same number of steps, and the final weights are evaluated: no "
-            "figure is the best of several.",
+            "figure is the best of several. A dash: not measured, or the same as another row.",
             "",
             *lines,
             "",
