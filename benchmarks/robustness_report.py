@@ -1,13 +1,14 @@
 """Write the page of benchmarks/robustness.py."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from elmo_hf.analysis.estimates import Estimate, bootstrap
+from elmo_hf.analysis.estimates import RESAMPLES, Estimate
 
 CLEAN = "none"  # the name of no noise
 TASKS = {
@@ -107,10 +108,16 @@ def _ratio(numbers: np.ndarray, counts: np.ndarray) -> Estimate:
     if not counts.any():
         return Estimate(*[float("nan")] * 3, 0)
 
-    def ratio(numbers: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
-        return numbers.sum(axis) / counts.sum(axis).clip(1e-9)
+    weights = _resamples(len(counts))
+    values = (weights @ numbers) / (weights @ counts).clip(1e-9)
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return Estimate(float(numbers.sum() / counts.sum()), low, high, len(counts))
 
-    return bootstrap(ratio, numbers, counts, paired=True)
+
+@functools.cache
+def _resamples(n: int) -> np.ndarray:
+    """Return how often each of n sentences is drawn in each bootstrap resample `(999, n)`."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
 
 
 # --- Page ---
@@ -142,8 +149,9 @@ def markdown(results: dict) -> str:
         "Do characters make a model robust to misspellings? Each cell is an accuracy, times 100, "
         "with its 95 % interval (999 bootstrap resamples of the test sentences). The vectors are "
         "frozen: a logistic regression (C = 0.01 for all, which was not tuned here, standardized "
-        "vectors) learns from the average of the layers, or from the single layer of word2vec. Each figure is the mean over three "
-        "seeds, which draw the training sentences and the noise; every model reads the same noise. "
+        "vectors) learns from the average of the layers, or from the single layer of word2vec. "
+        "Each figure is the mean over three seeds, which draw the training sentences and the "
+        "noise; every model reads the same noise. "
         "word2vec (skip-gram) is trained on a sample of the checkpoint's text, without noise; a "
         "word that it lacks has the mean of all vectors.",
         "",

@@ -182,6 +182,17 @@ def test_the_page_tells_pairs_apart():
     ) in page
 
 
+def test_the_committed_page_and_its_excerpts_show_the_committed_figures():
+    import robustness_report
+
+    results = robustness_report.read(ROOT / "benchmarks/robustness.json")
+    page = (ROOT / "benchmarks/robustness.md").read_text(encoding="utf-8")
+    assert robustness_report.markdown(results) == page
+    for name in ("docs/noise.md", "model_cards/elmo-mini-en.md"):
+        excerpt = "\n".join(robustness_report.summary(results))
+        assert excerpt in (ROOT / name).read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_both_models_are_trained_and_measured(data, tmp_path, monkeypatch):
     import pretrain
