@@ -1,5 +1,6 @@
 """The benchmark of the alignment: its dictionary seeds, its test list and its page."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,11 @@ def test_the_page_has_a_row_per_alignment():
     assert "real, nação – nation." in page and "at least 2.00 %" in page.replace("\n", " ")
     assert "| the most similar spelling | 25.0 [10.0, 40.0] | 25.0 [10.0, 40.0] |" in page
     assert "| Portuguese, not aligned | 25.0 [10.0, 40.0] |" in page
+
+
+def test_the_committed_page_shows_the_committed_figures():
+    import cross_lingual_report
+
+    results = json.loads((ROOT / "benchmarks/cross_lingual.json").read_text(encoding="utf-8"))
+    page = (ROOT / "benchmarks/cross_lingual.md").read_text(encoding="utf-8")
+    assert cross_lingual_report.markdown(results) == page
