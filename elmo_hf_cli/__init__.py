@@ -123,7 +123,8 @@ def main(
         context = getattr(error, "ctx", None)
         asked = context.command_path if context else program
         message = one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-        return _fail(f"{message}; see {asked} --help", 2)
+        link = " See" if message.endswith("?") else "; see"
+        return _fail(f"{message}{link} {asked} --help", 2)
     except CommandError as error:
         return _fail(str(error), error.status)
     except typer.Abort:  # Control-C; newer releases of typer return its status

@@ -79,7 +79,7 @@ def test_every_help_explains_all_options_and_has_examples_that_parse(run, comman
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("nonsense", "No such command 'nonsense'; see elmo-hf --help"),
+        ("elephant", "No such command 'elephant'; see elmo-hf --help"),
         ("convert --wrong", "No such option: --wrong; see elmo-hf convert --help"),
         ("convert original", "pass SOURCE and OUTPUT"),
         ("convert --options options.json ours", "pass SOURCE and OUTPUT"),
