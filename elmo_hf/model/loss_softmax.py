@@ -92,7 +92,12 @@ def sample_words(count: int, words: int) -> tuple[torch.Tensor, int]:
 
     Returns:
         Their ids `(count,)`, and the number of draws.
+
+    Raises:
+        ValueError: there are fewer than `count` words.
     """
+    if count > words:
+        raise ValueError(f"cannot draw {count} different words from a vocabulary of {words}")
     draws = torch.empty(0, dtype=torch.long, device="cpu")
     while True:
         draws = torch.cat([draws, draw_words(max(2 * count, len(draws)), words)])

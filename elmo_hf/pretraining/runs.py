@@ -97,7 +97,8 @@ def load_for_pretraining(
     Args:
         folder: a Hub folder of a biLM, with or without a softmax.
         words: the new vocabulary. The softmax keeps the weights of words that the old vocabulary
-            also has and initializes the others; the biLM keeps all its weights.
+            also has and initializes the others; the biLM keeps all its weights. If it has no more
+            words than the sampled softmax draws, the full softmax is used.
         changes: fields of the configuration that do not change weight shapes, such as `dropout`,
             and a larger `cell_dim`, for which `widen_cells` adds cells.
 
@@ -130,6 +131,8 @@ def _load(
             f"{folder} has a word table as input, so its vocabulary cannot be replaced; "
             "leave out --new_vocabulary"
         )
+    if config.num_sampled_words >= len(words):
+        config.num_sampled_words = 0
     model = ElmoForPreTraining(config)
     if all(sizes):
         old = ElmoForPreTraining.from_pretrained(folder)

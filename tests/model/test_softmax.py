@@ -269,3 +269,8 @@ def test_sampling_follows_torchs_generator():
     torch.set_rng_state(state)
     again = sample_words(50, 1000)
     assert torch.equal(second[0], again[0]) and not torch.equal(first[0], second[0])
+
+
+def test_more_samples_than_words_are_refused():
+    with pytest.raises(ValueError, match="cannot draw 5 different words from a vocabulary of 4"):
+        sample_words(5, 4)

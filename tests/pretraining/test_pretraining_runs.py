@@ -170,6 +170,14 @@ def test_a_new_vocabulary_keeps_the_rows_of_known_words(saved, tokenizer, tmp_pa
         assert torch.equal(model.elmo.state_dict()[name], weight)
 
 
+def test_a_new_vocabulary_that_is_too_small_to_sample_from_has_the_full_softmax(saved, tmp_path):
+    words = ["<S>", "</S>", "<UNK>", "a"]
+    for sampled, left in ((3, 3), (4, 0), (2048, 0)):
+        model, _ = load_for_pretraining(tmp_path / "saved", words, num_sampled_words=sampled)
+        assert model.config.num_sampled_words == left
+        model.train()(torch.ones(1, 3, 50, dtype=torch.long), labels=torch.tensor([[0, 3, 1]]))
+
+
 def test_a_bilm_without_softmax_needs_a_new_vocabulary(tmp_path):
     bilm = ElmoModel(ElmoConfig(**TINY))
     bilm.save_pretrained(tmp_path)
