@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import os
 import shlex
 import shutil
 import sys
@@ -11,6 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+# oneDNN keeps a kernel for every shape, and each batch has another number of words. In bfloat16 the
+# kernels of 1,024 shapes, its default, take several gigabytes.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 import elmo_hf
 from elmo_hf.extras import require
