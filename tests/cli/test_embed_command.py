@@ -55,6 +55,7 @@ def assert_equal(path, vectors):
             np.testing.assert_allclose(one, other, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_help_run(run, tmp_path, capsys):
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     assert elmo_hf_cli.main(["embed", "--help"]) == 0

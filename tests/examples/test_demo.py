@@ -3,8 +3,10 @@
 import re
 
 import demo
+import pytest
 
 
+@pytest.mark.slow
 def test_the_demo_verifies_its_conversion_and_tells_senses_apart(capsys):
     demo.main()
     printed = capsys.readouterr().out

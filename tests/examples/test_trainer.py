@@ -55,7 +55,7 @@ HEADS = {
     "answers": (ElmoForQuestionAnswering, {}),
     "choice": (ElmoForMultipleChoice, {}),
 }
-QUICK = {"single", "words", "answers"}
+QUICK = {"single"}
 KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in HEADS]
 
 
@@ -198,6 +198,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path):
         torch.testing.assert_close(resumed.state_dict()[name], tensor, msg=name)
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best(tmp_path):
     run = trainer(
         make(),

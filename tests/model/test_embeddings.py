@@ -310,6 +310,7 @@ def test_without_onednn_the_results_are_the_same(monkeypatch):
         assert_near(embeddings(ids), fast)
 
 
+@pytest.mark.slow
 def test_a_graph_is_recorded_over_every_word_and_position():
     embeddings, ids = make(), spell("one", "two", "one")
     with torch.no_grad():

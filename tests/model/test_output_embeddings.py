@@ -158,7 +158,7 @@ def test_a_saved_folder_needs_no_setting_and_no_softmax(saved, checkpoint):
     assert len(plain(**encode(saved, use_word_ids=False), output_hidden_states=True)[1]) == 3
 
 
-@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("trains", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_trainer_learns_with_a_frozen_and_a_trained_bilm(checkpoint, tmp_path, trains):
     model = AutoModelForSequenceClassification.from_pretrained(
         checkpoint, output_embedding_layer=True

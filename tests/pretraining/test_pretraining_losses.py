@@ -92,6 +92,7 @@ def test_bf16_follows_float32(make_trainer):
     assert losses(half) != losses(single)
 
 
+@pytest.mark.slow
 def test_training_learns(make_trainer):
     trainer = make_trainer(max_steps=40, save_strategy="no")
     before = trainer.evaluate()["eval_perplexity"]

@@ -43,7 +43,8 @@ def test_a_run_resumed_after_a_crash_has_the_losses_of_one_that_was_not(make_tra
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("feed", [pytest.param(PackedWindows, marks=pytest.mark.slow), RowStreams])
+@pytest.mark.slow
+@pytest.mark.parametrize("feed", [PackedWindows, RowStreams])
 def test_processes_that_prepare_the_batches_change_nothing(make_trainer, feed):
     """As a GPU needs them; more steps than an epoch has, and the states of row streams carried."""
     found = []
@@ -57,7 +58,8 @@ def test_processes_that_prepare_the_batches_change_nothing(make_trainer, feed):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("half", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True])
 def test_the_engine_for_a_gpu_trains_as_the_one_for_any_device(make_trainer, half):
     """With states that are carried from step to step, and under autocast."""
     found = []
