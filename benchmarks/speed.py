@@ -41,6 +41,8 @@ from speed_variants import (
 
 # Largest error, relative to the norm of a layer of the reference engine in float64.
 LAYER_LIMITS = {"float32": 2e-6, "bfloat16": 1.5e-2, "int8": 5e-2}
+# That of other programs, whose float32 rounding depends on the processor.
+PEER_LIMIT = 1e-5
 # Largest error, relative to the norm of a gradient that passed through all layers.
 GRADIENT_LIMITS = {"float32": 1e-5, "bfloat16": 1e-1}
 PARTS = ("inference", "training", "sweeps")
@@ -336,6 +338,8 @@ def check(layers: dict[str, list[float]], gradients: dict[str, list[float]]) -> 
     ):
         for name, values in found.items():
             limit = limits[speed_report.PRECISIONS[name]]
+            if not name.startswith("elmo_hf"):
+                limit = max(limit, PEER_LIMIT)
             wrong += [
                 f"{name}, {what} {i}: off by {value:.1e} of its norm, the limit is {limit:.1e}"
                 for i, value in enumerate(values)
