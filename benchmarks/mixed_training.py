@@ -39,6 +39,7 @@ class Run:
         batch, window: windows in a batch, and words in a window.
         learning_rate: the highest learning rate.
         sampled: negative samples of the softmax; 0: all words.
+        muon: learning rate of Muon; 0: AdamW trains all weights.
     """
 
     base: str
@@ -47,13 +48,14 @@ class Run:
     window: int
     learning_rate: float = 1e-3
     sampled: int = 0
+    muon: float = 0
 
 
 RUNS = {
     "sagt": Run("elmo-mini-en", 200, 8, 64),
     "arabizi": Run("elmo-mini-en", 200, 8, 64),
     "hinglish_ner": Run("elmo-mini-en", 200, 16, 64),
-    "sentimix_hi": Run("elmo-mini-en", 100, 16, 96, sampled=2048),
+    "sentimix_hi": Run("elmo-mini-en", 100, 16, 96, sampled=2048, muon=4e-3),
     "sentimix_es": Run("elmo-mini-en", 100, 16, 64, sampled=2048),
     "biomedical": Run("elmo-mini-en", 100, 32, 96, sampled=2048),
 }
@@ -74,6 +76,7 @@ def command(name: str, run: Run, work: Path) -> list[str]:
         *("--lr_scheduler_type", "linear", "--max_steps", str(run.steps), "--seed", "0"),
         *("--save_steps", "100", "--save_total_limit", "1", "--logging_steps", "20"),
         *("--use_cpu", "true", "--cache_dir", str(work / "words")),
+        *("--muon_learning_rate", str(run.muon)),
         *("--output_dir", str(work / "continued" / name)),
     ]
 

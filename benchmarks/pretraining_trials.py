@@ -47,6 +47,7 @@ RECIPE = {
     "window": 128,
     "per_device_train_batch_size": 32,
     "learning_rate": 2e-3,
+    "muon_learning_rate": 0,
     "lr_scheduler_type": "linear",
     "warmup_steps": 50,
     "weight_decay": 0.01,
