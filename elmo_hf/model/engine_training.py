@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `cpu_training` engine: ELMo's LSTM with a hand-written backward pass, for any device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from .engine_checks import differentiable_once, product_dtype
-from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
+from .engine_onednn import Kind, PreparedMap, add_product, find_operators, multiply, prepare_map
 from .engine_packing import Packing
 
 State = tuple[torch.Tensor, torch.Tensor]
+_Step = tuple[slice, slice, slice]
 
 # Converting a weight to oneDNN's layout pays from this size and number of products on.
 PACKED_WEIGHTS = 100_000
 PACKED_PRODUCTS = 12
+# Values of the gates for which the backward pass computes its factors at once: 4 MB in float32.
+BLOCK_VALUES = 1 << 20
 
 
 def clipped_lstm(
@@ -94,7 +98,7 @@ class _Plan:
     recompute: bool
     dtype: torch.dtype  # of the products
 
-    def steps(self) -> list[tuple[slice, slice, slice]]:
+    def steps(self) -> list[_Step]:
         """Return slices for each step: packed words, and table rows before and after them."""
         batch, offsets = self.packing.batch, self.packing.offsets.tolist()
         starts = [0, *(batch + offset for offset in offsets)]
@@ -144,7 +148,7 @@ class _ClippedLstm(torch.autograd.Function):
         input_weight, input_bias, recurrent_weight, output_weight = weights
         with torch.autocast(inputs.device.type, enabled=False):
             words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
-            gates = F.linear(words, input_weight.to(dtype), input_bias.to(dtype))
+            gates = _multiply_all(words, input_weight.to(dtype), input_bias.to(dtype))
             hiddens, cells = _table(hidden, packing), _table(cell, packing)
             _run_forward(gates, hiddens, cells, recurrent_weight, output_weight, plan)
         if plan.recompute:
@@ -216,20 +220,20 @@ def _gradients(
     packing, dtype, batch = plan.packing, plan.dtype, plan.packing.batch
     words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
     before = _clip(hiddens, plan.projection_clip, packing)[plan.before].to(dtype)
-    if plan.recompute:
-        gates = F.linear(words, input_weight.to(dtype), input_bias.to(dtype))
-        gates.add_(F.linear(before, recurrent_weight.to(dtype)))
-    if plan.recompute or dtype != cells.dtype:
-        gates = _activate(gates.to(cells.dtype))
-    slopes, memory = _slopes(gates, cells, plan)
-    del gates
+
+    def compute_gates(block: slice) -> torch.Tensor:
+        if not plan.recompute:
+            return gates[block]
+        z = F.linear(words[block], input_weight.to(dtype), input_bias.to(dtype))
+        return z.add_(F.linear(before[block], recurrent_weight.to(dtype)))
 
     d_hiddens = cells.new_zeros(hiddens.shape)
     d_hiddens[batch:] = packing.pack(d_outputs).to(cells.dtype)
     d_hiddens[plan.last] += packing.sort_rows(d_hidden).to(cells.dtype)
     d_cell = packing.sort_rows(d_cell).clone()
-    d_z = _run_backward(slopes, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan)
-    del slopes
+    d_z, d_bias, memory = _run_backward(
+        compute_gates, cells, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan
+    )
 
     # Each product is computed for all words at once, and only if its gradient is required.
     needs, d_projected = ctx.needs_input_grad, d_hiddens[batch:].to(dtype)
@@ -239,16 +243,16 @@ def _gradients(
         packing.unsort_rows(d_hiddens[:batch]).to(hiddens.dtype) if needs[1] else None,
         packing.unsort_rows(d_cell) if needs[2] else None,
         _weight_gradient(d_z, words, input_weight) if needs[4] else None,
-        d_z.sum(0, dtype=cells.dtype).to(input_bias.dtype) if needs[5] else None,
+        d_bias.to(input_bias.dtype) if needs[5] else None,
         _weight_gradient(d_z, before, recurrent_weight) if needs[6] else None,
-        _weight_gradient(d_projected, memory.to(dtype), output_weight) if needs[7] else None,
+        _weight_gradient(d_projected, memory, output_weight) if needs[7] else None,
     ]
 
 
 @dataclass(frozen=True)
 class _Slopes:
     """
-    The factors of the gradients that can be computed for all words at once.
+    The factors of the gradients that can be computed for all words of a block at once.
 
     With the gradients dm of m, dc' of the clipped cell state c', and dc of C::
 
@@ -262,15 +266,28 @@ class _Slopes:
     carry: torch.Tensor  # factor from dc' to the previous word's dc', (words, cell_dim)
 
 
-def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slopes, torch.Tensor]:
-    """Return the slopes, and the outputs m before the projection `(words, cell_dim)`."""
-    packing, width = plan.packing, cells.shape[1]
+def _slopes(
+    gates: torch.Tensor, cells: torch.Tensor, block: slice, slopes: torch.Tensor, plan: _Plan
+) -> tuple[_Slopes, torch.Tensor]:
+    """
+    Return the slopes of a block of words, and its outputs m before the projection.
+
+    Args:
+        gates: the block's gates, or z in half precision, `(words, 4 * cell_dim)`.
+        cells: the table of C.
+        block: the packed words.
+        slopes: memory for `_Slopes.gates`.
+    """
+    width, initial = cells.shape[1], plan.packing.sizes[0]
+    if plan.recompute or plan.dtype != cells.dtype:
+        gates = _activate(gates.to(cells.dtype))
     i, f, g, o = gates.chunk(4, 1)  # (words, cell_dim) each
-    clipped = _clip(cells, plan.cell_clip, packing)
-    c, t = clipped[plan.before], _tanh(clipped[packing.batch :])
+    raw = cells[plan.packing.batch :][block]
+    c, t = cells[plan.before[block]], _tanh(_clamp(raw, plan.cell_clip))
+    if plan.cell_clip is not None:
+        c[max(initial - block.start, 0) :].clamp_(-plan.cell_clip, plan.cell_clip)
     # The operators that autograd uses: (grad, result) -> grad * derivative.
     by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
-    slopes = torch.empty_like(gates)
     d_i, d_f, d_g, d_o = slopes.chunk(4, 1)
     by_sigmoid(g, i, grad_input=d_i)
     by_sigmoid(c, f, grad_input=d_f)
@@ -278,27 +295,34 @@ def _slopes(gates: torch.Tensor, cells: torch.Tensor, plan: _Plan) -> tuple[_Slo
     by_sigmoid(t, o, grad_input=d_o)
     carry = f
     if plan.cell_clip is not None:
-        inside = cells[packing.batch :].abs().le_(plan.cell_clip)  # clamp's derivative: 1 or 0
+        inside = raw.abs().le_(plan.cell_clip)  # clamp's derivative: 1 or 0
         slopes[:, : 3 * width].unflatten(1, (3, width)).mul_(inside[:, None])
         carry = inside.mul_(f)
     return _Slopes(slopes, by_tanh(o, t), carry), t.mul_(o)
 
 
 def _run_backward(
-    slopes: _Slopes,
+    compute_gates: Callable[[slice], torch.Tensor],
+    cells: torch.Tensor,
     d_hiddens: torch.Tensor,
     d_cell: torch.Tensor,
     hiddens: torch.Tensor,
     recurrent_weight: torch.Tensor,
     output_weight: torch.Tensor | None,
     plan: _Plan,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Run the backward recurrence; return the gradients of z `(words, 4 * cell_dim)`.
+    Run the backward recurrence.
 
     It overwrites two arguments. `d_hiddens` contains the gradients of the outputs, afterwards those
     of the initial hidden states and of H before clipping. `d_cell` contains the gradients of the
     final cell states, afterwards those of the initial ones.
+
+    Args:
+        compute_gates: returns the gates, or z in half precision, of some packed words.
+
+    Returns:
+        The gradients of z `(words, 4 * cell_dim)`, their sum, and m `(words, cell_dim)`.
     """
     dtype, steps, width = plan.dtype, plan.steps(), d_cell.shape[1]
     recurrent_map = _prepare(recurrent_weight.to(dtype).t(), len(steps))
@@ -306,23 +330,47 @@ def _run_backward(
         None if output_weight is None else _prepare(output_weight.to(dtype).t(), len(steps))
     )
     inside = None if plan.projection_clip is None else hiddens.abs().le_(plan.projection_clip)
-    d_z = slopes.gates.to(dtype)  # the same tensor, unless products have lower precision
-    for words, before, after in reversed(steps):
-        d_projected = d_hiddens[after]
-        if inside is not None:
-            d_projected.mul_(inside[after])
-        d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
-        d_memory = d_memory.to(d_cell.dtype)  # (running, cell_dim)
-        # For a sentence that ends here, d_cell still has the gradient of its final cell state.
-        running = d_cell[: len(d_memory)].addcmul_(d_memory, slopes.memory[words])
-        d_gates = slopes.gates[words]
-        d_gates[:, : 3 * width].unflatten(1, (3, width)).mul_(running[:, None])
-        d_gates[:, 3 * width :].mul_(d_memory)
-        if d_z is not slopes.gates:
-            d_z[words] = d_gates
-        d_hiddens[before].add_(multiply(recurrent_map, d_z[words]))
-        running.mul_(slopes.carry[words])
-    return d_z
+    words = len(plan.before)
+    d_z = cells.new_empty(words, 4 * width, dtype=dtype)
+    d_bias = cells.new_zeros(4 * width)
+    memory = cells.new_empty(words, width, dtype=dtype)
+    blocks = _blocks(steps, 4 * width)
+    longest = max((block.stop - block.start for block, _ in blocks), default=0)
+    buffer = None if dtype == cells.dtype else cells.new_empty(longest, 4 * width)
+    for block, in_block in reversed(blocks):
+        target = d_z[block] if buffer is None else buffer[: block.stop - block.start]
+        slopes, memory[block] = _slopes(compute_gates(block), cells, block, target, plan)
+        for words, before, after in reversed(in_block):
+            d_projected = d_hiddens[after]
+            if inside is not None:
+                d_projected.mul_(inside[after])
+            d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
+            d_memory = d_memory.to(d_cell.dtype)  # (running, cell_dim)
+            # For a sentence that ends here, d_cell still has the gradient of its final cell state.
+            own = slice(words.start - block.start, words.stop - block.start)
+            running = d_cell[: len(d_memory)].addcmul_(d_memory, slopes.memory[own])
+            d_gates = slopes.gates[own]
+            d_gates[:, : 3 * width].unflatten(1, (3, width)).mul_(running[:, None])
+            d_gates[:, 3 * width :].mul_(d_memory)
+            if buffer is not None:
+                d_z[words] = d_gates
+            d_hiddens[before].add_(multiply(recurrent_map, d_z[words]))
+            running.mul_(slopes.carry[own])
+        d_bias += target.sum(0)
+    return d_z, d_bias, memory
+
+
+def _blocks(steps: list[_Step], width: int) -> list[tuple[slice, list[_Step]]]:
+    """Group consecutive steps, so that a block's gates stay in the CPU's cache."""
+    blocks: list[tuple[slice, list[_Step]]] = []
+    for step in steps:
+        words = step[0]
+        if blocks and (words.stop - blocks[-1][0].start) * width <= BLOCK_VALUES:
+            block, in_block = blocks[-1]
+            blocks[-1] = slice(block.start, words.stop), [*in_block, step]
+        else:
+            blocks.append((words, [step]))
+    return blocks
 
 
 def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
@@ -335,6 +383,13 @@ def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
     pays = products >= PACKED_PRODUCTS and weight.numel() >= PACKED_WEIGHTS
     has_onednn = weight.device.type == "cpu" and find_operators(weight.dtype) == "onednn"
     return prepare_map("onednn" if pays and has_onednn else "plain", weight)
+
+
+def _multiply_all(words: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Compute `x W^T + b` for all words; in bfloat16, `F.linear` first fills the result with b."""
+    has_onednn = words.device.type == "cpu" and find_operators(words.dtype) == "onednn"
+    kind: Kind = "onednn" if has_onednn and words.dtype == torch.bfloat16 else "plain"
+    return multiply(prepare_map(kind, weight, bias, rows=len(words)), words)
 
 
 def _weight_gradient(d_output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -96,6 +96,7 @@ class ElmoPreTrainer(Trainer):
                 "lr": args.learning_rate,
                 "betas": (args.adam_beta1, args.adam_beta2),
                 "eps": args.adam_epsilon,
+                "fused": True,
             },
         )
         return self.optimizer

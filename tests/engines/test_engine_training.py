@@ -207,6 +207,18 @@ def test_a_longer_text_at_a_middle_size_equals_the_plain_recurrence():
     assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("values", [1, 100, 200])
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_blocks_of_one_and_of_several_steps_equal_the_plain_recurrence(
+    values, dtype, tolerance, recompute, monkeypatch
+):
+    monkeypatch.setattr(engine_training, "BLOCK_VALUES", values)
+    lstm = make_lstm(reverse=True).to(dtype)
+    mask = torch.tensor(RAGGED)
+    assert_equals_plain(lstm, mask, draw(lstm, mask, dtype), tolerance, recompute)
+
+
 @pytest.mark.parametrize("scale", [0.999, 1.0, 1.001])
 def test_a_value_exactly_at_a_bound_passes_its_gradient_as_clamp_does(scale):
     lstm = make_lstm(cell_clip=0.5, projection_clip=0.25).double()
