@@ -232,7 +232,7 @@ def make_sources(given: argparse.Namespace) -> list[Callable[[], Vectors]]:
         elmo,
         functools.partial(elmo, random=True, name="random weights"),
         *([functools.partial(understanding.word2vec, given)] if has_words else []),
-        *(subword_control.load_sources(given.subwords) if given.subwords else []),
+        *(subword_control.load_sources(given.subwords).values() if given.subwords else []),
     ]
 
 

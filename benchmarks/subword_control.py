@@ -7,8 +7,9 @@ The question is what characters buy, so all else is equal: the words, the senten
 LSTMs and the recipe. The table of pieces is so wide that it has as many parameters as the character
 encoder, projections included; the softmax, which vectors do not need, is not counted. Both models
 are trained by examples/pretrain.py, which takes all other options, such as --max_steps or --bf16,
-and resumes a run that was interrupted. `python benchmarks/robustness.py --subwords FOLDER` measures
-both models.
+and resumes a run that was interrupted. benchmarks/masked_control.py trains a BERT on the same text.
+`python benchmarks/robustness.py --subwords FOLDER` and `python benchmarks/controls.py FOLDER`
+measure the models.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
-from elmo_hf.analysis.sources import ElmoVectors, Vectors, Words
+from elmo_hf.analysis.sources import ElmoVectors, TransformerVectors, Vectors, Words
 from elmo_hf.pretraining.corpora import find_files, read_files
 from elmo_hf.text_files import make_splitter
 
@@ -43,6 +44,8 @@ UNKNOWN = "\ufffd"
 WINDOW = 128
 LINES_AT_ONCE = 10_000
 MODELS = ("characters", "pieces")
+MASKED = "bert"  # the model of benchmarks/masked_control.py
+WEIGHTS = "model.safetensors"
 # The size of elmo-mini-en, see benchmarks/pretraining.md.
 CONFIG = {
     "projection_dim": 256,
@@ -97,10 +100,10 @@ class PieceVectors:
             yield np.add.reduceat(layers, starts, axis=1) / lengths
 
 
-def load_sources(folder: Path) -> list[Callable[[], Vectors]]:
-    """Return functions that load the models of this script that are trained."""
+def load_sources(folder: Path) -> dict[str, Callable[[], Vectors]]:
+    """Return functions that load the trained models, by the name of their folder."""
     settings = folder / "settings.json"
-    trained = [name for name in MODELS if (folder / name / "model.safetensors").is_file()]
+    trained = [name for name in (*MODELS, MASKED) if (folder / name / WEIGHTS).is_file()]
     if not trained or not settings.is_file():
         raise ValueError(
             f"{folder} has no trained model; make it with python benchmarks/subword_control.py "
@@ -110,8 +113,9 @@ def load_sources(folder: Path) -> list[Callable[[], Vectors]]:
     sources: dict[str, Callable[[], Vectors]] = {
         "characters": lambda: ElmoVectors(folder / "characters", name=f"characters, {words}"),
         "pieces": lambda: PieceVectors(folder / "pieces", f"WordPiece, {words}"),
+        MASKED: lambda: TransformerVectors(folder / MASKED, name=f"masked BERT, {words}"),
     }
-    return [sources[name] for name in trained]
+    return {name: sources[name] for name in trained}
 
 
 def load_splitter(folder: Path) -> Tokenizer:
@@ -253,7 +257,7 @@ def describe(folder: Path) -> str:
         f"{name}: {count_parameters(config)['input']:,} parameters before the LSTMs"
         + ("" if config.uses_characters else f", the table is {config.word_embedding_dim} wide")
         for name in MODELS
-        if (folder / name / "model.safetensors").is_file()
+        if (folder / name / WEIGHTS).is_file()
         for config in [ElmoConfig.from_pretrained(folder / name)]
     ]
     return (

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -154,7 +155,7 @@ def split_once(
     path = folder / f"{digest}.arrow"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{digest}.{os.getpid()}.part"
+        part = folder / f"{digest}.{uuid.uuid4().hex}.part"  # of this process and thread only
         try:
             if not _write(part, lines(), splitter, *names):
                 raise ValueError(f"{source} has no text: expected lines with at least one word")

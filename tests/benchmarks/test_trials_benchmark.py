@@ -35,7 +35,9 @@ def test_every_trial_reads_as_many_words(trials, text, tmp_path):
         # Windows of whole sentences hold a little less than they might.
         most = recipe["max_steps"] * recipe["window"] * recipe["per_device_train_batch_size"]
         assert 0.99 <= most / 10_000_000 <= 1.25, name
-    plans = [json.dumps(trials.plan(one, stream, 100)) for one in trials.TRIALS.values()]
+    plans = [
+        json.dumps([*trials.plan(one, stream, 100), one.mixed]) for one in trials.TRIALS.values()
+    ]
     assert len({*plans}) == len(plans)
 
 
@@ -47,7 +49,8 @@ def test_trials_run_once_and_are_reported(trials, text, tmp_path, monkeypatch, c
         "RECIPE",
         trials.RECIPE | {"vocabulary_size": 12, "window": 16, "per_device_train_batch_size": 4},
     )
-    names = [trials.BASE, "3 layers"]
+    averaged = "constant rates, the last checkpoints averaged"
+    names = [trials.BASE, "3 layers", averaged]
     arguments = ["--train_files", str(text), "--valid_files", str(text), "--words", "1000"]
     arguments += ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "trials.md")]
     trials.main([*arguments, "--only", *names])
@@ -56,6 +59,10 @@ def test_trials_run_once_and_are_reported(trials, text, tmp_path, monkeypatch, c
     assert [*results] == names
     assert results[names[0]]["parameters"] < results[names[1]]["parameters"]
     assert 1 < results[names[0]]["perplexity"] < 20
+    (file,) = (tmp_path / "work").glob("*/averaged.json")
+    own = json.loads(file.with_name("eval_results.json").read_text())["eval_perplexity"]
+    assert results[averaged]["perplexity"] != own
+    assert results[averaged]["perplexity"] == pytest.approx(own, rel=0.2)
     monkeypatch.setattr(trials.subprocess, "run", None)
     trials.main([*arguments, "--only", *names])
     assert capsys.readouterr().out == first

@@ -6,6 +6,8 @@ import importlib
 import json
 import lzma
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +73,19 @@ def test_words_are_split_once_until_the_file_or_the_splitter_changes(corpus_of, 
     assert by_space["words"][0] == ["<S>", "I", "don't", "know.", "</S>"]
     assert corpus_of(TEXT + "More .\n")["words"][4] == ["<S>", "More", ".", "</S>"]
     assert len(written()) == 3
+
+
+def test_threads_may_split_the_same_text_at_once(tmp_path, tokenizer):
+    file, start = tmp_path / "text.txt", threading.Barrier(4)
+    file.write_text(TEXT * 2000)
+
+    def read(_):
+        start.wait()
+        return len(WordStream(read_corpus([file], tokenizer, tmp_path / "cache")))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(read, range(4))] == [2000 * sum(map(len, SENTENCES))] * 4
+    assert len([*(tmp_path / "cache").iterdir()]) == 1
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_no_words(corpus_of):
