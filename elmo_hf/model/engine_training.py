@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from .engine_checks import differentiable_once, product_dtype
 from .engine_onednn import Kind, PreparedMap, add_product, find_operators, multiply, prepare_map
 from .engine_packing import Packing
+from .engine_training_compiled import Kernels, find_kernels
 
 State = tuple[torch.Tensor, torch.Tensor]
 _Step = tuple[slice, slice, slice]
@@ -68,13 +69,15 @@ def clipped_lstm(
     Raises:
         RuntimeError: second derivatives are requested.
     """
+    dtype, has_projection = product_dtype(input_weight), output_weight is not None
     plan = _make_plan(
         mask,
         reverse,
         cell_clip,
-        projection_clip if output_weight is not None else None,
+        projection_clip if has_projection else None,
         recompute,
-        product_dtype(input_weight),
+        dtype,
+        find_kernels(dtype, cell) if has_projection else None,
     )
     weights = (input_weight, input_bias, recurrent_weight, output_weight)
     outputs, hidden, cell = _ClippedLstm.apply(inputs, hidden, cell, plan, *weights)
@@ -97,6 +100,7 @@ class _Plan:
     projection_clip: float | None
     recompute: bool
     dtype: torch.dtype  # of the products
+    kernels: Kernels | None  # None: PyTorch's operators
 
     def steps(self) -> list[_Step]:
         """Return slices for each step: packed words, and table rows before and after them."""
@@ -132,7 +136,8 @@ class _ClippedLstm(torch.autograd.Function):
         m = o tanh(c')              H = Wp m                 h' = clip(H)
 
     The backward pass needs the gates, and H and C before clipping, to know where a clip took
-    effect. In half precision z is saved instead of the gates, which would be rounded to 1.
+    effect. In half precision z is saved instead of the gates, which would be rounded to 1; the
+    compiled kernels always save z.
     """
 
     @staticmethod
@@ -186,28 +191,42 @@ def _run_forward(
     Run the forward recurrence.
 
     Args:
-        gates: Wx x + b `(words, 4 * cell_dim)`; overwritten by the gates, or by z in half
-            precision.
+        gates: Wx x + b `(words, 4 * cell_dim)`; overwritten by what is saved, the gates or z.
         hiddens, cells: tables of states, filled with H and C before clipping.
     """
     dtype, steps, batch = plan.dtype, plan.steps(), plan.packing.batch
     recurrent_map = _prepare(recurrent_weight.to(dtype), len(steps))
     output_map = None if output_weight is None else _prepare(output_weight.to(dtype), len(steps))
-    hidden, cell = hiddens[:batch], cells[:batch]
-    for words, _, after in steps:
-        running = words.stop - words.start
-        z = add_product(gates[words], recurrent_map, hidden[:running].to(dtype))
-        if dtype == cells.dtype:
-            activated = _activate(z, gates[words])
+    hidden = hiddens[:batch]
+    for words, before, after in steps:
+        z = add_product(gates[words], recurrent_map, hidden[: words.stop - words.start].to(dtype))
+        if plan.kernels is None:
+            memory = _update_cells(z, gates[words], cells, before, after, plan)
         else:
-            gates[words] = z
-            activated = _activate(z.to(cells.dtype))
-        i, f, g, o = activated.chunk(4, 1)  # (running, cell_dim) each
-        raw_cell = torch.mul(i, g, out=cells[after]).addcmul_(f, cell[:running])
-        cell = _clamp(raw_cell, plan.cell_clip)
-        memory = _tanh(cell).mul_(o)
+            states = cells[before], cells[after], before.start == 0
+            memory = plan.kernels.forward(z, gates[words], *states, plan.cell_clip)
         projected = memory if output_map is None else multiply(output_map, memory)
         hidden = _clamp(hiddens[after].copy_(projected), plan.projection_clip)
+
+
+def _update_cells(
+    z: torch.Tensor,
+    gates: torch.Tensor,
+    cells: torch.Tensor,
+    before: slice,
+    after: slice,
+    plan: _Plan,
+) -> torch.Tensor:
+    """Fill in a step's gates, or z in half precision, and C; return m `(running, cell_dim)`."""
+    if plan.dtype == cells.dtype:
+        activated = _activate(z, gates)
+    else:
+        gates.copy_(z)
+        activated = _activate(z.to(cells.dtype))
+    i, f, g, o = activated.chunk(4, 1)  # (running, cell_dim) each
+    cell = cells[before] if before.start == 0 else _clamp(cells[before], plan.cell_clip)
+    raw_cell = torch.mul(i, g, out=cells[after]).addcmul_(f, cell)
+    return _tanh(_clamp(raw_cell, plan.cell_clip)).mul_(o)
 
 
 def _gradients(
@@ -230,7 +249,7 @@ def _gradients(
     d_hiddens = cells.new_zeros(hiddens.shape)
     d_hiddens[batch:] = packing.pack(d_outputs).to(cells.dtype)
     d_hiddens[plan.last] += packing.sort_rows(d_hidden).to(cells.dtype)
-    d_cell = packing.sort_rows(d_cell).clone()
+    d_cell = packing.sort_rows(d_cell).clone(memory_format=torch.contiguous_format)
     d_z, d_bias, memory = _run_backward(
         compute_gates, cells, d_hiddens, d_cell, hiddens, recurrent_weight, output_weight, plan
     )
@@ -336,28 +355,45 @@ def _run_backward(
     memory = cells.new_empty(words, width, dtype=dtype)
     blocks = _blocks(steps, 4 * width)
     longest = max((block.stop - block.start for block, _ in blocks), default=0)
-    buffer = None if dtype == cells.dtype else cells.new_empty(longest, 4 * width)
+    is_apart = plan.kernels is None and dtype != cells.dtype
+    buffer = cells.new_empty(longest, 4 * width) if is_apart else None
     for block, in_block in reversed(blocks):
-        target = d_z[block] if buffer is None else buffer[: block.stop - block.start]
-        slopes, memory[block] = _slopes(compute_gates(block), cells, block, target, plan)
+        gates = compute_gates(block)
+        if plan.kernels is None:
+            target = d_z[block] if buffer is None else buffer[: block.stop - block.start]
+            slopes, memory[block] = _slopes(gates, cells, block, target, plan)
         for words, before, after in reversed(in_block):
             d_projected = d_hiddens[after]
             if inside is not None:
                 d_projected.mul_(inside[after])
             d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
-            d_memory = d_memory.to(d_cell.dtype)  # (running, cell_dim)
             # For a sentence that ends here, d_cell still has the gradient of its final cell state.
+            running = d_cell[: len(d_memory)]
             own = slice(words.start - block.start, words.stop - block.start)
-            running = d_cell[: len(d_memory)].addcmul_(d_memory, slopes.memory[own])
-            d_gates = slopes.gates[own]
-            d_gates[:, : 3 * width].unflatten(1, (3, width)).mul_(running[:, None])
-            d_gates[:, 3 * width :].mul_(d_memory)
-            if buffer is not None:
-                d_z[words] = d_gates
+            if plan.kernels is None:
+                _gate_gradients(slopes, own, d_memory.to(d_cell.dtype), running, d_z[words])
+            else:
+                states = cells[before], cells[after], before.start == 0, plan.cell_clip
+                given = d_memory, running, d_z[words], memory[words], d_bias
+                plan.kernels.backward(gates[own], *states, *given)
             d_hiddens[before].add_(multiply(recurrent_map, d_z[words]))
-            running.mul_(slopes.carry[own])
-        d_bias += target.sum(0)
+        if plan.kernels is None:
+            d_bias += target.sum(0)
     return d_z, d_bias, memory
+
+
+def _gate_gradients(
+    slopes: _Slopes, own: slice, d_memory: torch.Tensor, d_cell: torch.Tensor, d_z: torch.Tensor
+) -> None:
+    """Fill in d_z for the words `own` of a block, and bring d_cell one step back."""
+    width = d_cell.shape[1]
+    d_cell.addcmul_(d_memory, slopes.memory[own])
+    d_gates = slopes.gates[own]
+    d_gates[:, : 3 * width].unflatten(1, (3, width)).mul_(d_cell[:, None])
+    d_gates[:, 3 * width :].mul_(d_memory)
+    if d_gates.dtype != d_z.dtype:  # else they are the same memory
+        d_z.copy_(d_gates)
+    d_cell.mul_(slopes.carry[own])
 
 
 def _blocks(steps: list[_Step], width: int) -> list[tuple[slice, list[_Step]]]:

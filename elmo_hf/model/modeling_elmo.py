@@ -18,6 +18,7 @@ from .engine_checks import runs_as_written
 from .engine_choice import choose_engine
 from .engine_copies import KeepsCopies
 from .engine_onednn import operators_info
+from .engine_training_compiled import compiler_info
 from .engine_weights import States, Unique
 from .layer_embeddings import ElmoEmbeddings, ElmoOutputEmbeddings
 from .layer_lstm import ElmoLayer, ElmoLstm, ElmoMixedLayer
@@ -198,10 +199,10 @@ class ElmoModel(ElmoPreTrainedModel):
         """
         Name the engines that would run the LSTMs now, and the reason for each.
 
-        Keys: `"inference"` and `"training"` (without and with gradients), and `"operators"`, the
-        matrix products that the CPU engines use.
+        Keys: `"inference"` and `"training"` (without and with gradients), `"operators"`, the matrix
+        products that the CPU engines use, and `"kernels"`, the rest of training on a CPU.
         """
-        info = {"operators": operators_info()}
+        info = {"operators": operators_info(), "kernels": compiler_info()}
         if self.config.num_mixed_lstms:
             mixed = "torch: the directions are mixed"
             return {"inference": mixed, "training": mixed, **info}

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from elmo_hf import ElmoConfig
 from elmo_hf.model import engine_training
 from elmo_hf.model.engine_training import clipped_lstm
+from elmo_hf.model.engine_training_compiled import find_kernels
 from elmo_hf.model.layer_lstm import ElmoLstm
 
 RAGGED = [
@@ -113,6 +114,15 @@ def packs_small_weights(monkeypatch):
     monkeypatch.setattr(engine_training, "PACKED_PRODUCTS", 0)
 
 
+@pytest.fixture(params=["compiled", "operators"])
+def kernels(request, monkeypatch):
+    """Runs a test with compiled kernels, if there is a compiler, and with PyTorch's operators."""
+    if request.param == "operators":
+        monkeypatch.setattr(engine_training, "find_kernels", lambda *_: None)
+    elif find_kernels(torch.float32, torch.zeros(1)) is None:
+        pytest.skip("there is no C compiler")
+
+
 # Any two of the three choices meet in the quick ones.
 @pytest.mark.parametrize(
     "reverse, projected, recompute",
@@ -189,7 +199,7 @@ def test_any_mask_gives_the_values_and_gradients_of_the_plain_recurrence(
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_single_precision_equals_the_plain_recurrence_with_both_clips_active(
-    reverse, projected, packed, monkeypatch
+    reverse, projected, packed, kernels, monkeypatch
 ):
     monkeypatch.setattr(engine_training, "PACKED_WEIGHTS", 0 if packed else 10**9)
     monkeypatch.setattr(engine_training, "PACKED_PRODUCTS", 0)
@@ -201,7 +211,7 @@ def test_single_precision_equals_the_plain_recurrence_with_both_clips_active(
         assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5, recompute)
 
 
-def test_a_longer_text_at_a_middle_size_equals_the_plain_recurrence():
+def test_a_longer_text_at_a_middle_size_equals_the_plain_recurrence(kernels):
     lstm = make_lstm(cell_clip=3.0, projection_clip=3.0, sizes=(64, 512))
     mask = torch.arange(40) < torch.tensor([[40], [3], [21], [1], [17]])
     assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5)
@@ -211,7 +221,7 @@ def test_a_longer_text_at_a_middle_size_equals_the_plain_recurrence():
 @pytest.mark.parametrize("values", [1, 100, 200])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_blocks_of_one_and_of_several_steps_equal_the_plain_recurrence(
-    values, dtype, tolerance, recompute, monkeypatch
+    values, dtype, tolerance, recompute, kernels, monkeypatch
 ):
     monkeypatch.setattr(engine_training, "BLOCK_VALUES", values)
     lstm = make_lstm(reverse=True).to(dtype)
@@ -337,7 +347,9 @@ def half_precision_errors(lstm, mask, given_tensors, fast):
 
 
 @pytest.mark.parametrize("way", ["bfloat16", "float16", "autocast"])
-def test_half_precision_is_as_near_to_double_as_the_plain_recurrence_is(way, packs_small_weights):
+def test_half_precision_is_as_near_to_double_as_the_plain_recurrence_is(
+    way, packs_small_weights, kernels
+):
     # Without clips: rounding next to a bound would switch a gradient on or off.
     lstm = make_lstm(cell_clip=None, projection_clip=None, sizes=(32, 64), scale=1)
     mask = torch.tensor(RAGGED)
@@ -400,7 +412,7 @@ def test_without_onednn_the_results_are_the_same(packs_small_weights, monkeypatc
     assert_close(found, gradients(others, sources), 1e-5)
 
 
-def test_an_initial_state_beyond_the_clips_is_not_clipped():
+def test_an_initial_state_beyond_the_clips_is_not_clipped(kernels):
     lstm = make_lstm()
     mask = torch.tensor(RAGGED)
     inputs, hidden, cell = draw(lstm, mask)
