@@ -39,17 +39,18 @@ from transformers import (
     set_seed,
 )
 
-WINDOW = 512  # pieces of a training example, as in transformers' own script
+LONGEST = 512  # pieces of the longest sentence
+WINDOW = 256  # pieces of a training example
 MASK, PADDING = "[MASK]", "[PAD]"
 WIDTHS = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
 RECIPE = {
-    "per_device_train_batch_size": 16,
+    "per_device_train_batch_size": 8,
     "learning_rate": 1e-3,
     "lr_scheduler_type": "linear",
     "warmup_steps": 100,
     "weight_decay": 0.01,
     "adam_beta2": 0.98,
-    "save_steps": 200,
+    "save_steps": 500,
     "save_total_limit": 1,
     "logging_steps": 25,
 }
@@ -66,7 +67,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         unk_token=unknown,
         mask_token=MASK,
         pad_token=PADDING,
-        model_max_length=WINDOW,
+        model_max_length=LONGEST,
         split_special_tokens=True,  # "a<S>b" stays one word
     )
     marks = [(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in (bos, eos)]
@@ -78,12 +79,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def make_config(pieces: int, layers: int, room: int) -> ElectraConfig:
     """Return the configuration whose table of pieces has at most `room` parameters."""
-    width = (room - WIDTHS["hidden_size"]) // (pieces + WINDOW + 3 + WIDTHS["hidden_size"])
+    width = (room - WIDTHS["hidden_size"]) // (pieces + LONGEST + 3 + WIDTHS["hidden_size"])
     return ElectraConfig(
         vocab_size=pieces,
         embedding_size=max(1, width),
         num_hidden_layers=layers,
-        max_position_embeddings=WINDOW,
+        max_position_embeddings=LONGEST,
         type_vocab_size=1,
         **WIDTHS,
     )

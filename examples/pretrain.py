@@ -16,6 +16,7 @@ result is a Hub folder.
 import difflib
 import gc
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,9 @@ from transformers import set_seed
 
 from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
 
-DEFAULTS = {"learning_rate": 4e-3, "per_device_train_batch_size": 32, "report_to": []}
+DEFAULTS = {"per_device_train_batch_size": 32, "report_to": []}
+# From scratch: the best of benchmarks/pretraining_trials.md. A checkpoint would forget too much.
+RATE, RATE_OF_CHECKPOINT = 8e-3, 4e-3
 
 
 @dataclass
@@ -268,9 +271,16 @@ def usage(folder):
     ]
 
 
+def make_defaults(argv: Sequence[str]) -> dict:
+    """Return the defaults of Trainer's options, which depend on whether a checkpoint is trained."""
+    continues = any(word.partition("=")[0] == "--init_from" for word in argv)
+    return DEFAULTS | {"learning_rate": RATE_OF_CHECKPOINT if continues else RATE}
+
+
 def main(argv: Sequence[str] | None = None):
+    argv = sys.argv[1:] if argv is None else argv
     packages = ("accelerate", "datasets", "pyarrow")
-    arguments, training = parse_arguments(PreTrainingArguments, DEFAULTS, argv, packages)
+    arguments, training = parse_arguments(PreTrainingArguments, make_defaults(argv), argv, packages)
     with one_line_errors():
         job = make_job(arguments, training)
     run(job, arguments)

@@ -42,6 +42,17 @@ def run_script(folder, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("more, rate", [([], 8e-3), (["--init_from=x"], 4e-3)])
+@pytest.mark.parametrize("given", [[], ["--learning_rate", "0.5"]])
+def test_a_checkpoint_is_trained_with_lower_rates(more, rate, given, tmp_path, monkeypatch):
+    argv = ["--output_dir", str(tmp_path), "--use_cpu", *more, *given]
+    found = []
+    monkeypatch.setattr(pretrain, "make_job", lambda _, training: found.append(training) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain.main(argv)
+    assert found[0].learning_rate == (0.5 if given else rate)
+
+
 def test_the_script_makes_a_folder_that_loads_and_can_be_trained_on(run_script):
     first = run_script("--min_count", "2")
     model, tokenizer = load_for_pretraining(first)
