@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -136,18 +137,14 @@ class Kernels:
     """
     Class that runs the passes of one dtype, that of the products; all other tensors are float32.
 
-    All tensors are contiguous, with rows `(.., 4 * cell_dim)` for gates and `(.., cell_dim)` else.
-    `before` and `after` are the cell states before clipping; `first` tells that `before` is the
-    initial state, which is not clipped.
+    All tensors are contiguous, `(running, 4 * cell_dim)` for gates and `(running, cell_dim)` else,
+    where `running` is the number of sentences in the step. `before` and `after` are the cell states
+    before clipping; `first` tells that `before` is the initial state, which is not clipped.
     """
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
-        self._passes = []
-        for name, pointers in (("forward", 5), ("backward", 8)):
-            function = getattr(library, f"{name}_{_TYPES[dtype]}")
-            sizes = [ctypes.c_int64] * 2 + [ctypes.c_float] * 2
-            function.argtypes, function.restype = sizes + [ctypes.c_void_p] * pointers, None
-            self._passes.append(function)
+        self._forward = _declare(library, f"forward_{_TYPES[dtype]}", tensors=5)
+        self._backward = _declare(library, f"backward_{_TYPES[dtype]}", tensors=8)
 
     def forward(
         self,
@@ -160,7 +157,7 @@ class Kernels:
     ) -> torch.Tensor:
         """Copy z to `kept`, fill in `after`, and return the outputs m `(running, cell_dim)`."""
         memory = z.new_empty(after.shape)
-        self._call(0, after, first, bound, z, kept, before, after, memory)
+        _call(self._forward, (z, kept, before, after, memory), after.shape, first, bound)
         return memory
 
     def backward(
@@ -178,21 +175,28 @@ class Kernels:
     ) -> None:
         """Fill in `d_z` and `memory`, add to `d_bias`, and bring `d_cell` one step back."""
         tensors = (z, before, after, d_memory, d_cell, d_z, memory, d_bias)
-        self._call(1, after, first, bound, *tensors)
+        _call(self._backward, tensors, after.shape, first, bound)
 
-    def _call(
-        self,
-        which: int,
-        after: torch.Tensor,
-        first: bool,
-        bound: float | None,
-        *tensors: torch.Tensor,
-    ) -> None:
-        if not all(tensor.is_contiguous() for tensor in tensors):
-            raise RuntimeError("a tensor for compiled kernels is not contiguous; please report it")
-        bound = math.inf if bound is None else bound
-        pointers = (tensor.data_ptr() for tensor in tensors)
-        self._passes[which](*after.shape, math.inf if first else bound, bound, *pointers)
+
+def _declare(library: ctypes.CDLL, name: str, tensors: int) -> Callable[..., None]:
+    function = getattr(library, name)
+    sizes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_float]
+    function.argtypes, function.restype = [*sizes, *[ctypes.c_void_p] * tensors], None
+    return function
+
+
+def _call(
+    function: Callable[..., None],
+    tensors: Sequence[torch.Tensor],
+    shape: Sequence[int],
+    first: bool,
+    bound: float | None,
+) -> None:
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        raise RuntimeError("a tensor for compiled kernels is not contiguous; please report it")
+    bound = math.inf if bound is None else bound
+    pointers = (tensor.data_ptr() for tensor in tensors)
+    function(*shape, math.inf if first else bound, bound, *pointers)
 
 
 def find_kernels(dtype: torch.dtype, state: torch.Tensor) -> Kernels | None:
