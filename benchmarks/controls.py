@@ -37,7 +37,7 @@ from task_data import read_examples, read_tagged, recode_spans
 from task_texts import TASKS, Task
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import ElectraForMaskedLM
+from transformers import ElectraForMaskedLM, EvalPrediction
 
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.analysis.sources import Vectors
@@ -111,10 +111,8 @@ def score_head(task: Task, train: Examples, test: Examples, vectors: Vectors) ->
     for seed in SEEDS:
         head = train_head(seen, targets, len(names), task.example != TAGGING, seed)
         found = predict(head, new, [len(labels) for labels in gold])
-        padded = [pad_sequence([*map(torch.as_tensor, part)], True, -100) for part in (gold, found)]
-        result = type("Prediction", (), {})()
-        result.label_ids, result.predictions = (part.numpy() for part in padded)
-        scores.append(metrics(result)[task.metric])
+        padded = [pad_sequence([*map(torch.as_tensor, part)], True, -100) for part in (found, gold)]
+        scores.append(metrics(EvalPrediction(*(part.numpy() for part in padded)))[task.metric])
     return scores
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 # oneDNN keeps a kernel for every shape, and each batch has another number of words. In bfloat16 the
-# kernels of 1,024 shapes, its default, take several gigabytes.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+# kernels of 1,024 shapes, its default, take several gigabytes; a step needs some 100 again.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 import elmo_hf
 from elmo_hf.extras import require

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .engine_checks import differentiable_once, product_dtype
-from .engine_onednn import Kind, PreparedMap, add_product, find_operators, multiply, prepare_map
+from .engine_onednn import PreparedMap, add_product, find_operators, multiply, prepare_map
 from .engine_packing import Packing
 from .engine_training_compiled import Kernels, find_kernels
 
@@ -23,6 +23,8 @@ PACKED_WEIGHTS = 100_000
 PACKED_PRODUCTS = 12
 # Values of the gates for which the backward pass computes its factors at once: 4 MB in float32.
 BLOCK_VALUES = 1 << 20
+# oneDNN makes a kernel for each number of rows; above this number, multiples of it are enough.
+ROUNDED_ROWS = 8
 
 
 def clipped_lstm(
@@ -153,7 +155,9 @@ class _ClippedLstm(torch.autograd.Function):
         input_weight, input_bias, recurrent_weight, output_weight = weights
         with torch.autocast(inputs.device.type, enabled=False):
             words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
-            gates = _multiply_all(words, input_weight.to(dtype), input_bias.to(dtype))
+            gates = _empty_table(words, len(words), len(input_bias), dtype)
+            bias, weight = input_bias.to(dtype), input_weight.to(dtype)
+            torch.addmm(bias, words, weight.t(), out=gates)
             hiddens, cells = _table(hidden, packing), _table(cell, packing)
             _run_forward(gates, hiddens, cells, recurrent_weight, output_weight, plan)
         if plan.recompute:
@@ -161,12 +165,11 @@ class _ClippedLstm(torch.autograd.Function):
         ctx.save_for_backward(inputs, *weights, hiddens, cells, gates)
         ctx.plan = plan
 
-        hiddens = _clip(hiddens, plan.projection_clip, packing)
-        cells = _clip(cells, plan.cell_clip, packing)
+        outputs = _clamp(hiddens[packing.batch :], plan.projection_clip)
         return (
-            packing.unpack(hiddens[packing.batch :]),
-            packing.unsort_rows(hiddens[plan.last]),
-            packing.unsort_rows(cells[plan.last]),
+            packing.unpack(outputs),
+            packing.unsort_rows(_last_states(hiddens, plan.projection_clip, plan)),
+            packing.unsort_rows(_last_states(cells, plan.cell_clip, plan)),
         )
 
     @staticmethod
@@ -197,16 +200,19 @@ def _run_forward(
     dtype, steps, batch = plan.dtype, plan.steps(), plan.packing.batch
     recurrent_map = _prepare(recurrent_weight.to(dtype), len(steps))
     output_map = None if output_weight is None else _prepare(output_weight.to(dtype), len(steps))
-    hidden = hiddens[:batch]
+    hidden = hiddens[:batch].to(dtype)
     for words, before, after in steps:
-        z = add_product(gates[words], recurrent_map, hidden[: words.stop - words.start].to(dtype))
+        running = words.stop - words.start
+        inflow = gates[_round_up(words, words.start + len(hidden))]
+        z = add_product(inflow, recurrent_map, hidden[: len(inflow)])
         if plan.kernels is None:
-            memory = _update_cells(z, gates[words], cells, before, after, plan)
+            memory = _update_cells(z[:running], gates[words], cells, before, after, plan)
         else:
             states = cells[before], cells[after], before.start == 0
             memory = plan.kernels.forward(z, gates[words], *states, plan.cell_clip)
         projected = memory if output_map is None else multiply(output_map, memory)
-        hidden = _clamp(hiddens[after].copy_(projected), plan.projection_clip)
+        hiddens[after].copy_(projected[:running])
+        hidden = _clamp(projected, plan.projection_clip).to(dtype)
 
 
 def _update_cells(
@@ -238,7 +244,9 @@ def _gradients(
     plan: _Plan = ctx.plan
     packing, dtype, batch = plan.packing, plan.dtype, plan.packing.batch
     words = packing.pack(inputs).to(dtype)  # (words, projection_dim)
-    before = _clip(hiddens, plan.projection_clip, packing)[plan.before].to(dtype)
+    before = hiddens[plan.before]
+    _clamp_(before[sum(packing.sizes[:1]) :], plan.projection_clip)  # not the initial states
+    before = before.to(dtype)
 
     def compute_gates(block: slice) -> torch.Tensor:
         if not plan.recompute:
@@ -246,8 +254,9 @@ def _gradients(
         z = F.linear(words[block], input_weight.to(dtype), input_bias.to(dtype))
         return z.add_(F.linear(before[block], recurrent_weight.to(dtype)))
 
-    d_hiddens = cells.new_zeros(hiddens.shape)
-    d_hiddens[batch:] = packing.pack(d_outputs).to(cells.dtype)
+    d_hiddens = _empty_table(cells, len(hiddens), hiddens.shape[1], cells.dtype)
+    d_hiddens[:batch].zero_()
+    d_hiddens[batch:] = packing.pack(d_outputs)
     d_hiddens[plan.last] += packing.sort_rows(d_hidden).to(cells.dtype)
     d_cell = packing.sort_rows(d_cell).clone(memory_format=torch.contiguous_format)
     d_z, d_bias, memory = _run_backward(
@@ -303,8 +312,7 @@ def _slopes(
     i, f, g, o = gates.chunk(4, 1)  # (words, cell_dim) each
     raw = cells[plan.packing.batch :][block]
     c, t = cells[plan.before[block]], _tanh(_clamp(raw, plan.cell_clip))
-    if plan.cell_clip is not None:
-        c[max(initial - block.start, 0) :].clamp_(-plan.cell_clip, plan.cell_clip)
+    _clamp_(c[max(initial - block.start, 0) :], plan.cell_clip)
     # The operators that autograd uses: (grad, result) -> grad * derivative.
     by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
     d_i, d_f, d_g, d_o = slopes.chunk(4, 1)
@@ -350,9 +358,8 @@ def _run_backward(
     )
     inside = None if plan.projection_clip is None else hiddens.abs().le_(plan.projection_clip)
     words = len(plan.before)
-    d_z = cells.new_empty(words, 4 * width, dtype=dtype)
+    d_z, memory = (_empty_table(cells, words, n * width, dtype) for n in (4, 1))
     d_bias = cells.new_zeros(4 * width)
-    memory = cells.new_empty(words, width, dtype=dtype)
     blocks = _blocks(steps, 4 * width)
     longest = max((block.stop - block.start for block, _ in blocks), default=0)
     is_apart = plan.kernels is None and dtype != cells.dtype
@@ -363,10 +370,11 @@ def _run_backward(
             target = d_z[block] if buffer is None else buffer[: block.stop - block.start]
             slopes, memory[block] = _slopes(gates, cells, block, target, plan)
         for words, before, after in reversed(in_block):
-            d_projected = d_hiddens[after]
             if inside is not None:
-                d_projected.mul_(inside[after])
-            d_memory = d_projected if output_map is None else multiply(output_map, d_projected)
+                d_hiddens[after].mul_(inside[after])
+            d_memory = d_hiddens[after]
+            if output_map is not None:
+                d_memory = multiply(output_map, d_hiddens[_round_up(after)])[: len(d_memory)]
             # For a sentence that ends here, d_cell still has the gradient of its final cell state.
             running = d_cell[: len(d_memory)]
             own = slice(words.start - block.start, words.stop - block.start)
@@ -376,7 +384,8 @@ def _run_backward(
                 states = cells[before], cells[after], before.start == 0, plan.cell_clip
                 given = d_memory, running, d_z[words], memory[words], d_bias
                 plan.kernels.backward(gates[own], *states, *given)
-            d_hiddens[before].add_(multiply(recurrent_map, d_z[words]))
+            d_hidden = multiply(recurrent_map, d_z[_round_up(words)])
+            d_hiddens[before].add_(d_hidden[: len(running)])
         if plan.kernels is None:
             d_bias += target.sum(0)
     return d_z, d_bias, memory
@@ -394,6 +403,15 @@ def _gate_gradients(
     if d_gates.dtype != d_z.dtype:  # else they are the same memory
         d_z.copy_(d_gates)
     d_cell.mul_(slopes.carry[own])
+
+
+def _round_up(rows: slice, end: int | None = None) -> slice:
+    """Return more rows up to `end`, a multiple of ROUNDED_ROWS, whose results are discarded."""
+    size = rows.stop - rows.start
+    if size <= ROUNDED_ROWS:
+        return rows
+    stop = rows.stop + -size % ROUNDED_ROWS
+    return slice(rows.start, stop if end is None else min(stop, end))
 
 
 def _blocks(steps: list[_Step], width: int) -> list[tuple[slice, list[_Step]]]:
@@ -421,16 +439,14 @@ def _prepare(weight: torch.Tensor, products: int) -> PreparedMap:
     return prepare_map("onednn" if pays and has_onednn else "plain", weight)
 
 
-def _multiply_all(words: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Compute `x W^T + b` for all words; in bfloat16, `F.linear` first fills the result with b."""
-    has_onednn = words.device.type == "cpu" and find_operators(words.dtype) == "onednn"
-    kind: Kind = "onednn" if has_onednn and words.dtype == torch.bfloat16 else "plain"
-    return multiply(prepare_map(kind, weight, bias, rows=len(words)), words)
-
-
 def _weight_gradient(d_output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the weight `(out, in)`, summed over all words."""
-    return (d_output.t() @ x).to(weight.dtype)
+    # Products read the narrower matrix by columns, for which a copy of it pays.
+    if d_output.shape[1] > x.shape[1]:
+        product = (x.t().contiguous() @ d_output).t()
+    else:
+        product = d_output.t() @ x
+    return product.to(weight.dtype).contiguous()
 
 
 def _activate(z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -453,20 +469,32 @@ def _clamp(raw: torch.Tensor, bound: float | None) -> torch.Tensor:
     return raw if bound is None else raw.clamp(-bound, bound)
 
 
+def _clamp_(raw: torch.Tensor, bound: float | None) -> None:
+    if bound is not None:
+        raw.clamp_(-bound, bound)
+
+
+def _empty_table(like: torch.Tensor, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Allocate up to an eighth more rows, so that the next batch fits into the same memory."""
+    step = 1 << max(0, rows.bit_length() - 4)
+    return like.new_empty(rows + -rows % step, width, dtype=dtype)[:rows]
+
+
 def _table(initial: torch.Tensor, packing: Packing) -> torch.Tensor:
     """Allocate a table of states and fill in the initial ones."""
     batch, width = initial.shape
-    table = initial.new_empty(batch + sum(packing.sizes), width)
+    table = _empty_table(initial, batch + sum(packing.sizes), width, initial.dtype)
     table[:batch] = packing.sort_rows(initial)
     return table
 
 
-def _clip(table: torch.Tensor, bound: float | None, packing: Packing) -> torch.Tensor:
-    """Clip a table of states, except the initial ones."""
+def _last_states(table: torch.Tensor, bound: float | None, plan: _Plan) -> torch.Tensor:
+    """Return the final states of the sorted sentences; initial ones are not clipped."""
+    last = table[plan.last]
     if bound is None:
-        return table
-    initial, after = table.tensor_split([packing.batch])
-    return torch.cat([initial, after.clamp(-bound, bound)])
+        return last
+    is_initial = plan.last < plan.packing.batch
+    return torch.where(is_initial[:, None], last, last.clamp(-bound, bound))
 
 
 __all__ = ["clipped_lstm"]

@@ -155,8 +155,12 @@ class Kernels:
         first: bool,
         bound: float | None,
     ) -> torch.Tensor:
-        """Copy z to `kept`, fill in `after`, and return the outputs m `(running, cell_dim)`."""
-        memory = z.new_empty(after.shape)
+        """
+        Copy z to `kept`, fill in `after`, and return the outputs m.
+
+        z may have more rows than `after`; then m has as many, with any values.
+        """
+        memory = z.new_empty(len(z), after.shape[1])
         _call(self._forward, (z, kept, before, after, memory), after.shape, first, bound)
         return memory
 

@@ -53,6 +53,17 @@ def test_the_tokenizer_frames_and_masks_the_pieces_of_the_words(control):
     assert {len(window["input_ids"]) for window in windows} == {masked_control.WINDOW}
 
 
+def test_the_loss_is_that_of_all_logits(control):
+    import masked_control
+
+    tokenizer = masked_control.load_tokenizer(control)
+    model = masked_control.MaskedBert(masked_control.make_config(len(tokenizer), 1, 20_000))
+    windows = masked_control.read_windows(tokenizer, control / "characters-train.txt")
+    batch = masked_control.DataCollatorForLanguageModeling(tokenizer, seed=0)(windows[:3])
+    whole = super(masked_control.MaskedBert, model).forward(**batch)
+    torch.testing.assert_close(model(**batch).loss, whole.loss)
+
+
 def test_a_piece_is_predicted_without_the_later_pieces_of_its_word(control, monkeypatch):
     import masked_control
 

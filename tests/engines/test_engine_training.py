@@ -217,6 +217,23 @@ def test_a_longer_text_at_a_middle_size_equals_the_plain_recurrence(kernels):
     assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_many_sentences_equal_the_plain_recurrence(packed, kernels, monkeypatch):
+    monkeypatch.setattr(engine_training, "PACKED_WEIGHTS", 0 if packed else 10**9)
+    lstm = make_lstm(reverse=packed, cell_clip=3.0, projection_clip=3.0, sizes=(16, 24))
+    lengths = torch.arange(37)[:, None] % 23  # the number of running sentences is seldom round
+    mask = torch.arange(23) < lengths
+    assert_equals_plain(lstm, mask, draw(lstm, mask), 1e-5)
+
+
+def test_up_to_128_sentences_need_few_numbers_of_rows():
+    table = torch.empty(1000)
+    sizes = [len(table[engine_training._round_up(slice(5, 5 + n))]) for n in range(1, 129)]
+    assert all(0 <= size - n < 8 for n, size in enumerate(sizes, 1))
+    assert len(set(sizes)) == 8 + 15
+    assert engine_training._round_up(slice(0, 9), end=11) == slice(0, 11)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("values", [1, 100, 200])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
