@@ -37,7 +37,7 @@ from task_data import read_examples, read_tagged, recode_spans
 from task_texts import TASKS, Task
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import ElectraForMaskedLM, EvalPrediction
+from transformers import EvalPrediction, ModernBertForMaskedLM
 
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.analysis.sources import Vectors
@@ -172,7 +172,7 @@ def score_pairs(name: str, folder: Path, pairs: list[Pair]) -> dict[str, dict]:
 
 def score_masked(folder: Path, pairs: list[Pair], words: list[list[str]]) -> dict[str, dict]:
     """Return the same for BERT, by pseudo-log-likelihoods."""
-    model = ElectraForMaskedLM.from_pretrained(folder / subword_control.MASKED).eval()
+    model = ModernBertForMaskedLM.from_pretrained(folder / subword_control.MASKED).eval()
     tokenizer = masked_control.load_tokenizer(folder)
     scores = masked_control.score_sentences(model, tokenizer, words)
     outcomes: dict[str, list[tuple[bool, bool]]] = {}
@@ -248,7 +248,7 @@ def markdown(results: dict) -> str:
         "# Characters, WordPieces, and a masked BERT",
         "",
         "Three models of the same size, trained on the same words: the biLM of characters, the "
-        "same biLM of WordPieces, and a BERT of the same WordPieces that predicts masked pieces. "
+        "same biLM of WordPieces, and a masked language model of the same WordPieces, ModernBERT. "
         f"{made['sizes']}.",
         "",
         "| model | " + " | ".join(columns) + " |",

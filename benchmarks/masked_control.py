@@ -3,11 +3,11 @@
     python benchmarks/masked_control.py FOLDER --num_train_epochs 1 --learning_rate 1e-3
 
 FOLDER holds the text and the pieces that benchmarks/subword_control.py wrote. The model is
-transformers' `ElectraForMaskedLM`, a BERT whose table of pieces is narrower than its layers. It is
-trained by transformers' Trainer and `DataCollatorForLanguageModeling`, without dropout as the
-biLMs are. Its table has at most as many parameters as the character encoder, and six layers have
-as many as the LSTMs. The other options are those of TrainingArguments, and the same command resumes
-an interrupted run.
+transformers' `ModernBertForMaskedLM`, with as many parameters as the biLM has without its softmax:
+the table of pieces, which is also the softmax, and six layers of width 256. It is trained by
+transformers' Trainer and `DataCollatorForLanguageModeling`, with Muon for its matrices and without
+dropout, as the biLMs are. The other options are those of TrainingArguments, and the same command
+resumes an interrupted run.
 """
 
 import argparse
@@ -23,29 +23,29 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import numpy as np
 import subword_control
 import torch
-from torch import nn
 
 from elmo_hf.analysis.sources import Words
+from elmo_hf.pretraining.optimizer import MuonAdamW
 
 # isort: split
 from tokenizers.processors import TemplateProcessing
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     DataCollatorForLanguageModeling,
-    ElectraConfig,
-    ElectraForMaskedLM,
     HfArgumentParser,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.modeling_outputs import MaskedLMOutput
 
 LONGEST = 512  # pieces of the longest sentence
 WINDOW = 256  # pieces of a training example
 MASK, PADDING = "[MASK]", "[PAD]"
-WIDTHS = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+WIDTH, HEADS = 256, 4
+NEAR = 32  # pieces that every second layer sees
 RECIPE = {
     "per_device_train_batch_size": 8,
     "learning_rate": 1e-3,
@@ -81,45 +81,49 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_config(pieces: int, layers: int, room: int) -> ElectraConfig:
-    """Return the configuration whose table of pieces has at most `room` parameters."""
-    width = (room - WIDTHS["hidden_size"]) // (pieces + LONGEST + 3 + WIDTHS["hidden_size"])
-    return ElectraConfig(
+def make_config(pieces: int, layers: int, parameters: int) -> ModernBertConfig:
+    """Return a configuration with about so many parameters, for `load_tokenizer`'s pieces."""
+    of_layer = (parameters - pieces * WIDTH) // layers - 4 * WIDTH**2
+    return ModernBertConfig(
         vocab_size=pieces,
-        embedding_size=max(1, width),
+        hidden_size=WIDTH,
+        intermediate_size=max(1, of_layer // (3 * WIDTH * 8)) * 8,
+        num_attention_heads=HEADS,
         num_hidden_layers=layers,
         max_position_embeddings=LONGEST,
-        type_vocab_size=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        **WIDTHS,
+        local_attention=NEAR,
+        global_attn_every_n_layers=2,
+        sparse_prediction=True,  # logits of the masked pieces only
+        **dict.fromkeys(["bos_token_id", "cls_token_id"], 0),
+        **dict.fromkeys(["eos_token_id", "sep_token_id"], 1),
+        pad_token_id=pieces - 2,
     )
 
 
-def count_parameters(config: ElectraConfig) -> dict[str, int]:
-    """Return the number of parameters of the table and of the layers, without the softmax."""
+def count_parameters(config: ModernBertConfig) -> int:
+    """Return the number of parameters without the head, whose softmax is the table of pieces."""
     with torch.device("meta"):
-        model = ElectraForMaskedLM(config).electra
-    layers = sum(weight.numel() for weight in model.encoder.parameters())
-    return {
-        "input": sum(weight.numel() for weight in model.parameters()) - layers,
-        "layers": layers,
-    }
+        return sum(weight.numel() for weight in ModernBertForMaskedLM(config).model.parameters())
 
 
-class MaskedBert(ElectraForMaskedLM):
-    """Class whose loss needs the logits of the masked pieces only, which saves half of the time."""
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        labels: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-    ) -> MaskedLMOutput:
-        hidden = self.electra(input_ids, attention_mask).last_hidden_state
-        masked = labels.ne(-100)
-        logits = self.generator_lm_head(self.generator_predictions(hidden[masked]))
-        return MaskedLMOutput(loss=nn.functional.cross_entropy(logits.float(), labels[masked]))
+def make_optimizer(
+    model: ModernBertForMaskedLM, training: TrainingArguments, muon_learning_rate: float
+) -> MuonAdamW:
+    """Return Muon for the matrices of the layers, and AdamW for all else."""
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    taken = {*map(id, matrices)}
+    others = [weight for weight in model.parameters() if id(weight) not in taken]
+    return MuonAdamW(
+        matrices,
+        [{"params": others}],
+        {"lr": muon_learning_rate, "weight_decay": training.weight_decay},
+        {
+            "lr": training.learning_rate,
+            "weight_decay": training.weight_decay,
+            "betas": (training.adam_beta1, training.adam_beta2),
+            "fused": True,
+        },
+    )
 
 
 def read_windows(tokenizer: PreTrainedTokenizerFast, file: Path) -> list[dict]:
@@ -136,14 +140,15 @@ def train(given: argparse.Namespace, training: TrainingArguments) -> None:
     """Train the model, or what remains to train, and save it in the folder."""
     set_seed(training.seed)
     tokenizer = load_tokenizer(given.folder)
-    encoder = subword_control.encoder_config(subword_control.CONFIG | json.loads(given.config))
-    room = subword_control.count_parameters(encoder)["input"]
-    config = make_config(len(tokenizer), given.layers, room)
-    counts = (f"{name} {number:,}" for name, number in count_parameters(config).items())
-    print(f"BERT: parameters: {', '.join(counts)}", flush=True)
+    bilm = subword_control.encoder_config(subword_control.CONFIG | json.loads(given.config))
+    parameters = sum(subword_control.count_parameters(bilm).values())
+    model = ModernBertForMaskedLM(make_config(len(tokenizer), given.layers, parameters))
+    counts = f"{count_parameters(model.config):,} parameters, the biLM has {parameters:,}"
+    print(f"BERT: {counts}", flush=True)
     trainer = Trainer(
-        MaskedBert(config),
+        model,
         training,
+        optimizers=(make_optimizer(model, training, given.muon_learning_rate), None),
         data_collator=DataCollatorForLanguageModeling(tokenizer),
         train_dataset=read_windows(tokenizer, given.folder / "characters-train.txt"),
         eval_dataset=read_windows(tokenizer, given.folder / "characters-valid.txt"),
@@ -158,7 +163,7 @@ def train(given: argparse.Namespace, training: TrainingArguments) -> None:
 
 @torch.inference_mode()
 def score_sentences(
-    model: ElectraForMaskedLM, tokenizer: PreTrainedTokenizerFast, sentences: Iterable[Words]
+    model: ModernBertForMaskedLM, tokenizer: PreTrainedTokenizerFast, sentences: Iterable[Words]
 ) -> Iterator[tuple[float, bool]]:
     """
     Yield the pseudo-log-likelihood of each sentence, and whether a piece of it is unknown.
@@ -185,7 +190,7 @@ def score_sentences(
 
 
 def _score_rows(
-    model: ElectraForMaskedLM,
+    model: ModernBertForMaskedLM,
     padding: int,
     rows: list[torch.Tensor],
     targets: list[tuple[int, int]],
@@ -194,9 +199,9 @@ def _score_rows(
     for start in range(0, len(rows), ROWS):
         ids = pad_sequence(rows[start : start + ROWS], batch_first=True, padding_value=padding)
         places, wanted = torch.tensor(targets[start : start + ROWS]).unbind(1)
-        hidden = model.electra(ids, attention_mask=ids.ne(padding)).last_hidden_state
+        hidden = model.model(ids, attention_mask=ids.ne(padding)).last_hidden_state
         chosen = hidden[torch.arange(len(ids)), places]  # (rows, hidden_size)
-        logits = model.generator_lm_head(model.generator_predictions(chosen))
+        logits = model.decoder(model.head(chosen))
         yield logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
 
 
@@ -209,6 +214,7 @@ def parse_arguments(
     )
     parser.add_argument("folder", type=Path, help="folder of benchmarks/subword_control.py")
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--muon_learning_rate", type=float, default=0.02)
     parser.add_argument("--config", default="{}", help="the --config of subword_control.py")
     given, more = parser.parse_known_args(arguments)
     recipe = [part for name, value in RECIPE.items() for part in (f"--{name}", str(value))]

@@ -32,14 +32,14 @@ def control(tmp_path):
     return tmp_path / "control"
 
 
-def test_the_table_and_the_layers_have_as_many_parameters_as_those_of_the_bilm():
+def test_bert_has_as_many_parameters_as_the_bilm():
     import masked_control
     import subword_control
 
     bilm = subword_control.count_parameters(subword_control.encoder_config(subword_control.CONFIG))
-    bert = masked_control.count_parameters(masked_control.make_config(8002, 6, bilm["input"]))
-    assert 0.98 * bilm["input"] < bert["input"] <= bilm["input"]
-    assert 0.98 < bert["layers"] / bilm["LSTMs"] < 1.02
+    parameters = sum(bilm.values())
+    bert = masked_control.count_parameters(masked_control.make_config(8002, 6, parameters))
+    assert 0.99 * parameters < bert < 1.01 * parameters
 
 
 def test_the_tokenizer_frames_and_masks_the_pieces_of_the_words(control):
@@ -49,19 +49,23 @@ def test_the_tokenizer_frames_and_masks_the_pieces_of_the_words(control):
     encoding = tokenizer(["the", "riverbank", "a<S>b"], is_split_into_words=True)
     assert encoding.word_ids(0)[:2] == [None, 0] and encoding.word_ids(0)[-2:] == [2, None]
     assert encoding.tokens()[0] == "<S>" and encoding.tokens().count("<S>") == 1
+    config = masked_control.make_config(len(tokenizer), 1, 400_000)
+    for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
+        assert getattr(config, name) == getattr(tokenizer, name)
     windows = masked_control.read_windows(tokenizer, control / "characters-train.txt")
     assert {len(window["input_ids"]) for window in windows} == {masked_control.WINDOW}
 
 
-def test_the_loss_is_that_of_all_logits(control):
+def test_muon_trains_the_matrices_of_the_layers_and_adamw_all_else(control):
     import masked_control
 
-    tokenizer = masked_control.load_tokenizer(control)
-    model = masked_control.MaskedBert(masked_control.make_config(len(tokenizer), 1, 20_000))
-    windows = masked_control.read_windows(tokenizer, control / "characters-train.txt")
-    batch = masked_control.DataCollatorForLanguageModeling(tokenizer, seed=0)(windows[:3])
-    whole = super(masked_control.MaskedBert, model).forward(**batch)
-    torch.testing.assert_close(model(**batch).loss, whole.loss)
+    model = masked_control.ModernBertForMaskedLM(masked_control.make_config(50, 2, 600_000))
+    _, training = masked_control.parse_arguments([str(control), "--use_cpu"])
+    matrices, others = masked_control.make_optimizer(model, training, 0.02).param_groups
+    assert all(weight.ndim == 2 for weight in matrices["params"]) and matrices["lr"] == 0.02
+    assert len(matrices["params"]) == 2 * 4  # each layer: attention and MLP, in and out
+    everything = {id(weight) for weight in model.parameters()}
+    assert {id(w) for group in (matrices, others) for w in group["params"]} == everything
 
 
 def test_a_piece_is_predicted_without_the_later_pieces_of_its_word(control, monkeypatch):
@@ -69,8 +73,8 @@ def test_a_piece_is_predicted_without_the_later_pieces_of_its_word(control, monk
 
     tokenizer = masked_control.load_tokenizer(control)
     torch.manual_seed(0)
-    config = masked_control.make_config(len(tokenizer), 1, 20_000)
-    model = masked_control.ElectraForMaskedLM(config).eval()
+    config = masked_control.make_config(len(tokenizer), 2, 600_000)
+    model = masked_control.ModernBertForMaskedLM(config).eval()
     words = ["the", "fell", "rose"]
     ids = tokenizer(words, is_split_into_words=True, return_tensors="pt")
     owners, mask = ids.word_ids(0), tokenizer.mask_token_id
