@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 # oneDNN keeps a kernel for every shape, and each batch has another number of words. In bfloat16 the
-# kernels of 1,024 shapes, its default, take several gigabytes; a step needs some 100 again.
+# kernels of 1,024 shapes, its default, take gigabytes; with too few, each step makes them again.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 import elmo_hf
