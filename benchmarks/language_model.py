@@ -30,6 +30,9 @@ DATA = ROOT.parent / "shared" / "data"
 REPORT = ROOT / "benchmarks" / "language_model.md"
 BEGIN, END = "<!-- language model: begin -->", "<!-- language model: end -->"
 MODES = ("sentences", "text")
+DIRECTIONS = ("forward", "backward", "both")
+MEASURED = (*DIRECTIONS, *(f"{name}_ties" for name in DIRECTIONS), "unknown")
+ROUNDING = 1e-3  # in nats: sums of log-probabilities that differ by less are a tie
 
 
 def evaluate(
@@ -82,13 +85,13 @@ def evaluate_pairs(
 
 
 def compare(good: SentenceScores, bad: SentenceScores) -> dict[str, bool]:
-    """Return whether the good sentence wins, per direction, and whether any word is unknown."""
-    outcome = {"forward": good.forward.sum() > bad.forward.sum()}
+    """Return, per direction, whether the good sentence wins or ties; whether a word is unknown."""
+    leads = {"forward": good.forward.sum() - bad.forward.sum()}
     if good.backward is not None and bad.backward is not None:
-        outcome["backward"] = good.backward.sum() > bad.backward.sum()
-        outcome["both"] = (
-            good.forward.sum() + good.backward.sum() > bad.forward.sum() + bad.backward.sum()
-        )
+        leads["backward"] = good.backward.sum() - bad.backward.sum()
+        leads["both"] = leads["forward"] + leads["backward"]
+    outcome = {name: lead > ROUNDING for name, lead in leads.items()}
+    outcome |= {f"{name}_ties": abs(lead) <= ROUNDING for name, lead in leads.items()}
     outcome["unknown"] = good.unknown.any() or bad.unknown.any()
     return {key: bool(value) for key, value in outcome.items()}
 
@@ -98,11 +101,10 @@ def summarize(blimp: dict[str, dict], group: str | None = None) -> dict[str, dic
     groups: dict[str, list[dict]] = {}
     for result in blimp.values():
         groups.setdefault(result[group] if group else "all", []).append(result)
-    measured = ("forward", "backward", "both", "unknown")
     return {
         name: {
             "paradigms": len(found),
-            **{key: fmean(r[key] for r in found) for key in measured if key in found[0]},
+            **{key: fmean(r[key] for r in found) for key in MEASURED if key in found[0]},
         }
         for name, found in sorted(groups.items())
     }
@@ -131,8 +133,10 @@ def markdown(results: dict) -> str:
         parts.append(blimp_table(results["blimp"]))
         parts.append(
             "BLiMP: percent of minimal pairs whose good sentence is more probable, mean of the "
-            "paradigms. Unknown: percent of pairs with an unknown word. In Warstadt et al. "
-            "(2020): 5-gram 61.2, LSTM 69.8, GPT-2 83.0, humans 88.6."
+            "paradigms. Ties: percent of pairs whose sentences are equally probable, up to "
+            f"{ROUNDING:g} nats; they do not count as success. Unknown: percent of pairs with an "
+            "unknown word. In Warstadt et al. (2020): 5-gram 61.2, LSTM 69.8, GPT-2 83.0, humans "
+            "88.6."
         )
     made = results["made"]
     machine = made["machine"]
@@ -159,15 +163,13 @@ def perplexity_table(perplexities: dict) -> str:
 
 
 def blimp_table(blimp: dict) -> str:
-    rows = [["BLiMP", "paradigms", "forward", "backward", "both", "unknown"]]
+    ties = [f"ties, {name}" for name in DIRECTIONS]
+    rows = [["BLiMP", "paradigms", *DIRECTIONS, *ties, "unknown"]]
     groups = {f"**{name}**": found for name, found in summarize(blimp).items()}
     groups |= {f"*{name}*": found for name, found in summarize(blimp, "field").items()}
     groups |= summarize(blimp, "term")
     for name, found in groups.items():
-        percents = [
-            number(100 * found[key] if key in found else None, 1)
-            for key in ("forward", "backward", "both", "unknown")
-        ]
+        percents = [number(100 * found[key] if key in found else None, 1) for key in MEASURED]
         rows.append([name.replace("_", " "), str(found["paradigms"]), *percents])
     return table(rows)
 

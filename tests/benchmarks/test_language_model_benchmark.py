@@ -129,11 +129,14 @@ def score(forward, backward, unknown=False):
 
 
 def test_a_pair_is_told_apart_by_the_sums_of_each_direction():
-    good, bad = score([-1, -2], [-4, -1]), score([-3, -1], [-2, -2], unknown=True)
+    good, bad = score([-1, -2], [-4, -1]), score([-3, -1], [-2, -2.0001], unknown=True)
     assert language_model.compare(good, bad) == {
         "forward": True,
         "backward": False,
-        "both": False,  # a tie is no success
+        "both": False,  # a tie, up to rounding, is no success
+        "forward_ties": False,
+        "backward_ties": False,
+        "both_ties": True,
         "unknown": True,
     }
 
