@@ -11,17 +11,18 @@ from elmo_hf.conversion.convert import convert, convert_back
 from elmo_hf.scoring import perplexity, score_sentences
 
 ROOT = Path(__file__).parents[2]
+ENGLISH = ["The old house stood on a hill above the town.", "She has not been seen since May."]
 SENTENCES = {
-    "elmo-mini-en": [
-        "The old house stood on a hill above the town.",
-        "She has not been seen since May.",
-    ],
+    "elmo-mini-en": ENGLISH,
+    "elmo-small-en": ENGLISH,
     "elmo-mini-pt": [
         "A velha casa ficava no alto de um monte, perto da aldeia.",
         "Nunca mais a viram desde o mês de maio.",
     ],
 }
-LAST_WORD = {"elmo-mini-en": "it", "elmo-mini-pt": "mar"}  # of the card's first sentence
+# The last word of the card's first sentence
+LAST_WORD = {"elmo-mini-en": "it", "elmo-small-en": "it", "elmo-mini-pt": "mar"}
+MEGABYTES = {"elmo-mini-en": 40, "elmo-small-en": 50, "elmo-mini-pt": 40}
 
 
 @pytest.fixture(scope="module", params=SENTENCES)
@@ -39,9 +40,9 @@ def model(folder):
     return AutoModelForPreTraining.from_pretrained(folder).eval()
 
 
-def test_it_is_a_complete_folder_of_at_most_40_megabytes(folder):
+def test_it_is_a_complete_and_small_folder(folder):
     files = {path.name: path.stat().st_size for path in folder.iterdir() if path.suffix != ".py"}
-    assert sum(files.values()) <= 40e6
+    assert sum(files.values()) <= MEGABYTES[folder.name] * 1e6
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"} <= {
         *files
     }
