@@ -177,7 +177,8 @@ def score_masked(folder: Path, pairs: list[Pair], words: list[list[str]]) -> dic
     scores = masked_control.score_sentences(model, tokenizer, words)
     outcomes: dict[str, list[tuple[bool, bool]]] = {}
     for pair, (good, odd), (bad, odder) in zip(pairs, scores, scores, strict=True):
-        outcomes.setdefault(pair.paradigm, []).append((good > bad, odd or odder))
+        wins = good - bad > language_model.ROUNDING
+        outcomes.setdefault(pair.paradigm, []).append((wins, odd or odder))
     return {
         paradigm: {"both": fmean(a for a, _ in found), "unknown": fmean(b for _, b in found)}
         for paradigm, found in sorted(outcomes.items())

@@ -40,6 +40,10 @@ def model(folder):
     return AutoModelForPreTraining.from_pretrained(folder).eval()
 
 
+def test_every_checkpoint_is_tested():
+    assert SENTENCES.keys() == {path.name for path in (ROOT / "checkpoints").iterdir()}
+
+
 def test_it_is_a_complete_and_small_folder(folder):
     files = {path.name: path.stat().st_size for path in folder.iterdir() if path.suffix != ".py"}
     assert sum(files.values()) <= MEGABYTES[folder.name] * 1e6

@@ -139,7 +139,7 @@ def test_the_vectors_are_equal_without_elmo_hf_installed(folder, tmp_path):
     torch.testing.assert_close(found, expected_vectors(folder))
 
 
-@pytest.mark.parametrize("name", ["elmo-mini-en", "elmo-mini-pt"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "checkpoints").iterdir()))
 def test_the_checkpoints_of_this_project_are_opened_by_the_same_code(name):
     code = {"import_elmo_hf.ElmoConfig", "import_elmo_hf.ElmoTokenizer"}
     folder = ROOT / "checkpoints" / name
