@@ -73,8 +73,8 @@ def bias(
 
     \b
     Examples:
-      elmo-hf bias checkpoints/elmo-mini-en --data data -o bias.md --text heldout.txt
-      elmo-hf bias checkpoints/elmo-mini-en --data data -o bias.md --only winogender,winobias
+      elmo-hf bias checkpoints/elmo-small-en --data data -o bias.md --text heldout.txt
+      elmo-hf bias checkpoints/elmo-small-en --data data -o bias.md --only winogender,winobias
     """
     check_model(checkpoint)
     texts, training_texts = _expand(text), _expand(training_text)

@@ -108,10 +108,10 @@ def embed(
 
     \b
     Examples:
-      elmo-hf embed text.txt vectors -m checkpoints/elmo-mini-en
-      elmo-hf embed text.txt top.hdf5 -m checkpoints/elmo-mini-en --input words --top
-      elmo-hf embed text.txt sentences.parquet -m checkpoints/elmo-mini-en --pooling mean
-      elmo-hf embed text.txt - -m checkpoints/elmo-mini-en --layers 0
+      elmo-hf embed text.txt vectors -m checkpoints/elmo-small-en
+      elmo-hf embed text.txt top.hdf5 -m checkpoints/elmo-small-en --input words --top
+      elmo-hf embed text.txt sentences.parquet -m checkpoints/elmo-small-en --pooling mean
+      elmo-hf embed text.txt - -m checkpoints/elmo-small-en --layers 0
     """
     check_text(source)
     if output == STREAM and format not in (None, "text"):

@@ -68,12 +68,12 @@ def explore(
 
     \b
     Examples:
-      elmo-hf explore bank --text text.txt -m checkpoints/elmo-mini-en -o page.html
+      elmo-hf explore bank --text text.txt -m checkpoints/elmo-small-en -o page.html
       elmo-hf explore bank --text examples/bank.txt --senses examples/bank_senses.txt \\
-          -m checkpoints/elmo-mini-en -o page.html
-      elmo-hf explore bank river --text text.txt -m checkpoints/elmo-mini-en -o map.svg
-      elmo-hf explore bank --text text.txt -m checkpoints/elmo-mini-en --mix my-tagger -o page.html
-      elmo-hf explore bank --text text.txt -m checkpoints/elmo-mini-en --projector vectors
+          -m checkpoints/elmo-small-en -o page.html
+      elmo-hf explore bank river --text text.txt -m checkpoints/elmo-small-en -o map.svg
+      elmo-hf explore bank --text text.txt -m checkpoints/elmo-small-en --mix my-tagger -o page.html
+      elmo-hf explore bank --text text.txt -m checkpoints/elmo-small-en --projector vectors
     """
     _check_outputs(output, projector)
     for folder in [model, *(mix or [])]:

@@ -48,8 +48,8 @@ def export(
 
     \b
     Examples:
-      elmo-hf export checkpoints/elmo-mini-en elmo-onnx
-      elmo-hf export checkpoints/elmo-mini-en elmo-onnx --layers all
+      elmo-hf export checkpoints/elmo-small-en elmo-onnx
+      elmo-hf export checkpoints/elmo-small-en elmo-onnx --layers all
     """
     check_model(model)
     if output.suffix == ".onnx":

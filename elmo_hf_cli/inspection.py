@@ -41,8 +41,8 @@ def info(
 
     \b
     Examples:
-      elmo-hf info checkpoints/elmo-mini-en
-      elmo-hf info checkpoints/elmo-mini-en --text text.txt
+      elmo-hf info checkpoints/elmo-small-en
+      elmo-hf info checkpoints/elmo-small-en --text text.txt
     """
     check_model(model)
     check_text(text)
@@ -99,9 +99,9 @@ def words(
 
     \b
     Examples:
-      elmo-hf words checkpoints/elmo-mini-en vectors.txt
-      elmo-hf words checkpoints/elmo-mini-en vectors.txt --words words.txt
-      elmo-hf words checkpoints/elmo-mini-en vectors.kv --words words.txt --to keyedvectors
+      elmo-hf words checkpoints/elmo-small-en vectors.txt
+      elmo-hf words checkpoints/elmo-small-en vectors.txt --words words.txt
+      elmo-hf words checkpoints/elmo-small-en vectors.kv --words words.txt --to keyedvectors
     """
     check_model(model)
     check_exists(listed)
@@ -159,8 +159,8 @@ def similar(
 
     \b
     Examples:
-      elmo-hf similar bank --sentence "The bank lent." --text text.txt -m checkpoints/elmo-mini-en
-      elmo-hf similar rose --sentence "It rose." --text text.txt --top 3 -m checkpoints/elmo-mini-en
+      elmo-hf similar bank --sentence "The bank lent." --text text.txt -m checkpoints/elmo-small-en
+      elmo-hf similar rose --sentence "It rose." --text text.txt --top 3 -m checkpoints/elmo-small-en
     """
     check_model(model)
     check_text(text)

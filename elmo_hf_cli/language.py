@@ -43,9 +43,9 @@ def fill(
 
     \b
     Examples:
-      elmo-hf fill "The ___ rose ." --model checkpoints/elmo-mini-en --top 5
-      elmo-hf fill "The keys to the cabinet ___ here ." -m checkpoints/elmo-mini-en --words is,are
-      elmo-hf fill "She ___ the [MASK] ." --gap [MASK] -m checkpoints/elmo-mini-en
+      elmo-hf fill "The ___ rose ." --model checkpoints/elmo-small-en --top 5
+      elmo-hf fill "The keys to the cabinet ___ here ." -m checkpoints/elmo-small-en --words is,are
+      elmo-hf fill "She ___ the [MASK] ." --gap [MASK] -m checkpoints/elmo-small-en
     """
     check_model(model)
     choice = None if words is None else words.split(",")
@@ -113,9 +113,9 @@ def score(
 
     \b
     Examples:
-      elmo-hf score text.txt --model checkpoints/elmo-mini-en --bits > surprisal.tsv
-      elmo-hf score text.txt --model checkpoints/elmo-mini-en --text --summary
-      echo "The horse raced past the barn fell ." | elmo-hf score - -m checkpoints/elmo-mini-en
+      elmo-hf score text.txt --model checkpoints/elmo-small-en --bits > surprisal.tsv
+      elmo-hf score text.txt --model checkpoints/elmo-small-en --text --summary
+      echo "The horse raced past the barn fell ." | elmo-hf score - -m checkpoints/elmo-small-en
     """
     check_model(model)
     check_text(text)

@@ -74,7 +74,7 @@ def noise(
     Examples:
       elmo-hf noise text.txt --characters 0.05
       elmo-hf noise text.txt --misspellings dictionary.txt --probability 0.5 > noisy.txt
-      elmo-hf noise text.txt --case upper -m checkpoints/elmo-mini-en
+      elmo-hf noise text.txt --case upper -m checkpoints/elmo-small-en
       echo "The bank of the river" | elmo-hf noise - --characters 0.2 --seed 1
     """
     check_text(text)

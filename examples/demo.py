@@ -13,7 +13,7 @@ from transformers.utils import logging
 import elmo_hf  # noqa: F401  (registers the model)
 from elmo_hf.conversion.convert import convert, convert_back
 
-TRAINED = Path(__file__).resolve().parent.parent / "checkpoints/elmo-mini-en"
+TRAINED = Path(__file__).resolve().parent.parent / "checkpoints/elmo-small-en"
 SENTENCES = {
     "river": [
         "We sat on the bank of the river and fished.",
@@ -84,7 +84,7 @@ def main() -> None:
         print(f"{sense}:", *group, sep="\n  ")
     print_similarities(vectors, [sense for sense, group in SENTENCES.items() for _ in group])
     print(
-        "\nThe weights are those of checkpoints/elmo-mini-en, trained with examples/pretrain.py."
+        "\nThe weights are those of checkpoints/elmo-small-en, trained with examples/pretrain.py."
         "\nFor published weights see python -m conversion.fetch --list; for your own files use"
         "\npython -m conversion.convert SOURCE OUTPUT. Then AutoModel.from_pretrained(OUTPUT)."
     )

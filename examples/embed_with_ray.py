@@ -1,6 +1,6 @@
 r"""Embed the lines of a text file with several processes or machines, by Ray Data.
 
-    python examples/embed_with_ray.py checkpoints/elmo-mini-en text.txt vectors --workers 2
+    python examples/embed_with_ray.py checkpoints/elmo-small-en text.txt vectors --workers 2
 
 writes Parquet files with the columns id (number of the line), text, and vector: a list with a
 vector per word. On a cluster, run it on the head node; OUTPUT and the model must then be folders

@@ -9,7 +9,7 @@ from elmo_hf import ElmoEmbedder, ElmoForPreTraining, ElmoTokenizer, fill_gaps
 from elmo_hf.analysis import ElmoVectors, find_occurrences, map_senses
 from elmo_hf.analysis.figures import draw_map
 
-MODEL = os.environ.get("MODEL", "checkpoints/elmo-mini-en")
+MODEL = os.environ.get("MODEL", "checkpoints/elmo-small-en")
 MOST = 20_000  # characters
 SENTENCES = """The bank lent him money for a new house.
 She opened an account at the bank.

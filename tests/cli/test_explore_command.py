@@ -18,7 +18,7 @@ from elmo_hf_cli.exploration import _mixes
 
 pytest.importorskip("plotly")
 ROOT = Path(__file__).parents[2]
-MODEL = "-m checkpoints/elmo-mini-en"
+MODEL = "-m checkpoints/elmo-small-en"
 BANK = "bank --text examples/bank.txt --senses examples/bank_senses.txt"
 EVIL = "a bank <img src=x onerror=console.error(1)> </script><script>console.error(2)</script> ."
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -47,7 +47,7 @@ def test_a_page_shows_senses_layers_and_what_fits(run):
     page = Path("page.html").read_text(encoding="utf-8")
     titles = re.findall("<h[12]>(.*?)</h", page)
     assert titles == [
-        "bank: 40 of 40 occurrences in bank.txt, as elmo-mini-en sees them",
+        "bank: 40 of 40 occurrences in bank.txt, as elmo-small-en sees them",
         "Sense map",
         "Nearest occurrences",
         "Layers",
@@ -81,7 +81,7 @@ def test_the_docs_and_the_card_show_the_picture_that_the_command_makes(run):
         for path in (
             Path("bank.svg"),
             ROOT / "docs/images/bank.svg",
-            ROOT / "checkpoints/elmo-mini-en/bank.svg",
+            ROOT / "checkpoints/elmo-small-en/bank.svg",
         )
     )
     assert shown == card
