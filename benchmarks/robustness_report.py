@@ -97,7 +97,7 @@ def _pairs(sources: list[str]) -> list[tuple[str, str]]:
     own, *others = sources
     control = next((source for source in others if source.startswith("characters,")), own)
     return [
-        (control if source.startswith("WordPiece") else own, source)
+        (control if source.startswith(("WordPiece", "masked BERT")) else own, source)
         for source in others
         if source != control
     ]
@@ -197,10 +197,11 @@ def summary(results: dict) -> list[str]:
 def _control(subwords: str | None) -> list[str]:
     if subwords is None:
         return []
+    masked = ", and a masked BERT by `benchmarks/masked_control.py`" if "BERT" in subwords else ""
     return [
         "Characters against WordPieces: two biLMs with the same LSTMs, trained by the same recipe "
-        "on the same words by `benchmarks/subword_control.py`; a word's vector is the mean of its "
-        f"pieces. {subwords}.",
+        f"on the same words by `benchmarks/subword_control.py`{masked}; a word's vector is the "
+        f"mean of its pieces. {subwords}.",
         "",
     ]
 

@@ -37,6 +37,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
+from transformers import AutoConfig, AutoModel
 
 SPECIALS = ["<S>", "</S>", "<UNK>"]
 LETTERS = 256  # words with rarer letters become <UNK>, so that it is learned
@@ -253,17 +254,24 @@ def count_parameters(config: ElmoConfig) -> dict[str, int]:
 def describe(folder: Path) -> str:
     """Return a sentence on the models and what they were trained on."""
     settings = json.loads((folder / "settings.json").read_text())
-    found = [
-        f"{name}: {count_parameters(config)['input']:,} parameters before the LSTMs"
-        + ("" if config.uses_characters else f", the table is {config.word_embedding_dim} wide")
-        for name in MODELS
-        if (folder / name / WEIGHTS).is_file()
-        for config in [ElmoConfig.from_pretrained(folder / name)]
-    ]
+    trained = [name for name in (*MODELS, MASKED) if (folder / name / WEIGHTS).is_file()]
+    sizes = "; ".join(describe_size(folder / name) for name in trained)
     return (
         f"{settings['words']:,} words; {settings['pieces']:,} pieces, "
-        f"{settings['pieces_per_word']:.2f} per word; {'; '.join(found)}"
+        f"{settings['pieces_per_word']:.2f} per word; parameters without the softmax: {sizes}"
     )
+
+
+def describe_size(folder: Path) -> str:
+    """Return a model's name and its parameters: "characters 5,374,624 (694,624 of the input)"."""
+    config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, ElmoConfig):
+        with torch.device("meta"):
+            model = AutoModel.from_config(config)
+        return f"{folder.name.upper()} {model.num_parameters():,}"
+    counts = count_parameters(config)
+    width = "" if config.uses_characters else f", whose table is {config.word_embedding_dim} wide"
+    return f"{folder.name} {sum(counts.values()):,} ({counts['input']:,} of the input{width})"
 
 
 def make_command(given: argparse.Namespace, settings: dict, more: list[str]) -> list[str]:
