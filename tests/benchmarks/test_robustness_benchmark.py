@@ -3,6 +3,7 @@
 import json
 import lzma
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_both_models_are_trained_and_measured(data, tmp_path, monkeypatch):
         pretrain.main(command[2:])
         return Done
 
-    monkeypatch.setattr(subword_control.subprocess, "run", run)
+    monkeypatch.setattr(subword_control, "subprocess", SimpleNamespace(run=run))
     text, control = str(tmp_path / "text.txt"), tmp_path / "control"
     for model in subword_control.MODELS:
         arguments = [model, str(control), "--text", text, "--valid", text, "--words", "300"]
