@@ -160,7 +160,7 @@ def similar(
     \b
     Examples:
       elmo-hf similar bank --sentence "The bank lent." --text text.txt -m checkpoints/elmo-small-en
-      elmo-hf similar rose --sentence "It rose." --text text.txt --top 3 -m checkpoints/elmo-small-en
+      elmo-hf similar ran --sentence "It ran." --text text.txt --top 3 -m checkpoints/elmo-small-en
     """
     check_model(model)
     check_text(text)

@@ -123,7 +123,8 @@ def _table_weight(convolution: nn.Conv1d) -> torch.Tensor:
     """Reshape a convolution's weight to `(char_embedding_dim, width * count)`."""
     weight = convolution.weight
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    return weight.to(dtype).permute(1, 2, 0).flatten(1)
+    # Unlike permute, this keeps the strides of the gradient, about which DDP would warn.
+    return torch.cat([position.T for position in weight.to(dtype).unbind(2)], 1)
 
 
 def _number_symbols(rows: torch.Tensor, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:

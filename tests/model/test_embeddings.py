@@ -140,6 +140,7 @@ def test_gradients_are_those_of_the_plain_encoder():
     )
     for name, found, expected in zip(parameters, fast, plain, strict=True):
         assert (found - expected).norm() <= 1e-5 * expected.norm(), name
+        assert found.stride() == parameters[name].stride(), name  # else DDP warns
     assert not fast[list(parameters).index("char_embeddings.weight")][0].any()
 
 
