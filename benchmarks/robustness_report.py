@@ -179,19 +179,15 @@ def markdown(results: dict) -> str:
 
 
 def summary(results: dict) -> list[str]:
-    """Return a table of accuracies without intervals; learned from clean text."""
-    tasks = {task: tables["clean"] for task, tables in results["tasks"].items()}
-    rows = {
-        noise: [
-            f"{100 * found.value:.1f}"
-            for table in tasks.values()
-            for found in table[noise].values()
-        ]
-        for noise in next(iter(tasks.values()))
-    }
-    header = [f"{TASKS[task][0]}: {name}" for task, table in tasks.items() for name in table[CLEAN]]
-    lines = ["| --- |" + " ---: |" * len(header)]
-    return [_row(["noise", *header]), *lines, *(_row([noise, *row]) for noise, row in rows.items())]
+    """Return a table of accuracies without intervals for each task; learned from clean text."""
+    lines: list[str] = []
+    for task, tables in results["tasks"].items():
+        sources = [*tables["clean"][CLEAN]]
+        lines += ["", f"{TASKS[task][0]}:", "", _row(["noise", *sources])]
+        lines.append("| --- |" + " ---: |" * len(sources))
+        for noise, row in tables["clean"].items():
+            lines.append(_row([noise, *(f"{100 * row[source].value:.1f}" for source in sources)]))
+    return lines[1:]
 
 
 def _control(subwords: str | None) -> list[str]:
