@@ -149,17 +149,18 @@ def test_a_page_shows_what_was_measured_and_no_more():
     assert "Self-similarity does not fall from layer to layer: 100.0, 50.0, 60.0" in page
 
 
-def test_the_committed_page_shows_the_committed_figures():
+@pytest.mark.parametrize("page", ["understanding", "understanding_small"])
+def test_the_committed_pages_show_the_committed_figures(page):
     import understanding_report
 
     from elmo_hf.analysis import Estimate
 
-    results = json.loads((ROOT / "benchmarks/understanding.json").read_text())
+    results = json.loads((ROOT / f"benchmarks/{page}.json").read_text())
     for found in results["rows"].values():
         for layers in found.values():
             layers.update({layer: Estimate(**values) for layer, values in layers.items()})
-    page = (ROOT / "benchmarks/understanding.md").read_text(encoding="utf-8")
-    assert understanding_report.markdown(results) == page
+    written = (ROOT / f"benchmarks/{page}.md").read_text(encoding="utf-8")
+    assert understanding_report.markdown(results) == written
 
 
 def test_a_learned_mix_is_a_row_of_its_own(tmp_path):
