@@ -182,7 +182,16 @@ def score_sentences(
                     later = [i for i, one in enumerate(owners) if one == owner and i >= place]
                     rows.append(ids.index_fill(0, torch.tensor(later), tokenizer.mask_token_id))
                     targets.append((place, int(ids[place])))
-        scores = torch.cat([*_score_rows(model, tokenizer.pad_token_id, rows, targets)])
+        scores = torch.empty(len(rows))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
+        for start in range(0, len(rows), ROWS):
+            chosen = order[start : start + ROWS]
+            scores[chosen] = _score_rows(
+                model,
+                tokenizer.pad_token_id,
+                [rows[i] for i in chosen],
+                [targets[i] for i in chosen],
+            )
         pieces = [sum(owner is not None for owner in one.word_ids(0)) for one in encodings]
         for encoding, part in zip(encodings, scores.split(pieces), strict=True):
             unknown = tokenizer.unk_token_id in encoding["input_ids"]
@@ -194,15 +203,14 @@ def _score_rows(
     padding: int,
     rows: list[torch.Tensor],
     targets: list[tuple[int, int]],
-) -> Iterator[torch.Tensor]:
-    """Yield the log-probabilities of one target, a place and an id, in each row."""
-    for start in range(0, len(rows), ROWS):
-        ids = pad_sequence(rows[start : start + ROWS], batch_first=True, padding_value=padding)
-        places, wanted = torch.tensor(targets[start : start + ROWS]).unbind(1)
-        hidden = model.model(ids, attention_mask=ids.ne(padding)).last_hidden_state
-        chosen = hidden[torch.arange(len(ids)), places]  # (rows, hidden_size)
-        logits = model.decoder(model.head(chosen))
-        yield logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+) -> torch.Tensor:
+    """Return the log-probability of one target, a place and an id, in each row."""
+    ids = pad_sequence(rows, batch_first=True, padding_value=padding)
+    places, wanted = torch.tensor(targets).unbind(1)
+    hidden = model.model(ids, attention_mask=ids.ne(padding)).last_hidden_state
+    chosen = hidden[torch.arange(len(ids)), places]  # (rows, hidden_size)
+    logits = model.decoder(model.head(chosen))
+    return logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
 
 
 def parse_arguments(
