@@ -197,7 +197,7 @@ def make_measures(given: argparse.Namespace, name: str, vectors: Vectors) -> dic
 
     def measure_pairs() -> list[float]:
         pairs = read_blimp(given.data / "blimp" / "blimp_data.zip")
-        step = 1 if given.limit is None else len(pairs) // given.limit
+        step = pairs_step(given, name) if given.limit is None else len(pairs) // given.limit
         found = score_pairs(name, given.folder, pairs[::step])
         return [fmean(one["both"] for one in found.values())]
 
@@ -205,6 +205,11 @@ def make_measures(given: argparse.Namespace, name: str, vectors: Vectors) -> dic
         task: (lambda task=task: measure_task(task)) for task in given.tasks if task != BLIMP
     }
     return measures | ({BLIMP: measure_pairs} if BLIMP in given.tasks else {})
+
+
+def pairs_step(given: argparse.Namespace, name: str) -> int:
+    """Return n if every nth of BLiMP's pairs is scored."""
+    return given.bert_pairs if name == subword_control.MASKED else 1
 
 
 def remembered(measure: Callable[[], list[float]], file: Path) -> list[float]:
@@ -225,15 +230,26 @@ def fingerprint(folder: Path) -> str:
 def measure_all(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """Yield each model's name and its scores by column."""
     for name, load in subword_control.load_sources(given.folder).items():
-        vectors, print_ = load(), fingerprint(given.folder / name)
-        measures = make_measures(given, name, vectors)
-        yield (
-            vectors.name,
-            {
-                column: remembered(measure, given.work / f"{column}-{print_}-{given.limit}.json")
-                for column, measure in measures.items()
-            },
-        )
+        vectors, key = load(), fingerprint(given.folder / name)
+        found = {}
+        for column, measure in make_measures(given, name, vectors).items():
+            step = pairs_step(given, name) if column == BLIMP else 1
+            part = f"-every-{step}" if step > 1 else ""
+            file = given.work / f"{column}-{key}-{given.limit}{part}.json"
+            found[column] = remembered(measure, file)
+        yield vectors.name, found
+
+
+def describe_training(folder: Path) -> str:
+    """Return each model's passes over the words, and the minutes that they took."""
+    parts = []
+    for name in (*subword_control.MODELS, subword_control.MASKED):
+        file = folder / name / "trainer_state.json"
+        if file.is_file():
+            state = json.loads(file.read_text())
+            seconds = sum(entry.get("train_runtime", 0) for entry in state["log_history"])
+            parts.append(f"{name} {state['epoch']:.3g}, in {seconds / 60:.0f} minutes")
+    return "; ".join(parts)
 
 
 def cell(scores: list[float]) -> str:
@@ -241,32 +257,45 @@ def cell(scores: list[float]) -> str:
     return f"{mean} ± {100 * stdev(scores):.1f}" if len(scores) > 1 else mean
 
 
+def table(models: dict[str, dict[str, list[float]]]) -> Iterator[str]:
+    """Yield the table, a column for each model."""
+
+    def row(name: str, scores: list[list[float]]) -> str:
+        return f"| {name} | " + " | ".join(map(cell, scores)) + " |"
+
+    columns = [*next(iter(models.values()))]
+    yield "| | " + " | ".join(models) + " |"
+    yield "| --- |" + " ---: |" * len(models)
+    tasks = [column for column in columns if column != BLIMP]
+    for task in tasks:
+        yield row(task, [scores[task] for scores in models.values()])
+    if tasks:
+        means = [[fmean(fmean(scores[task]) for task in tasks)] for scores in models.values()]
+        yield row(f"mean of the {len(tasks)} tasks", means)
+    if BLIMP in columns:
+        yield row("BLiMP", [scores[BLIMP] for scores in models.values()])
+
+
 def markdown(results: dict) -> str:
     """Return the page."""
     made, models = results["made"], results["models"]
-    columns = [*next(iter(models.values()))]
+    step = made["bert_pairs"]
+    pairs = f", 1 pair of {step}" if step > 1 else ""
     lines = [
         "# Characters, WordPieces, and a masked BERT",
         "",
         "Three models of the same size, trained on the same words: the biLM of characters, the "
         "same biLM of WordPieces, and a masked language model of the same WordPieces, ModernBERT. "
-        f"{made['sizes']}.",
+        f"{made['sizes']}. Passes over the words: {made['training']}.",
         "",
-        "| model | " + " | ".join(columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    for model, scores in models.items():
-        lines.append(
-            f"| {model} | " + " | ".join(cell(scores[column]) for column in columns) + " |"
-        )
-    lines += [
+        *table(models),
         "",
         f"Tasks: a linear head on a learned mix of the frozen layers, {STEPS} steps of {BATCH} "
         f"sentences, mean ± standard deviation of {len(SEEDS)} seeds of the head, F1 or accuracy "
         "of the test part in percent. A word's vector is the mean of its pieces'. BLiMP: percent "
         "of the pairs whose good sentence is more probable, mean of the paradigms; biLMs by the "
-        "sum of both directions, BERT by pseudo-log-likelihoods (Kauf and Ivanova 2023). There is "
-        "one seed of each model.",
+        f"sum of both directions, BERT by pseudo-log-likelihoods (Kauf and Ivanova 2023){pairs}. "
+        "There is one seed of each model.",
         "",
         f"Made on {made['machine']['processor']} by `{made['command']}`.",
         "",
@@ -283,6 +312,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tasks", nargs="+", choices=[*CHOSEN, BLIMP], default=[*CHOSEN, BLIMP], metavar="NAME"
     )
+    parser.add_argument(
+        "--bert_pairs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="BERT scores every Nth pair of BLiMP only; it needs a pass for each piece of a word",
+    )
     parser.add_argument("--limit", type=int, help="use only so many examples, to try it out")
     return parser.parse_args(arguments)
 
@@ -297,6 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     made = {"command": command, "machine": speed_machine.describe(), "sizes": sizes}
+    made |= {"training": describe_training(given.folder), "bert_pairs": given.bert_pairs}
     results = {"models": models, "made": made}
     given.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     given.output.write_text(text := markdown(results), encoding="utf-8")

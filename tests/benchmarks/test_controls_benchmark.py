@@ -143,11 +143,25 @@ def test_all_three_are_trained_and_measured(control, tmp_path, capsys):
     arguments += ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "page.md")]
     assert controls.main(arguments) == 0
     page = (tmp_path / "page.md").read_text()
-    rows = [line for line in page.splitlines() if "million words |" in line]
-    assert [row.split(",")[0] for row in rows] == ["| characters", "| WordPiece", "| masked BERT"]
-    assert all(row.count("±") == 1 and row.count("|") == 4 for row in rows)
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    names = [name.split(",")[0] for name in rows[0].split(" | ")]
+    assert names == ["|", "characters", "WordPiece", "masked BERT"]
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| trec",
+        "| mean of the 1 tasks",
+        "| BLiMP",
+    ]
+    assert [row.count("±") for row in rows[2:]] == [3, 0, 0]
     results = json.loads((tmp_path / "page.json").read_text())
     assert controls.markdown(results) == page
+
+
+def test_the_committed_page_shows_the_committed_figures():
+    import controls
+
+    page = ROOT / "benchmarks/controls.md"
+    results = json.loads(page.with_suffix(".json").read_text())
+    assert controls.markdown(results) == page.read_text(encoding="utf-8")
 
 
 def test_a_folder_without_text_is_one_clear_error(tmp_path, capsys):
