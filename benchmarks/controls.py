@@ -320,7 +320,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="BERT scores every Nth pair of BLiMP only; it needs a pass for each piece of a word",
     )
     parser.add_argument("--limit", type=int, help="use only so many examples, to try it out")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.bert_pairs < 1:
+        parser.error(f"--bert_pairs is {given.bert_pairs}; expected 1 or more")
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
