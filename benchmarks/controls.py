@@ -34,7 +34,7 @@ import torch
 import train_ner
 from language_model_texts import Pair, read_blimp
 from task_data import read_examples, read_tagged, recode_spans
-from task_texts import TASKS, Task
+from task_texts import NOT_COMPARABLE, TASKS, Task
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EvalPrediction, ModernBertForMaskedLM
@@ -296,6 +296,8 @@ def markdown(results: dict) -> str:
         "of the pairs whose good sentence is more probable, mean of the paradigms; biLMs by the "
         f"sum of both directions, BERT by pseudo-log-likelihoods (Kauf and Ivanova 2023){pairs}. "
         "There is one seed of each model.",
+        "",
+        NOT_COMPARABLE,
         "",
         f"Made on {made['machine']['processor']} by `{made['command']}`.",
         "",

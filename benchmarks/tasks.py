@@ -31,7 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one process per core
 import speed_machine
 import task_models
 from remembered import remember
-from task_texts import TASKS, Task
+from task_texts import NOT_COMPARABLE, TASKS, Task
 
 DATA = ROOT.parent / "shared" / "data"
 REPORT = ROOT / "benchmarks" / "tasks.md"
@@ -217,6 +217,8 @@ def markdown(results: dict) -> str:
             *compare(tasks),
             "",
             *notes,
+            "",
+            NOT_COMPARABLE,
             "",
             "The command of each row for tagging; `--seed` is added:",
             "",

@@ -81,6 +81,7 @@ ElmoTokenizer.register_for_auto_class()  # saved folders then include the tokeni
 __all__ = [
     "ElmoConfig",
     "ElmoEmbedder",
+    "ElmoFillMaskPipeline",
     "ElmoForMultipleChoice",
     "ElmoForPreTraining",
     "ElmoForPreTrainingOutput",

@@ -65,7 +65,8 @@ class ElmoEmbedder:
         mix: the mix for `layers="mix"`: an `ElmoScalarMix`; the factor of each layer; or the number
             of a mix in the folder's conversion.json. Default: the mix of the model's head, else of
             its conversion.json.
-        dtype: dtype of the computation, for a folder; default: that of the saved weights.
+        dtype: dtype of the computation, for a folder; default: `dtype` in its config.json, which is
+            float32 for this project's checkpoints.
         device: for a folder, such as "cpu"; default: the GPU if there is one.
         revision: branch, tag or commit of a Hub repository.
         output_embedding_layer: add the language model's output embeddings as the last layer, as in
@@ -409,6 +410,9 @@ def load(name_or_path: str | os.PathLike, **settings: Any) -> ElmoEmbedder:
     Args:
         name_or_path: a folder, or the name of a Hub repository.
         settings: keyword arguments of `ElmoEmbedder`.
+
+    Returns:
+        An `ElmoEmbedder`, whose weights are loaded.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -150,7 +150,7 @@ def load_shared(source: Source, dtype: torch.dtype | None, device: str | None) -
 
     Args:
         source: the result of `Source.pin`.
-        dtype: default: the dtype of the saved weights.
+        dtype: default: `dtype` in the folder's config.json.
         device: default: the GPU if there is one, else the CPU.
 
     Raises:

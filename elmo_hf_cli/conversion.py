@@ -234,7 +234,8 @@ def _print_list() -> None:
     for checkpoint in checkpoints:
         how = checkpoint.size if checkpoint.files else f"by hand, from {checkpoint.page}"
         languages = " ".join(checkpoint.languages) or "-"
-        print(f"{checkpoint.name:{width}}  {languages:3}  {checkpoint.format:29}  {how}")
+        row = f"{checkpoint.name:{width}}  {languages:3}  {checkpoint.format:29}  {how:14}"
+        print(f"{row}  licence: {checkpoint.licence}")
 
 
 __all__ = ["convert", "fetch", "publish"]

@@ -93,7 +93,7 @@ def score(
     running_text: Annotated[
         bool,
         typer.Option(
-            "--text",
+            "--running-text",
             help="Running text: each sentence is context of the next; the text is kept in memory.",
         ),
     ] = False,
@@ -114,7 +114,7 @@ def score(
     \b
     Examples:
       elmo-hf score text.txt --model checkpoints/elmo-small-en --bits > surprisal.tsv
-      elmo-hf score text.txt --model checkpoints/elmo-small-en --text --summary
+      elmo-hf score text.txt --model checkpoints/elmo-small-en --running-text --summary
       echo "The horse raced past the barn fell ." | elmo-hf score - -m checkpoints/elmo-small-en
     """
     check_model(model)

@@ -4,7 +4,7 @@ r"""Pre-train ELMo's biLM on text files or a Hub dataset, from scratch or from a
         --train_files 'text/train-*.txt.xz' --valid_files text/valid.txt.xz \
         --vocabulary_size 50000 --window 128 \
         --config '{"projection_dim": 256, "cell_dim": 1024, "num_sampled_words": 4096}' \
-        --per_device_train_batch_size 64 --learning_rate 4e-3 --warmup_steps 500 --max_steps 20000 \
+        --per_device_train_batch_size 64 --warmup_steps 500 --max_steps 20000 \
         --eval_strategy steps --eval_steps 1000 --save_steps 500 --save_total_limit 2
 
 Text has one sentence per line and an empty line after each document; files may be compressed (.gz,

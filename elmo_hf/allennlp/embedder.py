@@ -38,6 +38,8 @@ class ElmoEmbedder:
     """
     Vectors of all layers for lists of words, as NumPy arrays `(layers, words, width)`.
 
+    This is AllenNLP's class; `elmo_hf.ElmoEmbedder` is another one, which takes a converted folder.
+
     Args:
         options_file, weight_file: the original options.json and weights.
         cuda_device: number of the GPU; -1: the CPU.

@@ -33,7 +33,7 @@ class ElmoVectorizer(
         model: a folder, or the name of a Hub repository.
         layers: as in `ElmoEmbedder`; several layers are put side by side.
         pooling: as in `ElmoEmbedder`.
-        dtype: dtype of the computation; default: that of the saved weights.
+        dtype: dtype of the computation; default: `dtype` in the folder's config.json.
         device: such as "cpu"; default: the GPU if there is one.
         batch_words: maximum number of words in a batch, padding included.
     """

@@ -145,10 +145,10 @@ def test_running_text_and_its_summary(run):
     model, tokenizer = load("both")
     sentences = [line for line in TEXT.splitlines() if line]
     total = perplexity(score_text(model, tokenizer, sentences))
-    status, printed, errors = run("score text.txt --model both --text --summary")
+    status, printed, errors = run("score text.txt --model both --running-text --summary")
     assert status == 0 and errors == ""
     assert printed.startswith(f"perplexity: forward {total.forward:.2f}, backward")
-    one_way = run("score text.txt --model forward --text")[1]
+    one_way = run("score text.txt --model forward --running-text")[1]
     assert "backward" not in table(one_way)[0]
 
 
