@@ -37,12 +37,12 @@ from elmo_hf.analysis.geometry import measure_geometry
 from elmo_hf.analysis.probes import Labelled, probe
 from elmo_hf.analysis.senses import SenseVectors, score_senses
 from elmo_hf.analysis.similarity import (
-    change,
-    compare,
-    correlation,
     embed_pairs,
-    ranking,
-    same_sense,
+    pair_cosines,
+    rating_change_correlation,
+    rating_correlation,
+    same_sense_accuracy,
+    same_sense_auc,
 )
 from elmo_hf.analysis.sources import (
     ElmoVectors,
@@ -80,11 +80,11 @@ class Plan:
 
 def word_in_context(vectors: Vectors, plan: Plan) -> Measured:
     tune, pairs = (texts.wic(plan.data, part)[: plan.sentences] for part in ("dev", "test"))
-    test = compare(vectors, pairs)
+    test = pair_cosines(vectors, pairs)
     same_form = np.array([pair.has_one_form() for pair in pairs])
     return {
-        "wic": same_sense(compare(vectors, tune), test),
-        "wic_one_form": ranking(test.select(same_form)),
+        "wic": same_sense_accuracy(pair_cosines(vectors, tune), test),
+        "wic_one_form": same_sense_auc(test.select(same_form)),
     }
 
 
@@ -97,9 +97,11 @@ def ratings(vectors: Vectors, plan: Plan) -> Measured:
     scws = embed_pairs(vectors, texts.scws(plan.data)[: plan.sentences])
     first, second = texts.cosimlex(plan.data, split)
     return {
-        "scws": correlation(scws.cosines()),
-        "scws_centered": correlation(scws.cosines(center=True)),
-        "cosimlex": change(compare(vectors, first), compare(vectors, second)),
+        "scws": rating_correlation(scws.cosines()),
+        "scws_centered": rating_correlation(scws.cosines(center=True)),
+        "cosimlex": rating_change_correlation(
+            pair_cosines(vectors, first), pair_cosines(vectors, second)
+        ),
     }
 
 

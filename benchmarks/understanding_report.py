@@ -44,9 +44,9 @@ TABLES = [
         "that of a control task, in which each word form has a random label (Hewitt and Liang "
         "2019). Part of speech: 17 classes, English Web Treebank. Entity: is a word of a name that "
         "of a person, a place or an organization (UNER, whose training part is an early version "
-        "here)? Supersense: 41 classes of nouns and verbs, SemCor. The floor is the most frequent class. The items are sentences. C of the "
-        "regression is the best of 0.001, 0.01 and 0.1 for every fifth training sentence, chosen "
-        "for each layer.",
+        "here)? Supersense: 41 classes of nouns and verbs, SemCor. The floor is the most frequent "
+        "class. The items are sentences. C of the regression is the best of 0.001, 0.01 and 0.1 "
+        "for every fifth training sentence, chosen for each layer.",
         [
             ("pos_task", "part of speech"),
             ("pos_selectivity", "selectivity"),

@@ -10,7 +10,7 @@ from task_texts import DataError, read_lines
 
 from elmo_hf.analysis.probes import Labelled
 from elmo_hf.analysis.senses import SenseSentence, SenseTagged
-from elmo_hf.analysis.similarity import Pair, Place
+from elmo_hf.analysis.similarity import Pair, WordInSentence
 
 Split = Callable[[str], list[str]]  # splits a text into words
 POS = {"1": "NOUN", "2": "VERB", "3": "ADJ", "4": "ADV", "5": "ADJ"}  # by WordNet's number
@@ -26,7 +26,7 @@ def wic(data: Path, part: str) -> list[Pair]:
     for row, label in zip(rows, labels, strict=True):
         _, _, places, *sentences = row.split("\t")
         found = (
-            Place(sentence.split(), int(index))
+            WordInSentence(sentence.split(), int(index))
             for sentence, index in zip(sentences, places.split("-"), strict=True)
         )
         pairs.append(Pair(*found, label == "T"))
@@ -42,7 +42,7 @@ def scws(data: Path) -> list[Pair]:
     return pairs
 
 
-def _between_b(context: str) -> Place:
+def _between_b(context: str) -> WordInSentence:
     """Return the marked word in its sentence; the context is about a hundred words long."""
     before, _, rest = context.partition("<b>")
     word, _, after = rest.partition("</b>")
@@ -50,7 +50,7 @@ def _between_b(context: str) -> Place:
     starts = [i + 1 for i, other in enumerate(left) if other in ENDS]
     left = left[starts[-1] if starts else 0 :]
     stop = next((i + 1 for i, other in enumerate(right) if other in ENDS), len(right))
-    return Place([*left, word.strip(), *right[:stop]], len(left))
+    return WordInSentence([*left, word.strip(), *right[:stop]], len(left))
 
 
 def cosimlex(data: Path, split: Split) -> tuple[list[Pair], list[Pair]]:
@@ -64,7 +64,7 @@ def cosimlex(data: Path, split: Split) -> tuple[list[Pair], list[Pair]]:
     return first, second
 
 
-def _strong(context: str, split: Split) -> list[Place]:
+def _strong(context: str, split: Split) -> list[WordInSentence]:
     """Return the two marked words; which is which makes no difference to a cosine."""
     words: list[str] = []
     marked = []
@@ -72,7 +72,7 @@ def _strong(context: str, split: Split) -> list[Place]:
         if i % 2:
             marked.append(len(words))
         words += [part] if i % 2 else split(part)
-    return [Place(words, index) for index in marked]
+    return [WordInSentence(words, index) for index in marked]
 
 
 def semcor(data: Path, documents: Callable[[int, str], bool]) -> Iterator[list[list[str]]]:

@@ -24,7 +24,8 @@ def bias(
         Path, typer.Argument(metavar="CHECKPOINT", help="A model folder, or a name on the Hub.")
     ],
     data: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The folder with the data sets that this text names.")
+        Path,
+        typer.Option(metavar="FOLDER", help="The folder with the data sets that this text names."),
     ],
     output: Annotated[
         Path,

@@ -6,7 +6,8 @@ What the layers of a model know: measures on word vectors in context (extra `ana
 Every measure takes a source of vectors: `ElmoVectors`, `TransformerVectors` or `StaticVectors`; and
 it returns an `Estimate` for each layer, with a 95 % interval and, where there is one, a floor.
 
-- A word in two contexts: `compare`, then `same_sense`, `ranking`, `correlation` or `change`.
+- A word in two contexts: `pair_cosines`, then `same_sense_accuracy`, `same_sense_auc`,
+  `rating_correlation` or `rating_change_correlation`.
 - How much the context changes a word: `measure_geometry`.
 - Word senses by the nearest mean vector: `disambiguate`.
 - Linear probes with control tasks: `probe`.
@@ -25,8 +26,8 @@ from .neighbors import Nearest, Neighbor, nearest_contexts
 from .noise import (
     ChangeCase,
     MisspellWords,
-    Moved,
     Noise,
+    NoiseEffect,
     ReplaceCharacters,
     measure_noise,
     read_misspellings,
@@ -37,13 +38,13 @@ from .similarity import (
     Cosines,
     Pair,
     PairVectors,
-    Place,
-    change,
-    compare,
-    correlation,
+    WordInSentence,
     embed_pairs,
-    ranking,
-    same_sense,
+    pair_cosines,
+    rating_change_correlation,
+    rating_correlation,
+    same_sense_accuracy,
+    same_sense_auc,
 )
 from .sources import ElmoVectors, StaticVectors, TransformerVectors, Vectors, WithAverages
 
@@ -57,14 +58,13 @@ __all__ = [
     "Geometry",
     "Labelled",
     "MisspellWords",
-    "Moved",
     "Nearest",
     "Neighbor",
     "Noise",
+    "NoiseEffect",
     "Occurrence",
     "Pair",
     "PairVectors",
-    "Place",
     "Probe",
     "ReplaceCharacters",
     "SenseMap",
@@ -75,9 +75,7 @@ __all__ = [
     "TransformerVectors",
     "Vectors",
     "WithAverages",
-    "change",
-    "compare",
-    "correlation",
+    "WordInSentence",
     "disambiguate",
     "draw_occurrences",
     "embed_pairs",
@@ -88,10 +86,13 @@ __all__ = [
     "measure_geometry",
     "measure_noise",
     "nearest_contexts",
+    "pair_cosines",
     "probe",
-    "ranking",
+    "rating_change_correlation",
+    "rating_correlation",
     "read_misspellings",
-    "same_sense",
+    "same_sense_accuracy",
+    "same_sense_auc",
     "score_senses",
     "translate",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from ..extras import require
 from .geometry import Geometry
 from .maps import SenseMap
-from .similarity import Place
+from .similarity import WordInSentence
 from .sources import Vectors, unit
 
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]
@@ -98,7 +98,7 @@ def draw_mixes(mixes: Mapping[str, Sequence[float]]) -> Any:
     return figure
 
 
-def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
+def draw_heat_map(vectors: Vectors, first: WordInSentence, second: WordInSentence) -> Any:
     """Draw the cosines of the words of two sentences, layer by layer; long ones are cut."""
     both = [first, second]
     found = zip(vectors([place.words for place in both]), both, strict=True)
@@ -117,7 +117,7 @@ def draw_heat_map(vectors: Vectors, first: Place, second: Place) -> Any:
     return _add_slider(figure, vectors.layers, frames, 0)
 
 
-def label(place: Place) -> str:
+def label(place: WordInSentence) -> str:
     """Return a sentence as HTML, its word in bold; long ones are cut and broken into lines."""
     near = _near(place)
     words = _words(place)
@@ -141,19 +141,19 @@ def _describe(sense_map: SenseMap, layer: int) -> str:
     return f"{name}: {part}"
 
 
-def _ticks(place: Place) -> dict[str, Any]:
+def _ticks(place: WordInSentence) -> dict[str, Any]:
     words = _words(place)
     return {"tickmode": "array", "tickvals": [*range(len(words))], "ticktext": words}
 
 
-def _words(place: Place) -> list[str]:
+def _words(place: WordInSentence) -> list[str]:
     """Return the words near a place as HTML, its own in bold."""
     words, near = [html.escape(word) for word in place.words], _near(place)
     words[place.position] = f"<b>{words[place.position]}</b>"
     return words[near]
 
 
-def _near(place: Place) -> slice:
+def _near(place: WordInSentence) -> slice:
     stop = min(len(place.words), place.position + CONTEXT + 1)
     return slice(max(0, place.position - CONTEXT), stop)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..extras import require
-from .similarity import Place
+from .similarity import WordInSentence
 from .sources import Vectors, Words, unit
 
 Method = Literal["pca", "tsne"]
@@ -32,7 +32,7 @@ class Occurrence(NamedTuple):
     """
 
     sentence: int
-    place: Place
+    place: WordInSentence
     sense: str = ""
 
 
@@ -122,7 +122,7 @@ def find_occurrences(
         positions = [i for i, word in enumerate(sentence) if word in words]
         labels = _labels(senses, number, len(positions))
         for i, label in zip(positions, labels, strict=True):
-            found.append(Occurrence(number, Place(sentence, i), label))
+            found.append(Occurrence(number, WordInSentence(sentence, i), label))
         forms.update(sentence)
     for word in words:
         _check_count(word, forms)

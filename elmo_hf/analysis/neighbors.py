@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .similarity import DIGITS, Place
+from .similarity import DIGITS, WordInSentence
 from .sources import Vectors, Words, unit
 
 
@@ -25,7 +25,7 @@ class Neighbor(NamedTuple):
 
     cosine: float
     sentence: int
-    place: Place
+    place: WordInSentence
 
 
 class Nearest:
@@ -70,7 +70,7 @@ class Nearest:
     def neighbors(self) -> list[Neighbor]:
         """The words that were kept, nearest first."""
         return [
-            Neighbor(cosine, -sentence, Place(words, -position))
+            Neighbor(cosine, -sentence, WordInSentence(words, -position))
             for cosine, sentence, position, words in sorted(self._kept, reverse=True)
         ]
 
@@ -82,7 +82,7 @@ class Nearest:
 
 def nearest_contexts(
     vectors: Vectors,
-    place: Place,
+    place: WordInSentence,
     sentences: Iterable[Words],
     *,
     count: int = 5,

@@ -239,7 +239,7 @@ def _is_pair(right: str, wrong: str) -> bool:
 # --- Vectors under noise ---
 
 
-class Moved(NamedTuple):
+class NoiseEffect(NamedTuple):
     """
     How far noise moves the vectors of words, each by the name of the layer.
 
@@ -259,7 +259,7 @@ class Moved(NamedTuple):
 
 def measure_noise(
     vectors: Vectors, sentences: Sequence[Words], noise: Noise, *, seed: int = 0
-) -> Moved:
+) -> NoiseEffect:
     """
     Measure how far noise moves the vectors of words.
 
@@ -289,7 +289,9 @@ def measure_noise(
         layers = zip(vectors.layers, cosines[:, chosen], floors, strict=True)
         return {name: mean(values, floor, seed) for name, values, floor in layers}
 
-    return Moved(estimate(changed), estimate(kept) if kept.any() else None, float(changed.mean()))
+    return NoiseEffect(
+        estimate(changed), estimate(kept) if kept.any() else None, float(changed.mean())
+    )
 
 
 def _changed(words: Words, noised: Words) -> np.ndarray:
@@ -327,8 +329,8 @@ def _cosines(
 __all__ = [
     "ChangeCase",
     "MisspellWords",
-    "Moved",
     "Noise",
+    "NoiseEffect",
     "ReplaceCharacters",
     "measure_noise",
     "read_misspellings",

@@ -16,7 +16,7 @@ from ..storage.files import new_file
 from .figures import draw_geometry, draw_heat_map, draw_map, draw_mixes, label
 from .geometry import measure_geometry
 from .maps import SenseMap
-from .similarity import Place
+from .similarity import WordInSentence
 from .sources import Vectors
 
 SAMPLE = 300  # sentences for the layers' measures
@@ -182,7 +182,7 @@ def _draw_layers(sense_map: SenseMap, vectors: Vectors, seed: int) -> Any:
     return draw_geometry(measure_geometry(vectors, sample, seed=seed, min_contexts=2), sense_map)
 
 
-def _fill_table(model: ElmoForPreTraining, tokenizer: ElmoTokenizer, place: Place) -> str:
+def _fill_table(model: ElmoForPreTraining, tokenizer: ElmoTokenizer, place: WordInSentence) -> str:
     """Return the most probable words from the left, the right and both sides."""
     words = [*place.words]
     words[place.position] = SIGN

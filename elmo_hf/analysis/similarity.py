@@ -16,7 +16,7 @@ from .sources import Vectors, Words, unit
 DIGITS = 6  # of a cosine; the same vector computed in two batches differs by rounding
 
 
-class Place(NamedTuple):
+class WordInSentence(NamedTuple):
     """A word in its sentence: the sentence's words, and the word's position, from 0."""
 
     words: Words
@@ -31,8 +31,8 @@ class Place(NamedTuple):
 class Pair(NamedTuple):
     """Two words in their sentences, and what people said: same meaning or not, or a rating."""
 
-    first: Place
-    second: Place
+    first: WordInSentence
+    second: WordInSentence
     gold: float
 
     def has_one_form(self) -> bool:
@@ -105,7 +105,7 @@ class PairVectors:
         return Cosines(self.layers, values, floors, self.gold, self.seed)
 
 
-def compare(
+def pair_cosines(
     vectors: Vectors, pairs: Sequence[Pair], *, center: bool = False, seed: int = 0
 ) -> Cosines:
     """
@@ -124,7 +124,7 @@ def compare(
 
 
 def embed_pairs(vectors: Vectors, pairs: Sequence[Pair], *, seed: int = 0) -> PairVectors:
-    """Compute the vectors of the words of each pair; see `compare`."""
+    """Compute the vectors of the words of each pair; see `pair_cosines`."""
     places = [pair.first for pair in pairs] + [pair.second for pair in pairs]
     _check(places)
     words, others = _pick(vectors, places, np.random.default_rng(seed))
@@ -133,7 +133,7 @@ def embed_pairs(vectors: Vectors, pairs: Sequence[Pair], *, seed: int = 0) -> Pa
     return PairVectors(vectors.layers, words.reshape(shape), others.reshape(shape), gold, seed)
 
 
-def same_sense(tune: Cosines, test: Cosines) -> dict[str, Estimate]:
+def same_sense_accuracy(tune: Cosines, test: Cosines) -> dict[str, Estimate]:
     """
     Predict from the cosine whether a word has the same sense twice; return each layer's accuracy.
 
@@ -152,7 +152,7 @@ def same_sense(tune: Cosines, test: Cosines) -> dict[str, Estimate]:
     return found
 
 
-def ranking(test: Cosines) -> dict[str, Estimate]:
+def same_sense_auc(test: Cosines) -> dict[str, Estimate]:
     """
     Return how often a pair of the same sense has a higher cosine than one of different senses.
 
@@ -162,7 +162,9 @@ def ranking(test: Cosines) -> dict[str, Estimate]:
         ValueError: all pairs have the same sense, or none has.
     """
     if len({*test.gold.tolist()} & {0, 1}) < 2:
-        raise ValueError("gold has one value only; ranking needs pairs of gold 1 and of gold 0")
+        raise ValueError(
+            "gold has one value only; same_sense_auc needs pairs of gold 1 and of gold 0"
+        )
 
     def compute(values: np.ndarray) -> Estimate:
         same, different = values[test.gold == 1], values[test.gold == 0]
@@ -175,7 +177,7 @@ def ranking(test: Cosines) -> dict[str, Estimate]:
     }
 
 
-def correlation(rated: Cosines) -> dict[str, Estimate]:
+def rating_correlation(rated: Cosines) -> dict[str, Estimate]:
     """
     Return Spearman's correlation of the cosines with people's ratings.
 
@@ -191,7 +193,7 @@ def correlation(rated: Cosines) -> dict[str, Estimate]:
     return found
 
 
-def change(first: Cosines, second: Cosines) -> dict[str, Estimate]:
+def rating_change_correlation(first: Cosines, second: Cosines) -> dict[str, Estimate]:
     """
     Return how well a change of context changes the cosines as it changes people's ratings.
 
@@ -212,7 +214,7 @@ def change(first: Cosines, second: Cosines) -> dict[str, Estimate]:
     return found
 
 
-def _check(places: Sequence[Place]) -> None:
+def _check(places: Sequence[WordInSentence]) -> None:
     if not places:
         raise ValueError("pairs is empty; pass at least one pair")
     for words, position in places:
@@ -224,7 +226,7 @@ def _check(places: Sequence[Place]) -> None:
 
 
 def _pick(
-    vectors: Vectors, places: Sequence[Place], rng: np.random.Generator
+    vectors: Vectors, places: Sequence[WordInSentence], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors `(layers, places, dimension)` of the places and of random words there."""
     wanted = defaultdict(list)  # each sentence is embedded once
@@ -278,11 +280,11 @@ __all__ = [
     "Cosines",
     "Pair",
     "PairVectors",
-    "Place",
-    "change",
-    "compare",
-    "correlation",
+    "WordInSentence",
     "embed_pairs",
-    "ranking",
-    "same_sense",
+    "pair_cosines",
+    "rating_change_correlation",
+    "rating_correlation",
+    "same_sense_accuracy",
+    "same_sense_auc",
 ]

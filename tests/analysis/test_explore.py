@@ -13,7 +13,7 @@ from elmo_hf.analysis.exports import save_map, write_projector
 from elmo_hf.analysis.figures import draw_heat_map, draw_map, draw_mixes, label
 from elmo_hf.analysis.maps import draw_occurrences, find_occurrences, map_senses
 from elmo_hf.analysis.page import Section, explain, write_page
-from elmo_hf.analysis.similarity import Place
+from elmo_hf.analysis.similarity import WordInSentence
 
 pytest.importorskip("plotly")
 EVIL = ["</script><script>alert(1)</script>", "<img", "src=x", "onerror=alert(1)>", "&lt;b>"]
@@ -148,8 +148,8 @@ def test_a_slider_moves_x_and_y_only(sense_map):
 
 
 def test_a_label_marks_the_word_and_cuts_long_sentences():
-    assert label(Place(["a<b", "&", "c"], 1)) == "a&lt;b <b>&amp;</b> c"
-    lines = label(Place([str(i) for i in range(100)], 50)).split("<br>")
+    assert label(WordInSentence(["a<b", "&", "c"], 1)) == "a&lt;b <b>&amp;</b> c"
+    lines = label(WordInSentence([str(i) for i in range(100)], 50)).split("<br>")
     assert lines[0].startswith("… 30 31") and lines[-1].endswith("69 70 …")
     assert "<b>50</b>" in lines[2]
 
@@ -189,8 +189,8 @@ def test_a_page_holds_texts_as_texts_and_loads_nothing(sense_map, tmp_path):
 
 def test_a_heat_map_has_the_cosines_of_the_words_nearby():
     source = noisy(3)
-    long = Place([f"w{i}" for i in range(100)], 50)
-    short = Place(["a", "<b>"], 1)
+    long = WordInSentence([f"w{i}" for i in range(100)], 50)
+    short = WordInSentence(["a", "<b>"], 1)
     figure = draw_heat_map(source, long, short)
     rows, columns = source([long.words]), source([short.words])
     one, other = next(rows)[:, 30:71], next(columns)

@@ -5,10 +5,10 @@ import pytest
 from helpers.vectors import noisy
 
 from elmo_hf.analysis.neighbors import Nearest, nearest_contexts
-from elmo_hf.analysis.similarity import Place
+from elmo_hf.analysis.similarity import WordInSentence
 
 TEXT = [["the", "bank", "rose"], [], ["bank", "."], ["a", "rose", "bank"], ["no", "such", "word"]]
-QUERY = Place(["my", "bank"], 1)
+QUERY = WordInSentence(["my", "bank"], 1)
 
 
 @pytest.mark.parametrize("same_word", [False, True])
