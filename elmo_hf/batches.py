@@ -6,7 +6,7 @@ import contextvars
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from .model.engine_threads import keep_threads
+from .model.tokenization_checks import to_lists
 from .text_files import Sentence
 
 Numbered = tuple[int, Sentence]
@@ -103,9 +104,54 @@ def check_arguments(model: torch.nn.Module, sentences: object, **sizes: int | No
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
     if isinstance(sentences, str):
         raise ValueError("sentences is one string; expected an iterable of sentences: pass [text]")
+    check_iterable(sentences)
     for name, size in sizes.items():
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}; expected at least 1")
+
+
+def check_boundaries(tokenizer: Any) -> None:
+    """Raise ValueError unless the tokenizer adds `<S>` and `</S>`, as in the training text."""
+    if tokenizer.num_special_tokens_to_add() != 2:
+        raise ValueError(
+            "the tokenizer does not add both boundaries, <S> and </S>; load the one saved with the "
+            "model, without add_bos_token=False or add_eos_token=False"
+        )
+
+
+def check_iterable(sentences: Any) -> Iterable[Any]:
+    """Return sentences; raise ValueError for what iterates over something else, or in any order."""
+    refused = (bytes, Mapping, Set)
+    if isinstance(sentences, refused) or hasattr(sentences, "columns"):
+        problem = "whose items are no sentences in order"
+    elif not isinstance(sentences, Iterable):
+        problem = "which is not iterable"
+    else:
+        return sentences
+    raise ValueError(
+        f"sentences is a {type(sentences).__name__}, {problem}; expected a list of texts or of "
+        "lists of words"
+    )
+
+
+def check_sentences(sentences: Iterable[Any]) -> Iterator[Sentence]:
+    """Yield the sentences; raise ValueError for the first that differs in kind from its like."""
+    is_text = None
+    for number, sentence in enumerate(sentences):
+        sentence = to_lists(sentence)
+        if not isinstance(sentence, (str, list, tuple)):
+            raise ValueError(
+                f"sentence {number} is {sentence!r:.60}, a {type(sentence).__name__}; expected a "
+                "text, or a list of words"
+            )
+        if is_text is None:
+            is_text = isinstance(sentence, str)
+        if isinstance(sentence, str) != is_text:
+            raise ValueError(
+                f"sentence {number} is a {type(sentence).__name__}, unlike those before it; pass "
+                "only texts or only lists of words"
+            )
+        yield sentence
 
 
 def map_sentences(
@@ -218,6 +264,9 @@ __all__ = [
     "Sentence",
     "WorkerPool",
     "check_arguments",
+    "check_boundaries",
+    "check_iterable",
+    "check_sentences",
     "make_batches",
     "map_sentences",
     "use_one_thread_if_forked",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import NoneType
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import Limits, Sentence, check_arguments
+from .batches import Limits, Sentence, check_arguments, check_iterable, check_sentences
 from .columns import add_column, read_column
 from .embedding import Encoder, embed_sentences
 from .layers import (
@@ -225,7 +225,7 @@ class ElmoEmbedder:
                 always a list of texts: pass one sentence in words as `[["two", "words"]]`.
             batch_size: maximum number of sentences in a batch.
             show_progress_bar: show a progress bar with words per second.
-            convert_to_numpy: False: return a list of tensors.
+            convert_to_numpy: False: return a list of tensors, for one text a tensor.
             convert_to_tensor: return one tensor, on the model's device.
             normalize_embeddings: scale every vector to length 1.
 
@@ -237,7 +237,7 @@ class ElmoEmbedder:
             ValueError: an input is neither a text nor a list of words.
             RuntimeError: a sentence cannot be embedded; names the sentence.
         """
-        sentences = [inputs] if isinstance(inputs, str) else [*_check_iterable(inputs)]
+        sentences = [inputs] if isinstance(inputs, str) else [*check_iterable(inputs)]
         pool = partial(pool_layers, pooling=self.pooling, directions=self.config.num_directions)
         vectors = self._embed(
             sentences, pool, BATCH_SIZE if batch_size is None else batch_size, show_progress_bar
@@ -250,7 +250,9 @@ class ElmoEmbedder:
         found = rows[0] if isinstance(inputs, str) else rows
         if convert_to_tensor:
             return torch.from_numpy(found).to(self.model.device)
-        return found if convert_to_numpy else [*torch.from_numpy(found)]
+        if convert_to_numpy:
+            return found
+        return torch.from_numpy(found) if isinstance(inputs, str) else [*torch.from_numpy(found)]
 
     def __call__(self, batch: Any) -> Any:
         """
@@ -316,7 +318,7 @@ class ElmoEmbedder:
         self._check_settings()
         limits = Limits(self.window, batch_size, self.batch_words)
         model = self.model
-        check_arguments(model, _check_iterable(sentences), workers=self.workers, **limits._asdict())
+        check_arguments(model, sentences, workers=self.workers, **limits._asdict())
         layers, weights = self.find_layers()
         bar = WordProgress(sentences) if progress else None
         encoder = Encoder(
@@ -447,42 +449,6 @@ def _check_model(model: Any, tokenizer: Any, *settings: object) -> Any:
     return model
 
 
-def _check_iterable(sentences: Any) -> Iterable[Any]:
-    """Return sentences; raise ValueError for what iterates over something else, or in any order."""
-    refused = (bytes, Mapping, Set)
-    if isinstance(sentences, refused) or hasattr(sentences, "columns"):
-        problem = "whose items are no sentences in order"
-    elif not isinstance(sentences, Iterable):
-        problem = "which is not iterable"
-    else:
-        return sentences
-    raise ValueError(
-        f"sentences is a {type(sentences).__name__}, {problem}; expected a list of texts or of "
-        "lists of words"
-    )
-
-
-def check_sentences(sentences: Iterable[Any]) -> Iterator[Sentence]:
-    """Yield the sentences; raise ValueError for the first that differs in kind from its like."""
-    is_text = None
-    for number, sentence in enumerate(sentences):
-        if isinstance(sentence, np.ndarray):
-            sentence = sentence.tolist()
-        if not isinstance(sentence, (str, list, tuple)):
-            raise ValueError(
-                f"sentence {number} is {sentence!r:.60}, a {type(sentence).__name__}; expected a "
-                "text, or a list of words"
-            )
-        if is_text is None:
-            is_text = isinstance(sentence, str)
-        if isinstance(sentence, str) != is_text:
-            raise ValueError(
-                f"sentence {number} is a {type(sentence).__name__}, unlike those before it; pass "
-                "only texts or only lists of words"
-            )
-        yield sentence
-
-
 def _describe_tokenizer(tokenizer: ElmoTokenizer) -> dict[str, Any]:
     """Return all settings of a tokenizer that change the ids of a sentence."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -496,4 +462,4 @@ def _describe_tokenizer(tokenizer: ElmoTokenizer) -> dict[str, Any]:
     }
 
 
-__all__ = ["ElmoEmbedder", "Layers", "check_sentences", "load"]
+__all__ = ["ElmoEmbedder", "Layers", "load"]

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch.nn import Parameter
 
-from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, map_sentences
+from .batches import (
+    Limits,
+    Progress,
+    Sentence,
+    WorkerPool,
+    check_arguments,
+    check_boundaries,
+    map_sentences,
+)
 from .model.engine_copies import compare_for_corpus
 from .model.engine_cpu_characters import FEW_SYMBOLS
 from .model.modeling_elmo import ElmoModel, ElmoPreTrainedModel
@@ -98,7 +106,9 @@ class Encoder:
     chunk_words: int | None = None
     join: Callable[[list[np.ndarray]], np.ndarray] = np.stack
 
-    def check_layers(self) -> None:
+    def check(self) -> None:
+        """Raise ValueError for a layer that the model lacks, or a tokenizer without boundaries."""
+        check_boundaries(self.tokenizer)
         count = self.model.config.num_hidden_states
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
         if layers is not None and not all(-count <= layer < count for layer in layers):
@@ -197,7 +207,7 @@ def embed_sentences(
     reproducible: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield the encoder's result for each sentence; see `embed_corpus` and `WorkerPool`."""
-    encoder.check_layers()
+    encoder.check()
     if reproducible and not _has_steady_words(encoder.model):
         known_words = 0
     with compare_for_corpus(encoder.model):  # the workers keep this context

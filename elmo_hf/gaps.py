@@ -3,7 +3,8 @@
 """Fills the gaps of a sentence with the words that a language model predicts from both sides."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -68,7 +69,7 @@ def fill_gaps(
     gap: str = GAP,
     top: int = 10,
     direction: Direction = "both",
-    words: Sequence[str] | None = None,
+    words: Iterable[str] | None = None,
     sorted_by_frequency: bool = True,
 ) -> list[Gap]:
     """
@@ -90,7 +91,8 @@ def fill_gaps(
         model: the language model, in evaluation mode.
         tokenizer: the tokenizer saved with the model, with its vocabulary.
         sentence: a text, or a list of words.
-        gap: what stands for each missing word, for instance "The ___ rose.".
+        gap: what stands for each missing word, for instance "The ___ rose."; instead of "___" a
+            sentence may also have a longer row of "_".
         top: number of candidates per gap.
         direction: which log-probability sorts the candidates.
         words: the candidates; default: the whole vocabulary without the boundaries and the unknown
@@ -146,7 +148,7 @@ class ElmoFillMaskPipeline(FillMaskPipeline):
     def preprocess(self, inputs: str) -> dict[str, Any]:
         for sign in OTHER_GAPS:
             inputs = inputs.replace(sign, GAP)
-        return {"text": inputs}
+        return {"text": shorten_gaps(inputs)}
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         direction = "both" if self.model.config.bidirectional else "forward"
@@ -175,6 +177,11 @@ class ElmoFillMaskPipeline(FillMaskPipeline):
         return found[0] if len(found) == 1 else found
 
 
+def shorten_gaps(text: str) -> str:
+    """Replace each longer row of "_" by "___"."""
+    return re.sub("_{4,}", GAP, text)
+
+
 def find_gaps(
     tokenizer: ElmoTokenizer, sentence: Sentence, gap: str
 ) -> tuple[list[str], list[int]]:
@@ -186,6 +193,9 @@ def find_gaps(
     """
     if not gap.strip():
         raise ValueError(f'gap is {gap!r}; expected the sign of a missing word, such as "___"')
+    if gap == GAP:
+        is_text = isinstance(sentence, str)
+        sentence = shorten_gaps(sentence) if is_text else [*map(shorten_gaps, sentence)]
     if isinstance(sentence, str):
         words, places = _split(tokenizer, sentence.split(gap))
         count = sentence.count(gap)
@@ -243,7 +253,7 @@ class Filler:
     model: ElmoForPreTraining
     tokenizer: ElmoTokenizer
     direction: Direction
-    words: Sequence[str] | None
+    words: Iterable[str] | None
     sorted_by_frequency: bool
 
     @property
@@ -260,13 +270,12 @@ class Filler:
         allowed[self.vocabulary.ids(special)] = False
         if self.words is None:
             return allowed.nonzero()[:, 0]
-        if isinstance(self.words, str) or not self.words:
-            raise ValueError(f"words is {self.words!r}; expected a list of one or more words")
-        ids = torch.from_numpy(self.vocabulary.ids(self.words))
+        words = self.words if isinstance(self.words, str) else [*self.words]
+        if isinstance(words, str) or not words:
+            raise ValueError(f"words is {words!r}; expected a list of one or more words")
+        ids = torch.from_numpy(self.vocabulary.ids(words))
         known = (ids != NO_WORD) & allowed[ids]
-        if missing := [
-            word for word, is_known in zip(self.words, known, strict=True) if not is_known
-        ]:
+        if missing := [word for word, is_known in zip(words, known, strict=True) if not is_known]:
             raise ValueError(
                 f"the vocabulary of {len(self.vocabulary)} words lacks {missing}; the model can "
                 "only predict words of its vocabulary"
@@ -336,8 +345,6 @@ class Filler:
         """
         inputs = self.tokenizer(rows, is_split_into_words=True, return_tensors="pt")
         top = self.model.elmo(**inputs.to(self.model.device)).last_hidden_state
-        if top.shape[1] != len(rows[0]) + 2:
-            raise ValueError("the tokenizer adds no boundaries; load the one saved with the model")
         row, at = torch.arange(len(rows)), torch.tensor(places) + 1  # after <S>
         halves = top.chunk(2 if self.model.config.bidirectional else 1, -1)
         return tuple(

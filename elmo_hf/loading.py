@@ -10,6 +10,8 @@ import os
 import re
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import initialization as init
 
 from .batches import use_one_thread_if_forked
@@ -119,6 +122,20 @@ def find_source(
     return Source(text, revision, output_embeddings=output_embeddings)
 
 
+@contextmanager
+def damage_explained(folder: Path) -> Iterator[None]:
+    """Raise ValueError, which names the folder, for damaged weights or a damaged tokenizer."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights in {folder} are damaged, or only a pointer of Git LFS ({error}); "
+            "download them again, for instance with: git lfs pull"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the tokenizer in {folder} is damaged: {error}") from error
+
+
 @dataclass(eq=False)
 class Loaded:
     """A loaded model, shared by all embedders of the same source in this process."""
@@ -174,13 +191,14 @@ def _load(source: Source, dtype: torch.dtype | None, device: str | None) -> Load
             "vectors would change; make a new ElmoEmbedder"
         )
     layer = source.settings("output_embedding_layer")
-    head, info = _Head.from_pretrained(folder, output_loading_info=True, **layer)
+    with damage_explained(folder):
+        head, info = _Head.from_pretrained(folder, output_loading_info=True, **layer)
+        tokenizer = ElmoTokenizer.from_pretrained(folder, **source.settings("use_word_ids"))
     if missing := sorted(name for name in info["missing_keys"] if name.startswith("elmo.")):
         raise ValueError(f"the weights in {folder} are incomplete: {', '.join(missing[:3])} ..")
     mix = None if head.scalar_mix.gamma.isnan() else head.scalar_mix
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = head.elmo.to(device=device, dtype=dtype).eval()
-    tokenizer = ElmoTokenizer.from_pretrained(folder, **source.settings("use_word_ids"))
     return Loaded(model, tokenizer, mix, recorded_mixes(folder, config))
 
 
@@ -252,4 +270,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_as_child)
 
 
-__all__ = ["Loaded", "Source", "find_source", "load_shared", "recorded_mixes"]
+__all__ = [
+    "Loaded",
+    "Source",
+    "damage_explained",
+    "find_source",
+    "load_shared",
+    "recorded_mixes",
+]

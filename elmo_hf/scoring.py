@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .batches import Limits, Progress, Sentence, WorkerPool, check_arguments, map_sentences
+from .batches import (
+    Limits,
+    Progress,
+    Sentence,
+    WorkerPool,
+    check_arguments,
+    check_boundaries,
+    map_sentences,
+)
 from .model.engine_weights import States
 from .model.modeling_elmo_pretraining import ElmoForPreTraining
 from .model.tokenization_elmo import ElmoTokenizer
@@ -189,6 +197,7 @@ def check_language_model(model: ElmoForPreTraining, tokenizer: ElmoTokenizer) ->
         )
     if model.training:
         raise ValueError("the model is in training mode, with dropout; call model.eval() first")
+    check_boundaries(tokenizer)
     known, needed = tokenizer.lm_vocab_size, model.config.lm_vocab_size
     if known != needed:
         raise ValueError(

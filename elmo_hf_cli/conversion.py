@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands convert, fetch and publish, for original weights and their conversions."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,7 +222,7 @@ def _convert_back(source: File, output: Path, to_hdf5: bool, to_allennlp: bool) 
 
 def _layer_and_file(text: str) -> tuple[int, Path]:
     layer, _, path = text.partition("=")
-    if not layer.isdigit() or not Path(path).is_file():
+    if not re.fullmatch("[0-9]+", layer) or not Path(path).is_file():
         raise CommandError(f"--alignment is {text!r}; expected LAYER=FILE, an existing file", 2)
     return int(layer), Path(path)
 

@@ -116,6 +116,12 @@ def embed(
     check_text(source)
     if output == STREAM and format not in (None, "text"):
         raise CommandError("the standard output holds text only; leave out --format", 2)
+    if output == STREAM and (resume or part != "0/1" or forget_sentences or use_sentence_keys):
+        raise CommandError(
+            "--part, --resume and the options of HDF5 need a file or folder as OUT", 2
+        )
+    if field is not None and input != "jsonl":
+        raise CommandError(f"--field {field} is for --input jsonl; add that, or leave it out", 2)
     chosen = _read_layers(layers, {"all": all_layers, "top": top, "average": average})
     numbers = _read_part(part)
     check_model(model)
@@ -191,7 +197,7 @@ def _read_layers(given: str | None, flags: dict[str, bool]) -> Any:
     if len(names) + (given is not None) > 1:
         raise CommandError("pass only one of --layers, --all, --top and --average", 2)
     name = given or (names[0] if names else "average")
-    if not re.fullmatch(r"-?\d+(,-?\d+)*", name):
+    if not re.fullmatch(r"-?[0-9]+(,-?[0-9]+)*", name):
         return name
     numbers = [int(number) for number in name.split(",")]
     return numbers if len(numbers) > 1 else numbers[0]

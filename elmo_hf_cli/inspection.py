@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands info, words and similar, which show what a model and its vectors are."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -114,7 +115,7 @@ def words(
     with one_line_errors(ValueError, RuntimeError):
         embedder = ElmoEmbedder(model, layers=0)
         if listed is not None:
-            chosen = [line for line in read_lines(listed) if line]
+            chosen = [*dict.fromkeys(line for line in read_lines(listed) if line)]
         else:
             chosen = embedder.tokenizer.lm_vocab or []
         if not chosen:
@@ -193,7 +194,7 @@ def similar(
 def _one_layer(name: str) -> Any:
     if name == "all":
         raise CommandError("--layers is all; pass average, top, mix or the number of a layer", 2)
-    return int(name) if name.lstrip("-").isdigit() else name
+    return int(name) if re.fullmatch("-?[0-9]+", name) else name
 
 
 def _write_text(
@@ -254,9 +255,11 @@ def _describe_weights(folder: Path) -> dict[str, str]:
     """Count the parameters in the headers of the safetensors files."""
     from safetensors import safe_open
 
+    from elmo_hf.loading import damage_explained
+
     files, sizes, dtypes = sorted(folder.glob("*.safetensors")), Counter[str](), Counter[str]()
     for file in files:
-        with safe_open(file, "pt") as tensors:
+        with damage_explained(folder), safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a dict)
                 tensor = tensors.get_slice(name)
                 count = 1
@@ -278,6 +281,7 @@ def _describe_weights(folder: Path) -> dict[str, str]:
 def _describe_origin(folder: Path) -> dict[str, str]:
     """Read conversion.json, pretraining.json and the model card, if they are there."""
     from huggingface_hub.repocard import metadata_load
+    from yaml import YAMLError
 
     from elmo_hf.conversion.records import RECORD, read_record
     from elmo_hf.conversion.tables import WeightsError
@@ -295,7 +299,10 @@ def _describe_origin(folder: Path) -> dict[str, str]:
     if (folder / RUN_FILE).is_file():
         facts["trained"] = f"by elmo_hf; the settings are in {folder / RUN_FILE}"
     card = folder / "README.md"
-    metadata = (metadata_load(card) if card.is_file() else None) or {}
+    try:
+        metadata = (metadata_load(card) if card.is_file() else None) or {}
+    except YAMLError:
+        metadata = {"license": f"unknown, {card} begins with invalid YAML"}
     for key, name in (("license", "licence"), ("language", "language")):
         if value := metadata.get(key):
             facts[name] = ", ".join(value) if isinstance(value, list) else str(value)

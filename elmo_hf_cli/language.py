@@ -48,7 +48,7 @@ def fill(
       elmo-hf fill "She ___ the [MASK] ." --gap [MASK] -m checkpoints/elmo-small-en
     """
     check_model(model)
-    choice = None if words is None else words.split(",")
+    choice = None if words is None else [word.strip() for word in words.split(",")]
     language_model, tokenizer = load_language_model(model)
     from elmo_hf import fill_gaps
 
@@ -144,9 +144,10 @@ def load_language_model(folder: Path) -> "tuple[ElmoForPreTraining, ElmoTokenize
     import torch
 
     from elmo_hf import ElmoConfig, ElmoForPreTraining, ElmoTokenizer
+    from elmo_hf.loading import damage_explained
 
     hide_loading()
-    with one_line_errors(ValueError):
+    with one_line_errors(ValueError, RuntimeError), damage_explained(folder):
         if not ElmoConfig.from_pretrained(folder).lm_vocab_size:
             raise CommandError(f"{folder} holds no language model: its softmax is missing")
         model, report = ElmoForPreTraining.from_pretrained(folder, output_loading_info=True)

@@ -16,6 +16,7 @@ import ray
 import ray.data
 
 from elmo_hf import ElmoEmbedder
+from elmo_hf.text_files import read_lines
 
 
 def main() -> None:
@@ -28,8 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = {"model": os.path.abspath(options.model), "layers": options.layers}
     ElmoEmbedder(**settings)  # a wrong argument fails here, not in a worker
-    with open(options.text, encoding="utf-8") as file:
-        lines = file.read().splitlines()
+    lines = [*read_lines(options.text)]
     ray.init(ignore_reinit_error=True)
     table = pyarrow.table({"id": range(len(lines)), "text": lines})
     blocks = [table.slice(start, 1024) for start in range(0, len(table), 1024)]

@@ -16,6 +16,7 @@ from training_script import check_model, one_line_errors
 
 from elmo_hf import ElmoForPreTraining, ElmoTokenizer
 from elmo_hf.scoring import perplexity, score_sentences
+from elmo_hf.text_files import read_lines
 
 
 def pack(source, output):
@@ -37,8 +38,8 @@ def pack(source, output):
 def measure(folder, text):
     tokenizer = ElmoTokenizer.from_pretrained(folder)
     model = ElmoForPreTraining.from_pretrained(folder).eval()
-    sentences = [line.strip() for line in text.read_text(encoding="utf-8").splitlines()]
-    return perplexity(score_sentences(model, tokenizer, [s for s in sentences if s])).mean
+    sentences = [line.strip() for line in read_lines(text) if line.strip()]
+    return perplexity(score_sentences(model, tokenizer, sentences)).mean
 
 
 def main(argv=None):
@@ -48,6 +49,8 @@ def main(argv=None):
     parser.add_argument("--text", type=Path, help="held-out text, one sentence per line")
     arguments = parser.parse_args(argv)
     with one_line_errors():
+        if arguments.text and not arguments.text.is_file():
+            raise ValueError(f"--text {arguments.text}: there is no such file")
         pack(arguments.source, arguments.output)
     size = sum(path.stat().st_size for path in arguments.output.iterdir())
     print(f"{arguments.output}: {size / 1e6:.1f} MB")

@@ -189,6 +189,7 @@ def describe_run(args, training, train_text):
         "feed": [args.feed, args.window],
         "init_from": args.init_from,
         "seed": training.seed,
+        "rates": [training.learning_rate, args.muon_learning_rate, training.weight_decay],
         "optimizer": training.optim if args.muon_learning_rate == 0 else "muon",
         "batch": [
             training.world_size,
@@ -210,6 +211,23 @@ def print_sizes(model, tokenizer, train_text, windows):
     )
 
 
+def check_options(args, training):
+    """Raise ValueError for options that would have no effect."""
+    if training.resume_from_checkpoint is not None:
+        raise ValueError(
+            "a run in --output_dir is resumed without --resume_from_checkpoint; leave it out"
+        )
+    if args.dataset and args.valid_files:
+        raise ValueError(
+            "--valid_files is for --train_files; with --dataset: --dataset_valid_split"
+        )
+    if args.init_from and args.vocabulary_file and not args.new_vocabulary:
+        raise ValueError(
+            "--vocabulary_file with --init_from needs --new_vocabulary; without it the checkpoint "
+            "keeps its own vocabulary"
+        )
+
+
 def make_job(args, training):
     from elmo_hf.pretraining.runs import check_run, describe_model, last_checkpoint
     from elmo_hf.pretraining.trainer import ElmoPreTrainer
@@ -217,6 +235,7 @@ def make_job(args, training):
 
     set_seed(training.seed)
     fields = read_config(args.config)
+    check_options(args, training)
     if args.muon_learning_rate is None:
         args.muon_learning_rate = 4 * training.learning_rate
     args.window = args.window or (20 if args.feed == "streams" else 128)

@@ -8,7 +8,9 @@ Every error in the data is a `DataError` that names the file and the line.
 import contextlib
 import csv
 import json
+import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -16,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 from elmo_hf.extras import require
 
 Example = dict[str, Any]
+WHERE = "\0where"  # key of a row's file and line; no column has this name
 CONLLU = ["id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"]
 
 
@@ -32,7 +35,7 @@ def read_examples(source: str, columns: Sequence[str]) -> list[Example]:
         columns: columns that every row must have.
 
     Returns:
-        The rows; "where" has the file and line of each row for messages.
+        The rows; the key `WHERE` has the file and line of each row for messages.
     """
     path = Path(source)
     if not path.is_file():
@@ -71,11 +74,13 @@ def read_tagged(
         lists = [row[column] for column in columns]
         if not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
             raise DataError(
-                f"{row['where']}: expected {' and '.join(map(repr, columns))} to be lists of "
+                f"{row[WHERE]}: expected {' and '.join(map(repr, columns))} to be lists of "
                 f"equal length, found {' and '.join(map(_shorten, lists))}"
             )
         words, tags = lists[0], [str(tag) for tag in lists[-1]]
-        sentences.append({"words": words, "tags": tags, "where": [row["where"]] * len(words)})
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise DataError(f"{row[WHERE]}: expected words, found {_shorten(wrong[0])}")
+        sentences.append({"words": words, "tags": tags, "where": [row[WHERE]] * len(words)})
     return sentences
 
 
@@ -122,15 +127,25 @@ def write_rows(target: Path, rows: list[Example], predictions: list[Example]) ->
     """Write rows with their predictions, as CSV, TSV or JSON lines by the target's suffix."""
     merged = [row | new for row, new in zip(rows, predictions, strict=True)]
     for row in merged:
-        row.pop("where")
+        row.pop(WHERE)
     with _written_whole(target) as file:
         if target.suffix in (".csv", ".tsv"):
-            delimiter = "\t" if target.suffix == ".tsv" else ","
-            writer = csv.DictWriter(file, list(merged[0]), delimiter=delimiter)
-            writer.writeheader()
-            writer.writerows(merged)
+            _write_table(file, target, merged)
         else:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
+
+
+def _write_table(file: TextIO, target: Path, rows: list[Example]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, names, restval="", **_dialect(target))
+    try:
+        writer.writeheader()
+        writer.writerows(rows)
+    except csv.Error as error:
+        raise DataError(
+            f"{target}: a field has a tab or a line break, which TSV cannot hold ({error}); name "
+            "a .csv or .jsonl file with --predictions"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -157,7 +172,7 @@ def read_answers(source: str) -> list[Example]:
         source: as described at the top of this module; in CSV and TSV the answers are JSON.
 
     Returns:
-        Rows with "question", "context", "where" and "answers": pairs of a text and the index of
+        Rows with "question", "context", `WHERE` and "answers": pairs of a text and the index of
         its first character in the context; an empty list if there is no answer.
     """
     rows = read_examples(source, ["question", "context", "answers"])
@@ -168,15 +183,26 @@ def read_answers(source: str) -> list[Example]:
             row["answers"] = list(zip(answers["text"], answers["answer_start"], strict=True))
         except (KeyError, TypeError, ValueError):
             raise DataError(
-                f'{row["where"]}: expected answers like {{"text": ["..."], "answer_start": [0]}}, '
+                f'{row[WHERE]}: expected answers like {{"text": ["..."], "answer_start": [0]}}, '
                 f"found {row['answers']!r}"
             ) from None
+        check_text(row, ["question", "context"])
         for text, start in row["answers"]:
+            if not (isinstance(text, str) and type(start) is int):
+                raise DataError(f"{row[WHERE]}: expected a text and a number, found {text, start}")
             if not text.strip() or row["context"][start : start + len(text)] != text:
                 raise DataError(
-                    f"{row['where']}: {text!r} is not at character {start} of the context"
+                    f"{row[WHERE]}: {text!r} is not at character {start} of the context"
                 )
     return rows
+
+
+def check_text(row: Example, columns: Iterable[str]) -> None:
+    """Raise DataError unless these columns of a row are texts."""
+    for column in columns:
+        if not isinstance(row[column], str):
+            found = _shorten(row[column])
+            raise DataError(f"{row[WHERE]}: expected {column!r} to be a text, found {found}")
 
 
 def label_names(labels: Iterable[str]) -> list[str]:
@@ -195,9 +221,11 @@ def label_id(label: str, names: Sequence[str], where: str) -> int:
 def read_number(value: Any, where: str) -> float:
     """Return a label as a number, or raise DataError."""
     try:
-        return float(value)
+        if math.isfinite(number := float(value)):
+            return number
     except (TypeError, ValueError):
-        raise DataError(f"{where}: expected a number, found {value!r}") from None
+        pass
+    raise DataError(f"{where}: expected a number, found {value!r}")
 
 
 def recode_spans(tags: Sequence[str], scheme: str, where: Sequence[str]) -> list[str]:
@@ -291,9 +319,12 @@ def _is_comment(line: str, conllu: bool, has_all_columns: bool) -> bool:
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Example]:
-    reader = csv.DictReader(_lines(path), delimiter="\t" if path.suffix == ".tsv" else ",")
+    csv.field_size_limit(sys.maxsize)  # a field may be a long document
+    reader = csv.DictReader(_lines(path), **_dialect(path))
     try:
         header = reader.fieldnames or []
+        if twice := {name for name in header if header.count(name) > 1}:
+            raise DataError(f"{path}:1: two columns are named {', '.join(sorted(twice))}")
         missing = [column for column in columns if column not in header]
         if missing:
             _lack(f"{path}:1", missing, header)
@@ -301,9 +332,19 @@ def _read_table(path: Path, columns: Sequence[str]) -> Iterator[Example]:
             where = f"{path}:{reader.line_num}"
             if None in row or None in row.values():  # more fields than names, or fewer
                 raise DataError(f"{where}: expected {len(header)} fields, as in the first line")
-            yield {**row, "where": where}
+            yield {**row, WHERE: where}
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from None
+        raise DataError(
+            f"{path}:{reader.line_num}: {error}; in CSV a field with quotes is itself quoted, and "
+            "its quotes are doubled"
+        ) from None
+
+
+def _dialect(path: Path) -> dict[str, Any]:
+    """Return the options of `csv`: quotes are characters like others in TSV, one row per line."""
+    if path.suffix == ".tsv":
+        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    return {"strict": True}
 
 
 def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[Example]:
@@ -320,7 +361,7 @@ def _read_json_lines(path: Path, columns: Sequence[str]) -> Iterator[Example]:
         missing = [column for column in columns if row.get(column) is None]
         if missing:
             _lack(where, missing, row)
-        yield {**row, "where": where}
+        yield {**row, WHERE: where}
 
 
 def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
@@ -339,7 +380,7 @@ def _read_hub(source: str, columns: Sequence[str]) -> Iterator[Example]:
     names = {column: _class_names(data.features[column]) for column in columns}
     for number, row in enumerate(data.select_columns(list(columns))):
         named = {column: _name(value, names[column]) for column, value in row.items()}
-        yield {**named, "where": f"{source}, row {number}"}
+        yield {**named, WHERE: f"{source}, row {number}"}
 
 
 def _class_names(feature: Any) -> list[str] | None:

@@ -16,6 +16,9 @@ from typing import Literal
 import numpy as np
 import torch
 from task_data import (
+    WHERE,
+    DataError,
+    check_text,
     label_id,
     label_names,
     predictions_path,
@@ -75,9 +78,9 @@ def add_labels(rows, arguments, names):
     for row in rows:
         label = row[arguments.label_column]
         if arguments.regression:
-            row["labels"] = read_number(label, row["where"])
+            row["labels"] = read_number(label, row[WHERE])
         else:
-            row["labels"] = label_id(str(label), names, row["where"])
+            row["labels"] = label_id(str(label), names, row[WHERE])
 
 
 def make_collator(tokenizer, arguments):
@@ -94,7 +97,7 @@ def make_collator(tokenizer, arguments):
 def classification_metrics(prediction):
     predicted, gold = prediction.predictions.argmax(-1), prediction.label_ids
     scores = []
-    for label in np.unique(gold):
+    for label in np.union1d(gold, predicted):
         hits = np.sum((predicted == label) & (gold == label))
         scores.append(2 * hits / (np.sum(predicted == label) + np.sum(gold == label)))
     return {"accuracy": float(np.mean(predicted == gold)), "macro_f1": float(np.mean(scores))}
@@ -107,8 +110,14 @@ def regression_metrics(prediction):
     return {"pearson": float(correlation), "mean_squared_error": error}
 
 
-def predict(trainer, arguments, names):
-    rows = read_examples(arguments.predict, text_columns(arguments))
+def read(source, arguments, columns=()):
+    rows = read_examples(source, [*text_columns(arguments), *columns])
+    for row in rows:
+        check_text(row, text_columns(arguments))
+    return rows
+
+
+def predict(trainer, arguments, names, rows):
     texts = [{column: row[column] for column in text_columns(arguments)} for row in rows]
     logits = torch.from_numpy(trainer.predict(texts).predictions)
     if arguments.regression:
@@ -125,14 +134,17 @@ def predict(trainer, arguments, names):
 
 def make_job(arguments, training):
     prepare(arguments, training)
+    label_column = arguments.label_column
     if not arguments.train:
         names = trained_labels(arguments.model, "ElmoForSequenceClassification")
         arguments.regression = len(names) == 1
-    columns = [*text_columns(arguments), arguments.label_column]
-    data, lines = read_data(arguments, lambda source: read_examples(source, columns))
+    data, lines = read_data(arguments, lambda source: read(source, arguments, [label_column]))
+    unlabelled = read(arguments.predict, arguments) if arguments.predict else []
     if arguments.train:
-        labels = (str(row[arguments.label_column]) for row in data["train"])
+        labels = (str(row[label_column]) for row in data["train"])
         names = ["score"] if arguments.regression else label_names(labels)
+        if len(names) == 1 and not arguments.regression:
+            raise DataError(f"{arguments.train}: all labels are {names[0]!r}; expected several")
     for rows in data.values():
         add_labels(rows, arguments, names)
     tokenizer = make_tokenizer(arguments)
@@ -155,7 +167,7 @@ def make_job(arguments, training):
     )
     job = Job(trainer, "text-classification", usage(training.output_dir), lines, data.get("test"))
     if arguments.predict:
-        job.predict = lambda: predict(trainer, arguments, names)
+        job.predict = lambda: predict(trainer, arguments, names, unlabelled)
     return job
 
 

@@ -118,15 +118,15 @@ def make_metrics(names, scheme):
 
 
 def scheme_of(names):
-    """Return the scheme of a trained tagger's tags."""
-    if any(name != "O" and name[:2] not in ("B-", "I-", "E-", "S-") for name in names):
-        return "none"
-    return "BIOES" if any(name[:2] in ("E-", "S-") for name in names) else "BIO"
+    """Return the scheme of a trained tagger's tags; tags that were kept have none."""
+    sentences = [{"tags": names}]
+    for scheme in ("BIOES", "BIO"):
+        if {*make_labels(sentences, scheme)} == {*names}:
+            return scheme
+    return "none"
 
 
-def predict(trainer, arguments, names):
-    source, columns = arguments.predict, (arguments.words_column, arguments.tags_column)
-    sentences = read_tagged(source, *columns, with_tags=False)
+def predict(trainer, arguments, names, sentences):
     unlabelled = [{"words": sentence["words"]} for sentence in sentences]
     rows = trainer.predict(unlabelled).predictions
     tags = []
@@ -135,18 +135,24 @@ def predict(trainer, arguments, names):
         if arguments.scheme != "none":
             predicted = recode_spans(predicted, "BIO", sentence["where"])
         tags.append(predicted)
-    target = predictions_path(source, trainer.args.output_dir, arguments.predictions)
+    target = predictions_path(arguments.predict, trainer.args.output_dir, arguments.predictions)
     if trainer.is_world_process_zero():
-        write_tagged(source, target, *columns, tags)
+        columns = arguments.words_column, arguments.tags_column
+        write_tagged(arguments.predict, target, *columns, tags)
     return target
 
 
 def make_job(arguments, training):
     prepare(arguments, training)
+    if arguments.train and arguments.crf and training.label_smoothing_factor:
+        raise ValueError("--label_smoothing_factor trains no CRF; leave it out, or add --crf False")
     if not arguments.train:
         names = trained_labels(arguments.model, "ElmoForTokenClassification")
         arguments.scheme = scheme_of(names)
     data, lines = read_data(arguments, lambda source: read(source, arguments))
+    if arguments.predict:
+        columns = arguments.words_column, arguments.tags_column
+        sentences_to_tag = read_tagged(arguments.predict, *columns, with_tags=False)
     if arguments.train:
         names = make_labels(data["train"], arguments.scheme)
     for sentences in data.values():
@@ -171,7 +177,7 @@ def make_job(arguments, training):
     )
     job = Job(trainer, "token-classification", usage(training.output_dir), lines, data.get("test"))
     if arguments.predict:
-        job.predict = lambda: predict(trainer, arguments, names)
+        job.predict = lambda: predict(trainer, arguments, names, sentences_to_tag)
     return job
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from task_data import predictions_path, read_answers, read_examples, write_rows
+from task_data import check_text, predictions_path, read_answers, read_examples, write_rows
 from training_script import (
     Job,
     TaskArguments,
@@ -129,8 +129,14 @@ class AnswerTrainer(Trainer):
         return super().evaluate(eval_dataset, **kwargs)
 
 
-def predict(trainer, arguments):
-    rows = read_examples(arguments.predict, ["question", "context"])
+def read(source):
+    rows = read_examples(source, ["question", "context"])
+    for row in rows:
+        check_text(row, ["question", "context"])
+    return rows
+
+
+def predict(trainer, arguments, rows):
     texts = [{name: row[name] for name in ("question", "context")} for row in rows]
     predicted = []
     for row, *scores in zip(rows, *trainer.predict(texts).predictions[:2], strict=True):
@@ -147,6 +153,7 @@ def make_job(arguments, training):
     if not arguments.train:
         trained_labels(arguments.model, "ElmoForQuestionAnswering")
     data, lines = read_data(arguments, read_answers)
+    unlabelled = read(arguments.predict) if arguments.predict else []
     tokenizer = make_tokenizer(arguments, padding_side="right")
     trainer = AnswerTrainer(
         model=make_model(ElmoForQuestionAnswering, arguments),
@@ -159,7 +166,7 @@ def make_job(arguments, training):
     trainer.longest = arguments.max_answer_words
     job = Job(trainer, "question-answering", usage(training.output_dir), lines, data.get("test"))
     if arguments.predict:
-        job.predict = lambda: predict(trainer, arguments)
+        job.predict = lambda: predict(trainer, arguments, unlabelled)
     return job
 
 

@@ -11,7 +11,7 @@ sentence2 and score; the metric is Spearman's correlation with the scores. All w
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from task_data import read_examples, read_number
+from task_data import WHERE, read_examples, read_number
 from training_script import Job, ScriptArguments, check_model, run_script
 
 # isort: split
@@ -50,7 +50,7 @@ def read_evaluator(source):
 
     rows = read_examples(source, ["sentence1", "sentence2", "score"])
     sentences = ([row[name] for row in rows] for name in ("sentence1", "sentence2"))
-    scores = [read_number(row["score"], row["where"]) for row in rows]
+    scores = [read_number(row["score"], row[WHERE]) for row in rows]
     return EmbeddingSimilarityEvaluator(*sentences, scores, name="dev", write_csv=False)
 
 

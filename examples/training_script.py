@@ -27,6 +27,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 # --- Command line ---
 
@@ -290,7 +291,27 @@ def prepare(arguments: TaskArguments, training: transformers.TrainingArguments) 
         raise ValueError("nothing to do; use --train, or --test or --predict with a trained model")
     if arguments.train and not arguments.dev:
         raise ValueError("--train needs --dev, the data to evaluate")
+    if arguments.predictions and not Path(arguments.predictions).parent.is_dir():
+        raise ValueError(f"--predictions {arguments.predictions}: there is no such folder")
+    if getattr(training, "train_sampling_strategy", "") == "group_by_length":
+        raise ValueError("--train_sampling_strategy group_by_length needs token ids; leave it out")
+    training.resume_from_checkpoint = find_checkpoint(training)
     check_model(arguments.model)
+
+
+def find_checkpoint(training: transformers.TrainingArguments) -> str | None:
+    """Return what --resume_from_checkpoint names; True: the last one. ValueError: none is there."""
+    given = str(training.resume_from_checkpoint or "")
+    if given.lower() in ("", "false"):
+        return None
+    found, output = given, training.output_dir
+    if given.lower() == "true":
+        found = get_last_checkpoint(output) if Path(output).is_dir() else None
+    if not (found and Path(found, "trainer_state.json").is_file()):
+        raise ValueError(
+            f"--resume_from_checkpoint {given}: there is no checkpoint; start without this option"
+        )
+    return found
 
 
 def make_model(head: Any, arguments: TaskArguments, **settings: Any) -> Any:

@@ -143,7 +143,11 @@ def same_sense_accuracy(tune: Cosines, test: Cosines) -> dict[str, Estimate]:
     Args:
         tune: cosines of the development part; `gold` is 1 for the same sense, else 0.
         test: cosines of the test part.
+
+    Raises:
+        ValueError: all pairs of `tune` have the same sense, or none has.
     """
+    _check_senses(tune)
     found = {}
     for i, layer in enumerate(test.layers):
         right = _apply(tune.values[i], tune.gold, test.values[i], test.gold)
@@ -161,10 +165,7 @@ def same_sense_auc(test: Cosines) -> dict[str, Estimate]:
     Raises:
         ValueError: all pairs have the same sense, or none has.
     """
-    if len({*test.gold.tolist()} & {0, 1}) < 2:
-        raise ValueError(
-            "gold has one value only; same_sense_auc needs pairs of gold 1 and of gold 0"
-        )
+    _check_senses(test)
 
     def compute(values: np.ndarray) -> Estimate:
         same, different = values[test.gold == 1], values[test.gold == 0]
@@ -212,6 +213,11 @@ def rating_change_correlation(first: Cosines, second: Cosines) -> dict[str, Esti
             _uncentered, moved, gold, paired=True, floor=floor, seed=first.seed
         )
     return found
+
+
+def _check_senses(pairs: Cosines) -> None:
+    if len({*pairs.gold.tolist()} & {0, 1}) < 2:
+        raise ValueError("gold has one value only; expected pairs of gold 1 and of gold 0")
 
 
 def _check(places: Sequence[WordInSentence]) -> None:

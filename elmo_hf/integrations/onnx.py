@@ -25,7 +25,7 @@ from .. import (
 from ..conversion.outputs import new_folder
 from ..conversion.verification import SENTENCES, Difference
 from ..extras import require
-from ..loading import find_source
+from ..loading import damage_explained, find_source
 from ..model.engine_scan import has_scan
 
 Layers = Literal["average", "top", "all"]
@@ -86,7 +86,8 @@ def export_onnx(
     config, folder = source.config(), source.folder()
     kind = _class(config, layers)
     with new_folder(Path(output)) as scratch:
-        loaded, tokenizer = _load(kind, folder), ElmoTokenizer.from_pretrained(folder)
+        with damage_explained(folder):
+            loaded, tokenizer = _load(kind, folder), ElmoTokenizer.from_pretrained(folder)
         graph = OnnxGraph(loaded, layers).requires_grad_(False)
         _write(graph, tokenizer, scratch / FILE)
         differences = compare(graph, tokenizer, scratch / FILE)

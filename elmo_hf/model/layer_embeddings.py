@@ -143,9 +143,9 @@ class ElmoEmbeddings(KeepsCopies[CharacterCopy]):
     ) -> torch.Tensor:
         """Compute the result of `forward` from all words and positions, module by module."""
         if char_ids is not None:
-            char_embeds = self.char_embeddings(char_ids)
+            char_embeds = self.char_embeddings(char_ids.long())
         if word_ids is not None:
-            word_embeds = self.word_embeddings(word_ids)
+            word_embeds = self.word_embeddings(word_ids.long())
         parts = [] if word_embeds is None else [word_embeds]
         if char_embeds is not None:
             vectors = self._pool(char_embeds.flatten(0, 1))

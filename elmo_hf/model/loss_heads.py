@@ -35,7 +35,7 @@ def sequence_loss(
     """
     batch, num_labels = logits.shape
     if problem_type is None:
-        problem_type = _guess_problem(num_labels, labels)
+        problem_type = guess_problem(num_labels, labels)
     if problem_type == "single_label_classification":
         return label_loss(logits, labels, num_items)
     expected = [(batch, num_labels)] + ([(batch,)] if num_labels == 1 else [])
@@ -137,7 +137,8 @@ def _check_shape(labels: torch.Tensor, shape: torch.Size, name: str) -> None:
         raise ValueError(f"{name} have dtype {labels.dtype}; expected integers (torch.long)")
 
 
-def _guess_problem(num_labels: int, labels: torch.Tensor) -> str:
+def guess_problem(num_labels: int, labels: torch.Tensor) -> str:
+    """Return the `problem_type` that the labels of sentences suggest, as in BERT."""
     if num_labels == 1:
         return "regression"
     is_multi = labels.is_floating_point() or labels.dtype == torch.bool
@@ -152,6 +153,7 @@ __all__ = [
     "NumItems",
     "chain_loss",
     "check_label_ids",
+    "guess_problem",
     "label_loss",
     "sequence_loss",
     "span_loss",

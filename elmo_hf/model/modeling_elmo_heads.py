@@ -26,6 +26,7 @@ from .loss_heads import (
     NumItems,
     chain_loss,
     check_label_ids,
+    guess_problem,
     label_loss,
     sequence_loss,
     span_loss,
@@ -153,7 +154,7 @@ class ElmoForSequenceClassification(ElmoTaskModel):
 
     `config.classifier_pooling` is how the vectors of the words are pooled; `<S>` and `</S>` are
     pooled only with `config.pool_boundaries`. `config.problem_type` selects the loss (single-label,
-    multi-label or regression); without it, the type of the labels does, as in BERT.
+    multi-label or regression); if it is None, the first labels set it, as in BERT.
 
     Args:
         config: the model's configuration.
@@ -193,6 +194,8 @@ class ElmoForSequenceClassification(ElmoTaskModel):
         logits = self.classifier(_pool(self, task.vectors, task.mask, task.words))
         loss = None
         if labels is not None:
+            if self.config.problem_type is None:
+                self.config.problem_type = guess_problem(self.config.num_labels, labels)
             loss = sequence_loss(logits, labels, self.config.problem_type, num_items_in_batch)
         return SequenceClassifierOutput(loss, logits, task.hidden_states)
 

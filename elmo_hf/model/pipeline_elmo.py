@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token classification pipeline for ELMo, whose words have many ids (characters), not one."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
     after `import elmo_hf` or with `trust_remote_code=True`. For other models this class creates
     the stock pipeline. All options of the stock pipeline are supported: aggregation strategies,
     batches, long texts with `stride`, and `is_split_into_words`. ELMo has no subwords, so all
-    aggregation strategies except "none" give the same entities.
+    aggregation strategies except "none" give the same entities. Entities of a tagger with BIOES
+    labels are whole, too.
 
     With a CRF the tags are those of the best tagging, and a word's `score` is the marginal
     probability of its tag: the sum over all taggings with this tag at this word.
@@ -82,6 +84,17 @@ class ElmoTokenClassificationPipeline(TokenClassificationPipeline):
                 }
             )
         return entities
+
+    def get_tag(self, entity_name: str) -> tuple[str, str]:
+        """Return "B" for a tag that begins an entity, else "I", and the kind of entity."""
+        prefix, _, kind = entity_name.partition("-")
+        if prefix in ("E", "S") and _is_bioes(self.model.config.id2label.values()):
+            return "B" if prefix == "S" else "I", kind
+        return super().get_tag(entity_name)
+
+
+def _is_bioes(labels: Collection[str]) -> bool:
+    return all(label == "O" or label[:2] in ("B-", "I-", "E-", "S-") for label in labels)
 
 
 def _probabilities(scores: np.ndarray) -> np.ndarray:

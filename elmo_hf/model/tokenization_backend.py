@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fast tokenizer whose tokens are whole words with features, such as character ids."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -356,14 +356,21 @@ class WholeWordsBackend(TokenizersBackend):
         }
         left = (options["padding_side"] or self.padding_side) == "left"
         for key in fills.keys() & columns.keys():
-            pairs = zip(columns[key], sentences, data["input_ids"], strict=True)
-            data[key] = [
-                fill_up(values, len(padded), fills[key], left)
-                if isinstance(values, list) and len(values) == len(sentence)
-                else values
-                for values, sentence, padded in pairs
-            ]
+            if key == "labels" and not are_labels_of_words(columns[key], sentences):
+                continue
+            pairs = zip(columns[key], data["input_ids"], strict=True)
+            data[key] = [fill_up(values, len(padded), fills[key], left) for values, padded in pairs]
         return data
+
+
+def are_labels_of_words(labels: Sequence[Any], sentences: Sequence[Sized]) -> bool:
+    """Whether each item has one id per word; labels of several classes are not padded."""
+    return all(
+        isinstance(ids, list)
+        and len(ids) == len(sentence)
+        and not any(isinstance(value, float) for value in ids)
+        for ids, sentence in zip(labels, sentences, strict=True)
+    )
 
 
 class LateEncodings(Sequence[Encoding]):

@@ -26,7 +26,13 @@ from .tokenization_characters import (
 from .tokenization_checks import is_list
 from .tokenization_splitter import find_splitter
 from .tokenization_splitter import word_splitter as make_word_splitter
-from .tokenization_vocabulary import NO_WORD, WordTable, check_vocabulary, load_vocabulary
+from .tokenization_vocabulary import (
+    NO_WORD,
+    WordCache,
+    WordTable,
+    check_vocabulary,
+    load_vocabulary,
+)
 
 RUST_CACHE_SIZE = 100_000  # words; the default of 10,000 loses a third of the speed on English text
 
@@ -106,7 +112,7 @@ class ElmoTokenizer(WholeWordsBackend):
         self.max_characters_per_token = max_characters_per_token
         self.use_characters, self.use_word_ids = use_characters, use_word_ids
         self.word_unk_token = str(word_unk_token)
-        self._table: tuple[tuple[Any, ...], WordTable] | None = None
+        self._cache = WordCache()
         self._vocabulary = load_vocabulary(lm_vocab_file, lm_vocab)
         self._check_settings(bos_token, eos_token)
         backend = self._make_backend(
@@ -229,7 +235,7 @@ class ElmoTokenizer(WholeWordsBackend):
         return super().convert_to_native_format(trust_remote_code=True, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}
+        return {**self.__dict__, "_cache": WordCache()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -293,9 +299,9 @@ class ElmoTokenizer(WholeWordsBackend):
         """The cache of words and their ids; a changed setting starts a new cache."""
         # A forked process needs its own cache: another thread may have held the lock at the fork.
         made_for = (self.max_characters_per_token, self.bos_token, self.eos_token, os.getpid())
-        table = self._table
+        table = self._cache.table
         if table is None or table[0] != made_for:
-            table = self._table = made_for, self._make_table()
+            table = self._cache.table = made_for, self._make_table()
         return table[1]
 
     def _make_table(self) -> WordTable:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,6 +125,16 @@ class Numbering(dict[str, int]):
         number = self[word] = len(self) + 1
         self.unfilled.append(word)
         return number
+
+
+class WordCache:
+    """Class that keeps a table and the settings it was made for; copies and pickles are empty."""
+
+    def __init__(self) -> None:
+        self.table: tuple[tuple[Any, ...], WordTable] | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
 
 
 class WordTable:

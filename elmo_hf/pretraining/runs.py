@@ -124,7 +124,15 @@ def _load(
                 f"{folder} has a softmax over {sizes[0]} words and a vocabulary of {sizes[1]}; "
                 "expected equal sizes; build both for the new text with --new_vocabulary"
             )
-        return ElmoForPreTraining.from_pretrained(folder, **changes), tokenizer
+        try:
+            return ElmoForPreTraining.from_pretrained(folder, **changes), tokenizer
+        except RuntimeError as error:
+            if "size" not in str(error):
+                raise
+            raise ValueError(
+                f"{folder} has weights of other shapes than {changes}; of the sizes only cell_dim "
+                "may grow"
+            ) from error
     config = ElmoConfig.from_pretrained(folder, **changes, lm_vocab_size=len(words))
     if config.word_vocab_size:
         raise ValueError(

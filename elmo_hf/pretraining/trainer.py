@@ -127,7 +127,8 @@ class ElmoPreTrainer(Trainer):
         checkpoint = last_checkpoint(self.args.output_dir)
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint exists"
         raise FloatingPointError(
-            f"{reason}; {kept}. Resume with a lower learning rate, or look for odd text"
+            f"{reason}; {kept}. Start a new run from it with --init_from and a lower learning "
+            "rate, or look for odd text"
         )
 
     def compute_loss(

@@ -3,6 +3,7 @@
 """New files appear whole or not at all: they are written beside, flushed and renamed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -28,7 +29,8 @@ def new_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
         _flush(path.parent)
         for stale in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-            stale.unlink(missing_ok=True)
+            if re.fullmatch(r"[0-9a-f]{32}", stale.name[len(path.name) + 2 : -4]):
+                stale.unlink(missing_ok=True)
     except OSError as error:
         if error.errno is None:
             raise

@@ -49,6 +49,7 @@ class FolderWriter:
         self.folder, self.vectorizer, self.size = folder, vectorizer, sentences_per_shard
         self.index, self.parts = part
         self.has_words, self.progress = has_words, progress
+        self.others: list[tuple[str, dict[str, Any]]] = []  # names and facts of the other shards
         self.settings = {
             "sentences_per_shard": sentences_per_shard,
             "has_words": has_words,
@@ -72,27 +73,38 @@ class FolderWriter:
                 for first in vectors:
                     shard, words = waiting.popleft()
                     own = chain([first], islice(vectors, len(words) - 1))
+                    self.folder.mkdir(exist_ok=True)  # another part, which failed, may remove it
                     with new_file(self.folder / shard.name) as path:
                         described = shard.describe(self.settings)
                         write_shard(path, words, self._count(own, words), described, self.has_words)
+            for name, facts in self.others:  # other parts may have written them in the meantime
+                self._check_shard(name, facts)
             return finish(self.folder)
-        finally:
+        except BaseException:
             with suppress(OSError):  # it has files
                 self.folder.rmdir()
+            raise
 
     def _missing(self, sentences: Iterable[Sentence]) -> Iterator[Shard]:
-        """Yield the shards of this part without a file, and check the files of the others."""
+        """Yield the shards of this part without a file, and check the files that are there."""
         shard = None
         for shard in cut_into_shards(sentences, self.size):
-            if shard.number % self.parts != self.index:
-                self.progress(len(shard.sentences), None)
-            elif (self.folder / shard.name).exists():
-                self._check_shard(shard)
-                self.progress(len(shard.sentences), None)
-            else:
+            is_mine = shard.number % self.parts == self.index
+            if is_mine and not (self.folder / shard.name).exists():
                 yield shard
+                continue
+            facts = {name: json.loads(v) for name, v in shard.describe(self.settings).items()}
+            self._check_shard(shard.name, facts)
+            self.others.append((shard.name, facts))
+            self.progress(len(shard.sentences), None)
         if shard is None:
             raise ValueError(NO_SENTENCES)
+        if beyond := [number for number in find_shards(self.folder) if number > shard.number]:
+            raise ValueError(
+                f"{self.folder / shard_name(beyond[0])} lies after the end of this input, which "
+                f"has {shard.number + 1:,} shards; resume with what it was made from, or write to "
+                "another folder"
+            )
 
     def _count(self, vectors: Iterable[np.ndarray], words: list[list[str]]) -> Iterator[np.ndarray]:
         for one, sentence in zip(vectors, words, strict=True):
@@ -112,10 +124,9 @@ class FolderWriter:
             path = self.folder / shard_name(numbers[0])
             self._explain(path, ShardFile(path).facts, self.settings)
 
-    def _check_shard(self, shard: Shard) -> None:
-        path = self.folder / shard.name
-        facts = {name: json.loads(v) for name, v in shard.describe(self.settings).items()}
-        self._explain(path, ShardFile(path).facts, facts)
+    def _check_shard(self, name: str, facts: dict[str, Any]) -> None:
+        if (path := self.folder / name).exists():
+            self._explain(path, ShardFile(path).facts, facts)
 
     def _explain(self, path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
         """Raise ValueError if a shard was made from something else; say from what."""

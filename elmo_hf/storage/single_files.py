@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..extras import require
+from ..model.tokenization_checks import is_utf8
 from .rows import Row
 
 ROWS_AT_ONCE = 1024  # rows of a row group in Parquet
@@ -36,23 +37,43 @@ def write_hdf5(
     """
     h5py = require("h5py", "storage")
     names: dict[str, str] = {}
+    used: set[str] = set()
     with _ForgivingFile(path, "w+") as disk, h5py.File(disk, "w") as file:
         for number, row in enumerate(rows):
             disk.check()
             name = row.text if sentence_keys else str(number)
-            if sentence_keys and (not name or name in file):
+            if sentence_keys:
+                _check_key(number, name, used)
+            try:
+                file.create_dataset(name, data=row.vectors)
+            except (TypeError, ValueError) as error:
                 raise ValueError(
-                    f"sentence {number} is {'empty' if not name else 'there twice'}: {name[:60]!r};"
-                    " leave out --use-sentence-keys"
-                )
-            file.create_dataset(name, data=row.vectors)
-            if not sentence_keys and not forget_sentences:
+                    f"sentence {number} cannot be a name in HDF5, where / separates groups "
+                    f"({error}): {name[:60]!r}; leave out --use-sentence-keys"
+                ) from error
+            if not sentence_keys and not forget_sentences and not _is_misread(row):
                 names[row.text] = name
         if names:
             text = file.create_dataset("sentence_to_index", (1,), h5py.string_dtype())
             text[0] = json.dumps(names)
         file.flush()
         disk.check()
+
+
+def _is_misread(row: Row) -> bool:
+    """Whether splitting the text at white space gives as many, but other words."""
+    words = row.text.split()
+    return len(words) == len(row.words) and words != row.words
+
+
+def _check_key(number: int, name: str, used: set[str]) -> None:
+    """Raise ValueError if a sentence cannot be the name of a dataset, else note it as used."""
+    if not name or name in used:
+        raise ValueError(
+            f"sentence {number} is {'there twice' if name else 'empty'}: {name[:60]!r}; leave out "
+            "--use-sentence-keys"
+        )
+    used.add(name)
 
 
 class _ForgivingFile(io.FileIO):
@@ -103,12 +124,25 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> None:
         while block := list(islice(remaining, ROWS_AT_ONCE)):
             columns = [
                 pa.array(range(number, number + len(block)), pa.int64()),
-                pa.array([row.text for row in block], pa.string()),
-                pa.array([row.words for row in block], pa.list_(pa.string())),
+                *_arrow_texts(pa, block, number),
                 _arrow_vectors(pa, [row.vectors for row in block], schema.field("vector").type),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
             number += len(block)
+
+
+def _arrow_texts(pa: Any, block: list[Row], number: int) -> list[Any]:
+    """Return the columns `text` and `words`; `number` is that of the first sentence."""
+    for i, row in enumerate(block, number):
+        if not is_utf8("".join([row.text, *row.words])):
+            raise ValueError(
+                f"sentence {i} has a lone surrogate, which Parquet cannot hold; remove it, or "
+                "write a folder or .npz"
+            )
+    return [
+        pa.array([row.text for row in block], pa.string()),
+        pa.array([row.words for row in block], pa.list_(pa.string())),
+    ]
 
 
 def write_npz(path: Path, rows: Iterable[Row]) -> None:

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
-from ..batches import Sentence
-from ..embedder import ElmoEmbedder, check_sentences
+from ..batches import Sentence, check_sentences
+from ..embedder import ElmoEmbedder
 from ..layers import Pooling
 from .files import new_file
 from .folder import NO_SENTENCES, FolderWriter, Progress
@@ -87,10 +87,10 @@ def write_vectors(
         raise ValueError(f"part is {part}; expected (i, n) with i from 0 to n - 1")
     sentences = check_sentences(sentences)
     report = progress or _ignore
+    if options and kind != "hdf5":
+        raise ValueError(f"{', '.join(options)} is for HDF5; end the output's name in .hdf5")
     if kind == "folder":
         size = sentences_per_shard
-        if options:
-            raise ValueError(f"{', '.join(options)} is for HDF5; end the output's name in .hdf5")
         vectorizer = Vectorizer(embedder, dtype, pooling, _find_window(embedder, size))
         writer = FolderWriter(path, vectorizer, size, resume, part, words, report)
         return open_vectors(path) if writer.write(sentences) else None

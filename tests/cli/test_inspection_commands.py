@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ The bank raised its interest rates again .
 The sun rose over łódź in """
     + "w" * 60
 )
+
+
+FILES = ("model.safetensors", "README.md", "tokenizer.json")
 
 
 @pytest.fixture
@@ -185,3 +189,20 @@ def test_the_examples_run_with_the_real_checkpoint(run, command):
         if "vectors.txt" not in line or "--words" in line:  # the whole vocabulary takes too long
             status, printed, _ = run(line.strip().removeprefix("elmo-hf "))
             assert status == 0 and printed
+
+
+@pytest.mark.parametrize("command", ["info m", "words m out.txt", "score text.txt -m m"])
+def test_damaged_models_are_one_line(run, tmp_path, command):
+    shutil.copytree(ROOT / MINI, tmp_path / "m")
+    weights, card, table = (tmp_path / "m" / name for name in FILES)
+    card.write_text("---\nlicense: [a\n  b: : c\n---\n")
+    if command.startswith("info"):
+        assert "begins with invalid YAML" in facts(run(command)[1])["licence"]
+    weights.write_text("version https://git-lfs.github.com/spec/v1\n")
+    status, _, errors = run(command)
+    assert status == 1 and errors.count("\n") == 1
+    assert "the weights in" in errors and "only a pointer of Git LFS" in errors
+    shutil.copy(ROOT / MINI / "model.safetensors", weights)
+    table.write_text('{"version":')
+    status, _, errors = run(command)
+    assert status == 1 and errors.count("\n") == 1 and "m" in errors

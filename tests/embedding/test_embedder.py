@@ -113,6 +113,8 @@ def test_encode_takes_what_sentence_transformers_takes(folder):
     assert embedder.encode([]).shape == (0, WIDTH) and embedder.encode("").shape == (WIDTH,)
     tensor = embedder.encode(SENTENCES, convert_to_tensor=True)
     torch.testing.assert_close(tensor, torch.from_numpy(rows))
+    alone = embedder.encode(SENTENCES[0], convert_to_numpy=False)
+    assert torch.is_tensor(alone) and alone.shape == (embedder.joined_dimension,)
     parts = embedder.encode(SENTENCES, convert_to_numpy=False)
     assert all(map(torch.equal, parts, tensor))
     lengths = np.linalg.norm(embedder.encode(SENTENCES, normalize_embeddings=True), axis=1)

@@ -161,9 +161,9 @@ import sys
 from datasets.fingerprint import Hasher
 from elmo_hf import ElmoEmbedder
 embedder = ElmoEmbedder(sys.argv[1])
-before = Hasher.hash(embedder)
+before, tokenizer = Hasher.hash(embedder), Hasher.hash(embedder.tokenizer)
 embedder.encode(["It rained ."])
-assert Hasher.hash(embedder) == before
+assert Hasher.hash(embedder) == before and Hasher.hash(embedder.tokenizer) == tokenizer
 print(before, Hasher.hash(lambda batch: embedder.encode(batch["text"])), embedder.fingerprint())
 """
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -279,6 +280,11 @@ def test_wrong_arguments_are_refused_at_the_call(model, tokenizer):
             embed_corpus(model, tokenizer, SENTENCES, **kwargs)
     with pytest.raises(ValueError, match="sentences is one string"):
         embed_corpus(model, tokenizer, "a text")
+    for wrong in ({"text": ["a"]}, pandas.DataFrame({"text": ["a"]}), 3):
+        with pytest.raises(ValueError, match=f"sentences is a {type(wrong).__name__}, "):
+            embed_corpus(model, tokenizer, wrong)
+    with pytest.raises(ValueError, match="does not add both boundaries"):
+        embed_corpus(model, ElmoTokenizer(add_bos_token=False), SENTENCES)
     model.train()
     with pytest.raises(ValueError, match="training mode"):
         embed_corpus(model, tokenizer, SENTENCES)

@@ -129,6 +129,12 @@ def test_punctuation_may_touch_a_gap(model, tokenizer):
     assert gap == same
 
 
+def test_a_longer_row_of_underscores_is_one_gap(tokenizer):
+    for gap in ("____", "_____", "_" * 12):
+        assert find_gaps(tokenizer, f"the {gap} rose.", "___")[1] == [1]
+        assert find_gaps(tokenizer, ["the", gap, "rose"], "___")[1] == [1]
+
+
 def test_what_cannot_be_filled_is_refused(model, tokenizer):
     def refused(message, sentence=SENTENCE, model=model, tokenizer=tokenizer, **options):
         with pytest.raises(ValueError, match=message):
@@ -143,6 +149,8 @@ def test_what_cannot_be_filled_is_refused(model, tokenizer):
     refused("direction is 'left'; expected both, forward, backward", direction="left")
     refused(r"lacks \['unicorn', '<UNK>'\]", words=["unicorn", "<UNK>", "a"])
     refused("words is 'river'; expected a list", words="river")
+    bare = ElmoTokenizer(lm_vocab=WORDS, max_characters_per_token=12, add_eos_token=False)
+    refused("does not add both boundaries", tokenizer=bare)
     refused("has 0 words, the model's softmax 10", tokenizer=ElmoTokenizer())
     refused("ElmoModel, which predicts no words; load the language", model=ElmoModel(model.config))
     refused("training mode", model=make_model().train())

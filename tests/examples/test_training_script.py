@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pretrain
 import pytest
 import task_data
@@ -15,7 +16,7 @@ import train_ner
 import train_qa
 import train_sentence_embeddings
 import training_script
-from transformers import AutoConfig, pipeline
+from transformers import AutoConfig, EvalPrediction, pipeline
 
 import elmo_hf
 from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
@@ -23,6 +24,7 @@ from elmo_hf import ElmoConfig, ElmoModel, ElmoTokenizer
 ROOT = Path(__file__).parents[2]
 TINY = {"cell_dim": 12, "projection_dim": 6, "filters": [[1, 4], [2, 5]], "char_embedding_dim": 3}
 TEST = {"--test": "a.conll"}
+TRAIN = {"--train": "b.conll", "--dev": "b.conll"}
 SCRIPTS = [pretrain, train_classifier, train_ner, train_qa, train_sentence_embeddings]
 EXTRAS = {"train_ner": ("seqeval", "train"), "train_sentence_embeddings": ("datasets", "sentences")}
 COLUMNS = """-DOCSTART- -X- O
@@ -142,6 +144,14 @@ def test_only_the_known_lines_of_torchao_are_hidden(caplog, monkeypatch):
         ({"--train": "a.conll"}, "--train needs --dev"),
         ({"--predict": "a.conll"}, "is not a trained Elmo"),
         ({"--train": "missing.conll", "--dev": "x"}, "missing.conll: there is no such file"),
+        ({**TRAIN, "--predict": "missing.conll"}, "missing.conll: there is no such file"),
+        ({**TRAIN, "--predictions": "gone/x.conll"}, "--predictions gone/x.conll: there is no"),
+        (
+            {**TRAIN, "--resume_from_checkpoint": "True"},
+            "True: there is no checkpoint",
+        ),
+        ({**TRAIN, "--resume_from_checkpoint": "x"}, "x: there is no checkpoint"),
+        ({**TRAIN, "--label_smoothing_factor": "0.1"}, "trains no CRF"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, complaint, checkpoint, tmp_path, monkeypatch):
@@ -150,6 +160,7 @@ def test_a_wrong_option_is_one_line(options, complaint, checkpoint, tmp_path, mo
     Path("empty").mkdir()
     Path("elmo-small").mkdir()
     Path("elmo-small/config.json").write_text("{}")
+    Path("b.conll").write_text(COLUMNS)
     options = {"--model": checkpoint, "--output_dir": "out"} | options
     with pytest.raises(SystemExit, match=r"^error: ") as caught:
         train_ner.main([part for pair in options.items() for part in pair])
@@ -173,6 +184,58 @@ def test_comments_before_a_sentence_are_no_words(tmp_path):
     path = write(tmp_path / "b.conll", "# newdoc\n#\tO\nx\n")
     with pytest.raises(task_data.DataError, match=r"b.conll:3: expected 2 columns, found 'x'"):
         task_data.read_tagged(path, "", "")
+
+
+# --- Tables ---
+
+
+def test_a_quote_in_a_tsv_is_a_character(tmp_path):
+    lines = ['"An open quote', 'he said "no"', 'a close" here', '"whole"']
+    text = "text\tlabel\n" + "".join(f"{line}\t{i}\n" for i, line in enumerate(lines))
+    rows = task_data.read_examples(write(tmp_path / "a.tsv", text), ["text", "label"])
+    assert [row["text"] for row in rows] == lines
+    assert [row["label"] for row in rows] == list("0123")
+    task_data.write_rows(tmp_path / "b.tsv", rows, [{}] * 4)
+    assert (tmp_path / "b.tsv").read_text().replace("\r\n", "\n") == text
+    with pytest.raises(task_data.DataError, match=r"b.tsv: a field has a tab or a line break"):
+        task_data.write_rows(tmp_path / "b.tsv", [rows[0] | {"text": "a\tb"}], [{}])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.csv", 'text,label\n"open,1\nnext,0\nclosed" x,1\n', r"a.csv:\d: .*doubled"),
+        ("a.csv", "text,label,text\na,b,c\n", "two columns are named text"),
+        ("a.csv", "text,label\na,x\nb,x\n", "all labels are 'x'"),
+        (
+            "a.jsonl",
+            '{"text": 5, "label": 1}\n',
+            "expected 'text' to be a text, found 5",
+        ),
+    ],
+)
+def test_odd_tables_are_refused(name, text, complaint, checkpoint, tmp_path):
+    data = write(tmp_path / name, text)
+    with pytest.raises(SystemExit, match=f"^error: .*{complaint}"):
+        train(train_classifier, checkpoint, data, tmp_path / "out")
+
+
+def test_a_column_may_be_called_where_and_a_field_may_be_long(tmp_path):
+    text = f"where,text\nBerlin,{'rain ' * 40_000}\n"
+    (row,) = task_data.read_examples(write(tmp_path / "a.csv", text), ["where", "text"])
+    assert row["where"] == "Berlin" and len(row["text"]) == 200_000
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "x", None])
+def test_numbers_are_finite(value):
+    with pytest.raises(task_data.DataError, match=f"a.csv:3: expected a number, found {value!r}"):
+        task_data.read_number(value, "a.csv:3")
+
+
+def test_macro_f1_counts_classes_that_are_only_predicted():
+    logits = np.eye(3)[[0, 1, 2, 0]]
+    found = train_classifier.classification_metrics(EvalPrediction(logits, np.array([0, 1, 1, 0])))
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
 # --- Models, cards and predictions ---

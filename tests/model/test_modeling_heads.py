@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    pipeline,
 )
 
 from elmo_hf import (
@@ -167,7 +168,19 @@ def test_each_problem_has_its_loss_and_num_items_scales_its_sum(
     number = labels.ne(-100).sum()  # as Trainer counts
     scaled = model(**tokenize(SENTENCES), labels=labels, num_items_in_batch=4 * number).loss
     torch.testing.assert_close(scaled, output.loss / 4)
-    assert model.config.problem_type == problem
+    guessed = "regression" if num_labels == 1 else "multi_label_classification"
+    if labels.ndim == 1 and num_labels > 1:
+        guessed = "single_label_classification"
+    assert model.config.problem_type == (problem or guessed)
+
+
+def test_a_pipeline_returns_the_number_of_a_regression():
+    model = make(num_labels=1)
+    model(**tokenize(SENTENCES), labels=torch.tensor([1.0, 20, 7]))
+    torch.nn.init.constant_(model.classifier.bias, 20.0)
+    wanted = model(**tokenize("no")).logits.item()
+    found = pipeline("text-classification", model=model, tokenizer=TOKENIZER)("no")
+    assert found[0]["score"] == pytest.approx(wanted) and wanted > 10
 
 
 def test_missing_labels_do_not_count_in_the_multi_label_loss():

@@ -124,6 +124,26 @@ def test_a_crf_decodes_in_the_pipeline_and_scores_are_marginal_probabilities(str
             ]
 
 
+@pytest.mark.parametrize(
+    ("tags", "entities"),
+    [
+        ("B-PER E-PER O S-PER", ["Ada Lovelace", "Mary"]),
+        ("B-PER I-PER E-PER S-PER", ["Ada Lovelace met", "Mary"]),
+        ("S-PER S-PER S-PER S-PER", ["Ada", "Lovelace", "met", "Mary"]),
+    ],
+)
+def test_entities_of_a_bioes_tagger_are_whole(tags, entities):
+    names = ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    model = ElmoForTokenClassification(ElmoConfig(**TINY, id2label=dict(enumerate(names))))
+    ids = torch.tensor([0, *map(names.index, tags.split()), 0])
+    logits = torch.nn.functional.one_hot(ids, len(names)).float()[None] * 9
+    model.register_forward_hook(lambda *args: args[-1].__setitem__("logits", logits))
+    found = pipeline("ner", model=model.eval(), tokenizer=TOKENIZER, aggregation_strategy="simple")(
+        "Ada Lovelace met Mary"
+    )
+    assert [(one["word"], one["entity_group"]) for one in found] == [(e, "PER") for e in entities]
+
+
 def test_other_models_get_the_stock_pipeline(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\n")
     tiny = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 6}

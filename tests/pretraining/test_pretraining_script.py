@@ -77,6 +77,21 @@ def test_the_same_command_goes_on_and_another_is_refused(run_script):
         run_script("--feed", "streams", steps=4)
     with pytest.raises(SystemExit, match="seed: 42 there, 7 now"):
         run_script("--seed", "7", steps=4)
+    with pytest.raises(SystemExit, match=r"rates: \[.*\] there, \[.*\] now"):
+        run_script("--learning_rate", "1e-4", steps=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--resume_from_checkpoint", "run"], "leave it out"),
+        (["--dataset", "x"], "--valid_files is for"),
+        (["--init_from", "x", "--vocabulary_file", "y"], "needs --new_vocabulary"),
+    ],
+)
+def test_options_without_effect_are_refused(run_script, options, complaint):
+    with pytest.raises(SystemExit, match=f"^error: .*{complaint}"):
+        run_script(*options)
 
 
 @pytest.mark.slow

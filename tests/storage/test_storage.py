@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoModel, ElmoTokenizer
 from elmo_hf.storage import open_vectors, write_vectors
+from elmo_hf.storage.files import new_file
 from elmo_hf.storage.shards import ShardFile
 
 FORMATS = ["", ".hdf5", ".npz", ".parquet"]
@@ -167,6 +168,33 @@ def test_parts_join_to_one_run(tmp_path, embedder_of, sentences):
         assert len(vectors) == 50
 
 
+def test_parts_without_a_shard_leave_the_folder_to_the_others(tmp_path, embedder_of, sentences):
+    for part in (3, 1, 0, 2):  # three sentences are one shard, which belongs to part 0
+        found = write(tmp_path / "v", embedder_of(), sentences[:3], part=(part, 4), resume=True)
+        assert (found is None) == (part in (3, 1))
+    assert len(found) == 3
+
+
+def test_parts_of_different_texts_are_not_joined(tmp_path, embedder_of, sentences):
+    other = [*sentences[:-1], "Another end ."]
+    write(tmp_path / "v", embedder_of(), sentences, part=(3, 4))
+    with pytest.raises(ValueError, match=r"part-00003\.safetensors was made from other sent"):
+        write(tmp_path / "v", embedder_of(), other, part=(0, 4), resume=True)
+    with pytest.raises(ValueError, match=r"part-00003\.safetensors lies after the end of"):
+        write(tmp_path / "v", embedder_of(), sentences[:20], part=(1, 4), resume=True)
+
+
+def test_a_finished_file_removes_its_own_leftovers_only(tmp_path):
+    own, other, mine = (
+        tmp_path / f".v{middle}.tmp" for middle in (f".{'0' * 32}", f".hdf5.{'0' * 32}", ".mine")
+    )
+    for path in (own, other, mine):
+        path.touch()
+    with new_file(tmp_path / "v") as path:
+        path.touch()
+    assert not own.exists() and other.exists() and mine.exists()
+
+
 # --- What does not fit, and damage ---
 
 
@@ -222,6 +250,34 @@ def test_wrong_arguments_leave_nothing(tmp_path, embedder_of, options, complaint
     with pytest.raises(ValueError, match=complaint):
         write_vectors(tmp_path / "v", embedder_of(window=64), **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "sentences, complaint",
+    [
+        (["a", "a/b ."], "sentence 1 cannot be a name in HDF5"),
+        (["a/b .", "a"], "sentence 1 cannot be a name in HDF5"),
+        (["/"], "sentence 0 cannot be a name in HDF5"),
+        (["a", "a"], "sentence 1 is there twice"),
+    ],
+)
+def test_sentences_that_cannot_be_names_are_named(tmp_path, embedder_of, sentences, complaint):
+    words = [sentence.split() for sentence in sentences]
+    with pytest.raises(ValueError, match=complaint):
+        write_vectors(tmp_path / "v.hdf5", embedder_of(), words, sentence_keys=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_that_a_format_cannot_hold_are_refused_or_left_out(tmp_path, embedder_of):
+    with pytest.raises(ValueError, match="sentence 1 has a lone surrogate, which Parquet cannot"):
+        write_vectors(tmp_path / "v.parquet", embedder_of(), [["a"], ["\ud800"]])
+    found = write_vectors(tmp_path / "v.hdf5", embedder_of(), [["a b", ""], ["c", "d"]])
+    assert found.words(1) == ["c", "d"]
+    with pytest.raises(ValueError, match="has no words of sentence 0"):
+        found.words(0)
+    for ending in (".npz", ".txt", ".parquet"):
+        with pytest.raises(ValueError, match="sentence_keys is for HDF5"):
+            write_vectors(tmp_path / f"w{ending}", embedder_of(), ["a"], sentence_keys=True)
 
 
 def test_values_too_large_for_float16_are_refused(tmp_path, embedder_of, monkeypatch):

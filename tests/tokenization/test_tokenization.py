@@ -318,6 +318,16 @@ def test_padding_invalid_input_raises_a_clear_error(tokenizer):
         tokenizer.pad([tokenizer("a"), tokenizer("a b")], padding=False, return_tensors="pt")
 
 
+def test_labels_of_a_whole_sentence_are_not_padded(tokenizer):
+    for labels in ([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]], [[1, 0, 1], [0, 0, 1]]):
+        rows = [
+            {**tokenizer(text), "labels": one}
+            for text, one in zip(("one", "two words here"), labels, strict=True)
+        ]
+        batch = DataCollatorWithPadding(tokenizer)(rows)
+        assert batch["labels"].tolist() == labels
+
+
 def test_data_collators_pad_rows_and_labels(with_vocabulary):
     features = [dict(with_vocabulary(text)) for text in ("the cat", "cat")]
     padded = DataCollatorWithPadding(with_vocabulary)(features)
