@@ -1,4 +1,8 @@
-"""The code of Markdown documents: Python blocks with the output below them, and commands."""
+"""
+The code of Markdown documents: Python blocks with the output below them, and commands.
+
+`PYTHONPATH=tests python -m helpers.documents README.md docs/*.md` writes the output anew.
+"""
 
 import contextlib
 import importlib
@@ -6,6 +10,9 @@ import io
 import itertools
 import re
 import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.bias import write_bias_data
@@ -40,16 +47,33 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 def run_python(text: str) -> None:
     """Run the Python blocks in one namespace; each prints what the `text` block below it says."""
-    found = [*blocks(text), ("", "")]
+    for code, wanted, printed in run_blocks(text):
+        assert printed.endswith(wanted), f"{code}\nprinted\n{printed}"
+
+
+def run_blocks(text: str) -> Iterator[tuple[str, str, str]]:
+    """Run the Python blocks in one namespace; yield code, `text` block and what was printed."""
     namespace: dict[str, object] = {}
-    for (language, code), (following, expected) in itertools.pairwise(found):
+    for (language, code), (following, expected) in itertools.pairwise([*blocks(text), ("", "")]):
         if language != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(code, "<document>", "exec"), namespace)
-        wanted = expected if following == "text" else ""
-        assert printed.getvalue().endswith(wanted), f"{code}\nprinted\n{printed.getvalue()}"
+        yield code, expected if following == "text" else "", printed.getvalue()
+
+
+def rewrite(document: Path) -> None:
+    """Replace the `text` blocks below the Python blocks by what is printed now."""
+    text, place = document.read_text(encoding="utf-8"), 0
+    for code, wanted, printed in run_blocks(text):
+        place = text.index(f"```python\n{code}```", place) + len(code)
+        if wanted and not printed.endswith(wanted):
+            lines = printed.splitlines(keepends=True)[-wanted.count("\n") :]
+            start = text.index(f"```text\n{wanted}```", place) + len("```text\n")
+            text = text[:start] + "".join(lines) + text[start + len(wanted) :]
+            print(f"{document.name}: {code.splitlines()[-1]}")
+    document.write_text(text, encoding="utf-8")
 
 
 def commands(text: str) -> list[str]:
@@ -85,3 +109,11 @@ def run_command(command: str, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr("sys.argv", arguments)
     importlib.import_module(script.stem).main()
+
+
+if __name__ == "__main__":
+    documents = [Path(name).resolve() for name in sys.argv[1:]]
+    for one in documents:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            write_workplace(Path(folder))
+            rewrite(one)
