@@ -67,9 +67,12 @@ def probe(
             fifth of the first seed's training sentences, after training on the others.
 
     Raises:
-        ValueError: a sentence has not one label per word, or the training words have one label.
+        ValueError: a sentence has not one label per word, the training words have one label, or the
+            test words have none.
     """
     _check([*train, *test])
+    if not any({*one.labels} - {None} for one in test):
+        raise ValueError("no word of the test sentences has a label")
     tested = _Words(vectors, test)
     chosen = _choose(strengths, vectors, _draw(train, words, np.random.default_rng(seeds[0])))
     runs = [_run(vectors, train, tested, words, seed, chosen) for seed in seeds]

@@ -75,3 +75,5 @@ def test_labels_that_do_not_fit_are_refused():
         probe(source, [Labelled(["a", "b"], ["X"])], [])
     with pytest.raises(ValueError, match="fewer than two different labels"):
         probe(source, [Labelled(["a"], ["X"])], [Labelled(["a"], ["X"])])
+    with pytest.raises(ValueError, match="no word of the test sentences has a label"):
+        probe(source, [Labelled(["a"], ["X"])], [Labelled(["a"], [None])])
