@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .failures import CommandError, check_exists, check_model, one_line_errors
+from .texts import hide_loading
 
 File = Path | None
 
@@ -86,6 +87,8 @@ def convert(
         usage = "pass SOURCE and OUTPUT, or --options FILE, --weights FILE and OUTPUT"
         raise CommandError(f"{usage}; see elmo-hf convert --help", 2)
     if to_hdf5 or to_allennlp:
+        if options or weights or vocab or prefix or alignment or splitter:
+            raise CommandError("--to-hdf5 and --to-allennlp go with SOURCE and OUTPUT only", 2)
         _convert_back(source, output, to_hdf5, to_allennlp)
     else:
         check_exists(source, options, weights, vocab)
@@ -215,6 +218,7 @@ def _convert_back(source: File, output: Path, to_hdf5: bool, to_allennlp: bool) 
     from elmo_hf.conversion import convert as converting
     from elmo_hf.conversion.tables import WeightsError
 
+    hide_loading()
     with one_line_errors(WeightsError):
         (converting.convert_back if to_hdf5 else converting.convert_to_allennlp)(source, output)
     print(f"wrote {output}; converting it again gives the same bits")

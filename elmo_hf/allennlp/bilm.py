@@ -26,6 +26,7 @@ Words = Sequence[str]
 Batch = TypeVar("Batch")
 States = tuple[torch.Tensor, torch.Tensor]
 
+CHARACTERS = 50  # ids of a word
 _PUBLISHED = (
     "https://allennlp.s3.amazonaws.com/models/elmo/2x4096_512_2048cnn_2xhighway/"
     "elmo_2x4096_512_2048cnn_2xhighway_"
@@ -85,7 +86,9 @@ class _ElmoBiLm(nn.Module):
         if mask is None or self._states is None:
             self._states = None
         else:
-            hidden, cell = (state.masked_fill(mask[None, :, None], 0) for state in self._states)
+            hidden, cell = (
+                state.masked_fill(mask.bool()[None, :, None], 0) for state in self._states
+            )
             self._states = hidden, cell
 
     @torch.no_grad()
@@ -182,7 +185,7 @@ def batch_to_ids(batch: Sequence[Words]) -> torch.Tensor:
     if not sentences:
         raise ValueError("the batch is empty; expected at least one sentence, a list of words")
     ids = torch.from_numpy(
-        make_tokenizer(50).words_to_ids([w for words in sentences for w in words])
+        make_tokenizer(CHARACTERS).words_to_ids([w for words in sentences for w in words])
     )
     return nn.utils.rnn.pad_sequence(ids.split([*map(len, sentences)]), batch_first=True)
 
@@ -239,6 +242,7 @@ def add_boundaries(
             "a word follows padding (ids that are all 0); expected sentences padded on the right, "
             "as batch_to_ids returns them"
         )
+    boundaries = boundaries.to(words)
     padded = F.pad(words, (0, 0, 1, 1))
     padded[:, 0] = boundaries[0]
     padded[torch.arange(len(words), device=mask.device), lengths + 1] = boundaries[1]
@@ -258,6 +262,8 @@ def open_model(options_file: File | None, weight_file: File | None) -> ElmoModel
         opened = format.open_original(original)
     try:
         check_describable(opened.config)
+        if (width := opened.config.max_characters_per_token) != CHARACTERS:
+            raise WeightsError(f"AllenNLP reads {CHARACTERS} characters of a word, not {width}")
     except WeightsError as error:
         raise WeightsError(
             f"{error}; type elmo-hf convert, and load the folder with transformers.AutoModel"

@@ -60,7 +60,7 @@ def recognise(files: Files) -> Original | None:
         return None
     weights = files.one("weights", best or own or found)
     options = files.find_options(needed=False)
-    return Original(weights, options, prefix=files.prefix, files=tuple(files.kinds))
+    return Original(weights, options, files.vocab, files.prefix, tuple(files.kinds))
 
 
 def open_original(original: Original) -> OpenModel:
@@ -70,6 +70,8 @@ def open_original(original: Original) -> OpenModel:
     """
     tensors = load_state_dict(original.weights)
     prefix, notes = find_prefix(original.weights.name, tensors, original.prefix)
+    if original.vocab:
+        notes.append(f"{original.vocab} is left out: there is no softmax that it could belong to")
     own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
     options, more_notes = _options(original, own)
     config, config_notes = _config(options, own)
@@ -117,7 +119,25 @@ def find_prefix(
         raise WeightsError(
             f"{file} has different ELMos at {[first, *different]}; choose one with --prefix PREFIX"
         )
-    return first, [f"the ELMo at {other} is the same as at {first}" for other in others]
+    return first, [_compare(tensors, first, other) for other in others]
+
+
+def _compare(tensors: Mapping[str, torch.Tensor], first: str, other: str) -> str:
+    """Return a note on two ELMos whose biLMs are equal."""
+    mixes = [
+        {
+            name.removeprefix(root): tensor.tolist()
+            for name, tensor in tensors.items()
+            if name.startswith(f"{root}scalar_mix_")
+        }
+        for root in (first.removesuffix(BILM), other.removesuffix(BILM))
+    ]
+    if mixes[0] == mixes[1]:
+        return f"the ELMo at {other} is the same as at {first}"
+    return (
+        f"the ELMo at {other} is the same as at {first}, but its scalar mixes differ: those of "
+        f"{first} are kept; --prefix {other} chooses the others"
+    )
 
 
 def scalar_mixes(

@@ -36,6 +36,8 @@ def recognise(files: Files) -> Original | None:
     models = [path for path, names in found.items() if not LSTM_ROOTS.isdisjoint(names)]
     weights = files.one("weights", models or list(found))
     refuse_vectors(weights.name, found[weights])
+    if files.prefix is not None:
+        raise WeightsError(f"--prefix {files.prefix} chooses an ELMo of AllenNLP's .th files only")
     return Original(weights, files.find_options(needed=True), files.find_vocab())
 
 

@@ -17,6 +17,7 @@ from .. import (
     ElmoTokenizer,
     __version__,
 )
+from ..loading import find_source
 from . import verification
 from .alignment import find_alignments, save_alignments
 from .allennlp import write_allennlp
@@ -133,6 +134,7 @@ def convert_back(source: Path, output: Path) -> None:
             the written files do not restore it.
     """
     with new_folder(output) as folder:
+        source = local_folder(source)
         config, state_dict = load_folder(source)
         biases, vocab = Path(source) / FORGET_BIASES, Path(source) / "vocab.txt"
         try:
@@ -141,7 +143,7 @@ def convert_back(source: Path, output: Path) -> None:
             raise WeightsError(f"{biases} is damaged: {error}; convert the model again") from error
         tokenizer = load_tokenizer(source)
         splitter = tokenizer.word_splitter if tokenizer else None
-        vocab_file = vocab if vocab.exists() else None
+        vocab_file = vocab if vocab.exists() and config.lm_vocab_size else None
         write_original(folder, config, state_dict, forget_biases, vocab_file, splitter)
 
 
@@ -157,12 +159,25 @@ def convert_to_allennlp(source: Path, output: Path) -> None:
         WeightsError: the source is not a complete model, AllenNLP cannot represent the model, or
             the file exists.
     """
-    write_allennlp(source, output, *load_folder(source))
+    source = local_folder(source)
+    write_allennlp(source, output, *load_folder(source, softmax=False))
 
 
-def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
+def local_folder(source: Path) -> Path:
+    """Return the folder, or the local copy of the Hub repository, that the user named."""
+    try:
+        found = find_source(source)
+        return Path(found.name) if found.is_folder else found.pin().folder()
+    except (FileNotFoundError, ValueError) as error:
+        raise WeightsError(str(error)) from error
+
+
+def load_folder(source: Path, softmax: bool = True) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
     """
     Load a model's configuration and its weights under the names of `ElmoForPreTraining`.
+
+    A folder of an `ElmoModel` or of a head has no softmax, whatever its configuration says; with
+    `softmax=False` none is loaded. The configuration that is returned has one only if it is loaded.
 
     Raises:
         WeightsError: the folder is not an ELMo model, or its files are damaged or incomplete.
@@ -174,8 +189,12 @@ def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
         if kind != ElmoConfig.model_type:
             raise ValueError(f"its config.json is missing or has model_type {kind!r}, not 'elmo'")
         config = ElmoConfig.from_pretrained(source)
+        if not (softmax and _has_softmax(source, config)):
+            config.lm_vocab_size = 0
         made = model_class(config)
-        model, info = made.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        model, info = made.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:  # transformers and safetensors raise many types for damaged files
         raise WeightsError(
             f"{source} cannot be opened as an ELMo model: {one_line(error)[:300]}; pass a folder "
@@ -188,6 +207,15 @@ def load_folder(source: Path) -> tuple[ElmoConfig, dict[str, torch.Tensor]]:
         )
     prefix = "" if made is ElmoForPreTraining else "elmo."
     return config, {prefix + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def _has_softmax(source: Path, config: ElmoConfig) -> bool:
+    """Whether the folder should hold a softmax; other models than language models may have none."""
+    if "ElmoForPreTraining" in (config.architectures or []):
+        return bool(config.lm_vocab_size)
+    files = [*Path(source).glob("model*.safetensors")]
+    headers = (safetensors.safe_open(file, "pt").keys() for file in files)
+    return any(name.startswith("lm_head.") for names in headers for name in names)
 
 
 def load_tokenizer(source: Path) -> ElmoTokenizer | None:

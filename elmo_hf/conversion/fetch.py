@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -72,6 +71,7 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
         )
     check_absent(output)
     originals = output.with_name(f"{output.name}-original")
+    before = _check_originals(originals, checkpoint, output)
     originals.mkdir(parents=True, exist_ok=True)
     try:
         downloads = [download(file, originals) for file in checkpoint.files]
@@ -88,8 +88,24 @@ def fetch(checkpoint: Checkpoint, output: Path, keep: bool = False) -> dict[str,
     record |= {"checkpoint": checkpoint.name, "downloads": [asdict(each) for each in downloads]}
     record = write_record(output, record)
     if not keep:
-        shutil.rmtree(originals)
+        for name in {file.name for file in checkpoint.files} - before:
+            (originals / name).unlink()
+        with contextlib.suppress(OSError):
+            originals.rmdir()  # files that were there before stay
     return record
+
+
+def _check_originals(folder: Path, checkpoint: Checkpoint, output: Path) -> set[str]:
+    """Return the names of the files in the folder; refuse a folder with files of something else."""
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {file.name for file in checkpoint.files}
+    parts = {_validator_of(folder / f"{name}.part").name for name in names}
+    if foreign := sorted(found - names - parts - {f"{name}.part" for name in names}):
+        raise WeightsError(
+            f"{folder}, the folder for the downloads of {output.name}, holds {foreign[0]!r}, which "
+            f"is no file of {checkpoint.name}; move that folder away, or name another OUTPUT"
+        )
+    return found & names
 
 
 def download(file: SourceFile, folder: Path) -> Download:
@@ -104,7 +120,8 @@ def download(file: SourceFile, folder: Path) -> Download:
             first download.
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
-    if not target.exists():
+    is_new = not target.exists()
+    if is_new:
         try:
             _receive(file, part)
         except urllib.error.HTTPError as error:
@@ -114,11 +131,11 @@ def download(file: SourceFile, folder: Path) -> Download:
             raise WeightsError(message) from error
         part.replace(target)
         _validator_of(part).unlink(missing_ok=True)
-    return _check(file, target)
+    return _check(file, target, is_new)
 
 
-def _check(file: SourceFile, target: Path) -> Download:
-    """Compare a file with the registry or its first download; remove it if it differs."""
+def _check(file: SourceFile, target: Path, is_new: bool) -> Download:
+    """Compare a file with the registry or its first download; remove it if it is new and wrong."""
     size, sha256 = target.stat().st_size, describe(target)["sha256"]
     first = None if file.sha256 else known_checksum(file.address)
     if file.size not in (None, size):
@@ -134,6 +151,10 @@ def _check(file: SourceFile, target: Path) -> Download:
     else:
         trust = REGISTERED if file.sha256 else SAME if first else FIRST
         return Download(file.address, size, sha256, trust)
+    if not is_new:
+        raise WeightsError(
+            f"{target}, which was there before, {problem}; delete it, and fetch again"
+        )
     target.unlink()
     raise WeightsError(
         f"{file.address} {problem}. The download was removed: somebody changed the file, or it was "

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, NoReturn
 
 from .alignment import is_alignment
@@ -73,9 +73,9 @@ class Files:
         return self.options or (self.one("options", found) if found or needed else None)
 
     def find_vocab(self) -> Path | None:
-        """Return the vocabulary that the user passed, else the only one found, else None."""
+        """Return the vocabulary that the user passed, else the one found; WeightsError: several."""
         found = self.of_kind(VOCABULARY)
-        return self.vocab or (found[0] if len(found) == 1 else None)
+        return self.vocab or (self.one("vocab", found) if found else None)
 
     @staticmethod
     def unclear(what: str, candidates: list[Path]) -> WeightsError:
@@ -84,6 +84,7 @@ class Files:
             "weights": "HDF5 file of weights, or one TensorFlow checkpoint (.index and .data "
             "files), or one PyTorch state dict",
             "options": "options.json with an lstm section",
+            "vocab": "vocabulary, a .txt file with vocab in its name",
         }[what]
         names = ", ".join(path.name for path in candidates)
         found = f"several candidates ({names})" if candidates else "none"
@@ -191,7 +192,8 @@ def _files(source: Path | None, scratch: Path) -> list[Path]:
     if source is None:
         return []
     if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.is_file())
+        found = (path for path in source.rglob("*") if path.is_file())
+        return sorted(path for path in found if not _is_macos_extra(path))
     if is_torch_file(source):
         return [source]
     try:
@@ -213,6 +215,11 @@ def _files(source: Path | None, scratch: Path) -> list[Path]:
     )
 
 
+def _is_macos_extra(path: PurePath) -> bool:
+    """Whether macOS wrote the file beside another one, for attributes of that."""
+    return path.name.startswith("._") or "__MACOSX" in path.parts
+
+
 def _unpack(
     source: Path, scratch: Path, members: Iterable[tuple[str, int]], open_member: Any
 ) -> list[Path]:
@@ -221,6 +228,8 @@ def _unpack(
     budget = MAX_JSON_BYTES + MAX_EXPANSION * source.stat().st_size
     claimed = 0
     for name, size in members:
+        if _is_macos_extra(PurePosixPath(name)):
+            continue
         names.append(name)
         claimed += size
         if _leaves_folder(name):

@@ -91,7 +91,9 @@ class ElmoComponent(_spacy.pipeline.Pipe):
     # --- Saving ---
 
     def _check_weights(self) -> None:
-        if self._saved_with not in (None, self.embedder.fingerprint()):
+        if self._saved_with is None:
+            return
+        if self._saved_with != self.embedder.fingerprint():
             raise RuntimeError(
                 f"the pipeline was saved with other weights or settings than {self.embedder!r} has "
                 "now, so the components trained on its vectors would fail; pass the folder of then:"

@@ -110,6 +110,7 @@ def normalize_layer(
         words: the same, False also at boundary words, which bilm-tf's mean and variance exclude.
         convention: the program whose normalization is used.
     """
+    mask, words = (None if one is None else one.bool() for one in (mask, words))
     counted = words if convention == "bilm-tf" and words is not None else mask
     precise = layer.to(torch.promote_types(layer.dtype, torch.float32))
     if counted is None:

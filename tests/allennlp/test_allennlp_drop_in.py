@@ -328,6 +328,20 @@ def test_models_that_allennlp_cannot_represent_are_refused(tmp_path):
     folder = write_original(tmp_path, made, random_arrays(made))
     with pytest.raises(ValueError, match="no skip connections"):
         Elmo(folder / "options.json", folder / "weights.hdf5", 1)
+    made = options(char_cnn__max_characters_per_token=20)
+    folder = write_original(tmp_path / "short", made, random_arrays(made))
+    with pytest.raises(ValueError, match="AllenNLP reads 50 characters of a word, not 20"):
+        ElmoEmbedder(folder / "options.json", folder / "weights.hdf5")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float])
+def test_masks_may_be_numbers_and_ids_may_be_short(dtype):
+    mask, layers = torch.tensor([[1, 1, 1], [1, 0, 0]]), [torch.randn(2, 3, 4) for _ in range(3)]
+    mix = ScalarMix(3, do_layer_norm=True)
+    torch.testing.assert_close(mix(layers, mask.to(dtype)), mix(layers, mask.bool()))
+    elmo, ids = Elmo(*FILES, 1).eval(), batch_to_ids(CALLS[0])
+    short = elmo(ids.int())["elmo_representations"][0]
+    torch.testing.assert_close(short, elmo(ids)["elmo_representations"][0])
 
 
 def test_embed_file_keys_and_refusals(tmp_path):

@@ -135,6 +135,10 @@ def test_equal_elmos_count_once_and_different_ones_must_be_chosen(tmp_path, caps
     torch.save(twice, tmp_path / "same.th")
     notes = convert(tmp_path / "same.th", tmp_path / "same")["notes"]
     assert any("is the same as at second._elmo_lstm." in note for note in notes)
+    mix = "second.scalar_mix_0.gamma"
+    torch.save(twice | {mix: torch.tensor([9.0])}, tmp_path / "mixes.th")
+    notes = convert(tmp_path / "mixes.th", tmp_path / "mixes")["notes"]
+    assert any("but its scalar mixes differ: those of second." in note for note in notes)
     name = "second._elmo_lstm._token_embedder._projection.bias"
     torch.save(twice | {name: twice[name] + 1}, tmp_path / "two.th")
     refuses(tmp_path, tmp_path / "two.th", complaint="choose one with --prefix", capsys=capsys)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.originals import VARIANTS, WORDS, options, random_arrays, token_options, write_original
+from transformers import AutoModel, AutoModelForTokenClassification
 
 from conversion.convert import main
 from elmo_hf import ElmoForPreTraining, ElmoModel, ElmoTokenizer
@@ -128,6 +129,39 @@ def test_the_number_of_characters_is_read_from_the_table(tmp_path):
         source = write_original(tmp_path / str(claimed), made_of, random_arrays(made_of))
         convert(source, tmp_path / f"ours {claimed}")
         assert ElmoModel.from_pretrained(tmp_path / f"ours {claimed}").config.vocab_size == 262
+
+
+@pytest.mark.parametrize("command", ["--to-hdf5", "--to-allennlp"])
+@pytest.mark.parametrize("head", [AutoModel, AutoModelForTokenClassification])
+def test_models_without_a_softmax_go_back(tmp_path, head, command):
+    arrays = random_arrays(options(), softmax=True)
+    convert(write_original(tmp_path / "o", options(), arrays, vocab=True), tmp_path / "ours")
+    model = head.from_pretrained(tmp_path / "ours")
+    model.save_pretrained(tmp_path / "saved")
+    assert model.config.lm_vocab_size
+    assert main([command, str(tmp_path / "saved"), str(tmp_path / "back")]) == 0
+    source = tmp_path / "back"
+    if command == "--to-allennlp":
+        source = source.rename(tmp_path / "back.th")
+    convert(source, tmp_path / "again")
+    again = AutoModel.from_pretrained(tmp_path / "again").state_dict()
+    bilm = model.base_model.state_dict()
+    assert all(torch.equal(tensor, bilm[name]) for name, tensor in again.items())
+
+
+def test_what_only_converts_forward_is_refused_backward(capsys):
+    assert main(["--to-hdf5", "ours", "back", "--splitter", "treebank"]) == 2
+    assert "go with SOURCE and OUTPUT only" in capsys.readouterr().err
+
+
+def test_files_that_macos_adds_are_ignored(tmp_path, original):
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        for path in original.iterdir():
+            archive.write(path, f"m/{path.name}")
+            archive.writestr(f"__MACOSX/m/._{path.name}", b"\0\5\x16\7")
+            (original / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    for source in (tmp_path / "m.zip", original):
+        assert convert(source, tmp_path / f"from {source.stem}")["verification"]
 
 
 def test_a_zip_a_tar_and_named_files_give_the_same(tmp_path, original):

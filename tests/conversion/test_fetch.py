@@ -107,6 +107,23 @@ def test_an_interrupted_download_is_resumed(tmp_path, server, checkpoint):
     assert {f"/elmo/{name}": content for name, content in kept.items()} == server.files
 
 
+def test_files_that_were_there_before_are_not_removed(tmp_path, server, checkpoint):
+    folder = tmp_path / "ours-original"
+    fetch(checkpoint, tmp_path / "ours", keep=True)
+    (tmp_path / "ours").rename(tmp_path / "first")
+    fetch(checkpoint, tmp_path / "ours")
+    (tmp_path / "ours").rename(tmp_path / "second")
+    assert sorted(path.name for path in folder.iterdir()) == ["options.json", "weights.hdf5"]
+    (folder / "options.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"options\.json, which was there before, has sha256"):
+        fetch(checkpoint, tmp_path / "ours")
+    assert (folder / "options.json").read_text() == "{}"
+    (folder / "thesis.txt").touch()
+    with pytest.raises(WeightsError, match=r"holds 'thesis\.txt', which is no file of tiny"):
+        fetch(checkpoint, tmp_path / "ours")
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_a_file_that_changed_is_downloaded_from_the_start(tmp_path, server):
     server.files, server.limit = {"/a": b"x" * 500}, 100
     file = SourceFile(server.address + "/a")

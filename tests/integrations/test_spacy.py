@@ -54,6 +54,12 @@ def nlp(folder):
     return make_pipeline(folder)
 
 
+def test_weights_are_not_read_again_for_each_text(folder, monkeypatch):
+    nlp = make_pipeline(folder)
+    monkeypatch.setattr(ElmoEmbedder, "fingerprint", lambda self: 1 / 0)
+    assert all(doc.tensor.any() for doc in nlp.pipe(TEXTS[::3]))
+
+
 @pytest.mark.parametrize("layers", ["average", "top", 0, [2, 0], "all"])
 def test_every_token_has_the_vector_of_its_word_in_its_sentence(folder, layers):
     nlp = make_pipeline(folder, layers=layers)
