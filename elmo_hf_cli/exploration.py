@@ -53,9 +53,7 @@ def explore(
     ] = "pca",
     limit: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=2, help="Points in the map; if there are more, some are drawn."
-        ),
+        typer.Option(metavar="N", min=2, help="Points in the map, but at least 2 for each word."),
     ] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of all that is random.")] = 0,
 ) -> None:
@@ -76,6 +74,9 @@ def explore(
       elmo-hf explore bank --text text.txt -m checkpoints/elmo-small-en --projector vectors
     """
     _check_outputs(output, projector)
+    if mix and (output is None or output.suffix != ".html"):
+        raise CommandError("--mix is for a page; name it with -o page.html", 2)
+    word = [*dict.fromkeys(word)]
     for folder in [model, *(mix or [])]:
         check_model(folder)
     check_text(text)

@@ -176,6 +176,8 @@ def similar(
         if not places:
             split = " ".join(words_of(tokenizer, sentence))
             raise CommandError(f"{word!r} is not a word of the sentence: {split}")
+        if len(places) > 1:
+            print(f"note: {word!r} stands {len(places)} times; the first is taken", file=sys.stderr)
         query = next(embedder.embed([sentence]))[places[0]]
         given, shown = tee(numbered_sentences(text, input))
         vectors = embedder.embed(one for _, one in given)
@@ -223,6 +225,8 @@ def _write_keyed_vectors(path: Path, embedder: "ElmoEmbedder", words: Sequence[s
 def _whole(path: Path) -> Iterator[Path]:
     """Yield the path of a file that becomes `path` if the block ends without an error."""
     part = path.with_name(f"{path.name}.part")
+    if not path.parent.is_dir():
+        raise CommandError(f"there is no folder {path.parent} for {path.name}; make it first")
     try:
         yield part
         part.replace(path)

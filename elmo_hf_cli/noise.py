@@ -63,9 +63,9 @@ def noise(
     """Misspell a text, or show how far its vectors move.
 
     Prints the text with as many words as before, line by line; words and the words of conllu are
-    separated by blanks, jsonl stays jsonl. The noise of a sentence depends on its words and the
-    seed only. The share of changed words goes to stderr. With several kinds of noise, misspellings
-    come first and the case last.
+    separated by blanks; of jsonl a line is the sentence, without the other fields. The noise of a
+    sentence depends on its words and the seed only. The share of changed words goes to stderr. With
+    several kinds of noise, misspellings come first and the case last.
 
     With -m: for each layer, the mean cosine of a changed word's vector with its vector before; that
     of the other words in changed sentences; and the floor, which is that of two random words.
@@ -83,6 +83,8 @@ def noise(
         check_model(model)
     if not misspellings and characters is None and case is None:
         raise CommandError("no noise was asked for; pass --misspellings, --characters or --case", 2)
+    if probability != 1 and not misspellings:
+        raise CommandError("--probability is for --misspellings; add a file, or leave it out", 2)
     from elmo_hf.analysis import ChangeCase, MisspellWords, ReplaceCharacters, read_misspellings
     from elmo_hf.text_files import read_sentences
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ..extras import require
@@ -206,8 +207,14 @@ def _occupations(study: BiasStudy) -> Iterator[Row]:
     for source in study.sources:
         words = embed_alone(source, [*shares, *FEMALE, *MALE])
         lost = [name for name in shares if name not in words.found]
-        for layer, found in occupations(words, shares).items():
-            yield {"source": source.name, "layer": layer, **_values(found), "lost": lost}
+        try:
+            found = occupations(words, shares)
+        except LostWordsError as error:
+            own = {"source": source.name, **_reason(error)}
+            yield from ({**own, "layer": layer} for layer in words.layers)
+            continue
+        for layer, result in found.items():
+            yield {"source": source.name, "layer": layer, **_values(result), "lost": lost}
 
 
 def _winogender(study: BiasStudy) -> Iterator[Row]:
@@ -300,9 +307,16 @@ def _load_static(file: Path) -> Any:
     vectors = require("gensim.models", "gensim").KeyedVectors
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; expected word vectors saved by gensim")
-    if file.suffix in (".txt", ".vec", ".bin"):
-        return vectors.load_word2vec_format(str(file), binary=file.suffix == ".bin")
-    return vectors.load(str(file))
+    suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    try:
+        if suffix in (".txt", ".vec", ".bin"):
+            return vectors.load_word2vec_format(str(file), binary=suffix == ".bin")
+        return vectors.load(str(file))
+    except (ValueError, UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(
+            f"{file} holds no word vectors that gensim can read ({error}); expected word2vec's "
+            "text (.txt, .vec) or binary (.bin) format, or what KeyedVectors.save wrote"
+        ) from error
 
 
 MEASURES: dict[str, Callable[[BiasStudy], Iterator[Row]]] = {

@@ -259,8 +259,19 @@ def occupations(words: WordVectors, shares: Mapping[str, float]) -> dict[str, Es
 
     Returns:
         By the name of the layer, Pearson's r with its interval (Fisher's transformation).
+
+    Raises:
+        LostWordsError: fewer than two occupations, or no female or male words, have vectors.
     """
     names = [name for name in shares if name in words.found]
+    for what, given, least in (
+        ("occupations", shares, 2),
+        ("FEMALE", FEMALE, 1),
+        ("MALE", MALE, 1),
+    ):
+        missing = [word for word in given if word not in words.found]
+        if len(given) - len(missing) < least:
+            raise LostWordsError(f"fewer than {least} words of {what} have vectors", missing)
     found = {}
     for number, layer in enumerate(words.layers):
         rows = {word: own.mean(0) for word, own in words.layer(number).items()}

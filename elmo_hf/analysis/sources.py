@@ -72,7 +72,7 @@ class ElmoVectors:
     ) -> None:
         embedder = model if isinstance(model, ElmoEmbedder) else ElmoEmbedder(model)
         self._embedder = _randomize(embedder, seed) if random else copy.copy(embedder)
-        self._embedder.layers = "all"
+        self._embedder.layers, self._embedder.mix = "all", None
         folder = "ELMo" if isinstance(model, ElmoEmbedder) else Path(model).name
         self.name = name or (f"{folder}, random weights" if random else folder)
         self.layers: Sequence[str] = [

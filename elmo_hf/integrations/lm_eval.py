@@ -10,6 +10,7 @@ import torch
 
 from .. import ElmoForPreTraining, ElmoTokenizer, SentenceScores, score_sentences, score_text
 from ..extras import require
+from ..loading import find_source
 
 Direction = Literal["forward", "backward", "both"]
 DIRECTIONS = ("forward", "backward", "both")
@@ -46,6 +47,7 @@ class ElmoLM(LM):
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f"direction is {direction!r}; expected one of {', '.join(DIRECTIONS)}")
+        find_source(pretrained)  # a better message for a folder that is not there
         model, info = ElmoForPreTraining.from_pretrained(pretrained, output_loading_info=True)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(

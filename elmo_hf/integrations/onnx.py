@@ -198,6 +198,8 @@ def _head_obstacle(config: ElmoConfig, saved: str) -> str | None:
         return "it has a biLSTM (classifier_lstm_dim)"
     if saved == "ElmoForTokenClassification" and config.use_crf:
         return "its CRF searches for the best tagging (use_crf)"
+    if saved in HEADS and config.mix_layer_norm == "bilm-tf":
+        return "ONNX has no number for the norm of a sentence without words (mix_layer_norm)"
     return None
 
 

@@ -4,12 +4,13 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..batches import Sentence
+from ..batches import Sentence, check_iterable
 from ..embedder import ElmoEmbedder
 from ..extras import require
 from ..layers import Layers, Pooling
@@ -63,7 +64,7 @@ class ElmoVectorizer(
             FileNotFoundError: there is no such folder.
             ValueError: a setting is invalid.
         """
-        self.__dict__.pop("_embedder", None)
+        self.__dict__.pop("_embedder", None)  # the folder may have changed
         self._use()
         return self
 
@@ -87,13 +88,16 @@ class ElmoVectorizer(
         _last_used[:] = [embedder]
         return rows
 
-    def set_params(self, **params: Any) -> "ElmoVectorizer":
-        """Change settings; they hold from the next call on."""
-        self.__dict__.pop("_embedder", None)
-        return super().set_params(**params)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change a setting, also for `set_params`; it holds from the next call on."""
+        if name != "_embedder":
+            self.__dict__.pop("_embedder", None)
+        super().__setattr__(name, value)
 
     @property
     def _n_features_out(self) -> int:
+        if "_embedder" not in self.__dict__ and not os.path.isdir(self.model):
+            raise AttributeError("the model is not loaded yet; call fit or transform first")
         return self._use().joined_dimension
 
     def _use(self) -> ElmoEmbedder:
@@ -102,8 +106,12 @@ class ElmoVectorizer(
         return self._embedder
 
     def __getstate__(self) -> dict[str, Any]:
-        self._use()  # its pickle holds the SHA-256 of the folder
-        return super().__getstate__()
+        state: dict[str, Any] = {**super().__getstate__()}
+        state.pop("_embedder", None)
+        with suppress(FileNotFoundError):  # of a folder that is not here only the name is kept
+            self._use().__getstate__()  # which holds the SHA-256 of the folder
+            state["_embedder"] = self._embedder
+        return state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -124,7 +132,7 @@ def _to_list(X: Any) -> list[Sentence]:
             'table["text"], array[:, 0], or in a ColumnTransformer the name "text" instead of the '
             'list ["text"]; lists of words as a list: array.tolist()'
         )
-    return list(X)
+    return list(check_iterable(X))
 
 
 __all__ = ["ElmoVectorizer"]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from ..conversion.outputs import new_folder
 from ..embedder import ElmoEmbedder
 from ..extras import require
-from ..layers import Layers
+from ..layers import Layers, to_indices
 
 
 def to_keyed_vectors(
@@ -90,7 +90,8 @@ def _embed_alone(
     if not words:
         raise ValueError("words is empty; pass at least one word")
     chosen = copy.copy(_to_embedder(embedder))
-    chosen.layers = layers
+    chosen.layers = layers = layers if isinstance(layers, str) else to_indices(layers)
+    chosen.mix = chosen.mix if layers == "mix" else None
     names = list(dict.fromkeys(words))
     # In layer 0 the other words of a sentence have no effect, and longer sentences cost less.
     size = 20 if layers == 0 else 1

@@ -186,3 +186,7 @@ def test_occupations_are_correlated_with_their_share():
     shares = {"nurse": 0.9, "cook": 0.5, "guard": 0.1, "absent": 0.3}
     result = occupations(WordVectors(["static"], found), shares)["static"]
     assert (result.value, result.n) == (pytest.approx(1), 3)
+    for lost, what in (("he", "fewer than 1 words of MALE"), ("nurse", "2 words of occupations")):
+        left = {word: rows for word, rows in found.items() if word not in (lost, "cook")}
+        with pytest.raises(LostWordsError, match=what):
+            occupations(WordVectors(["static"], left), shares)

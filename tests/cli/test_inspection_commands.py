@@ -160,7 +160,7 @@ def cosine(one, other):
         (f"words {MINI} text.txt", "text.txt exists already"),
         (f"words {MINI} out.txt --words spaces.txt", "the word 'a b' has white space"),
         (f"words {MINI} out.txt --words empty.txt", "empty.txt names no words"),
-        (f"words {MINI} gone/out.txt --words words.txt", "No such file or directory"),
+        (f"words {MINI} gone/out.txt --words words.txt", "there is no folder gone for out.txt"),
         (f'similar bnk --sentence "A bank." --text text.txt -m {MINI}', "sentence: A bank ."),
         (f"similar a --sentence a --text text.txt -m {MINI} --layers 3", "the layers 0 to 2"),
         (f"similar a --sentence a --text empty.txt -m {MINI}", "empty.txt holds no words"),

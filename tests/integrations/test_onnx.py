@@ -99,6 +99,7 @@ def test_onnxruntime_equals_pytorch_for_other_sentences(name, tmp_path):
     [
         ({"num_hidden_layers": 1, "num_mixed_lstms": 2}, "top", "one length only"),
         ({**TAGGER, "use_crf": True}, None, "use_crf.*--layers average, top or all"),
+        ({**TAGGER, "mix_layer_norm": "bilm-tf"}, None, "mix_layer_norm.*--layers average"),
         ({**TAGGER, "classifier_lstm_dim": 4}, None, "classifier_lstm_dim"),
         ({"kind": ElmoForMultipleChoice}, None, "several texts"),
         ({}, "mix", "expected one of average, top, all"),

@@ -171,3 +171,24 @@ def test_a_grid_search_in_two_processes_finds_what_one_finds(folder):
 def test_other_input_is_refused(folder, X, message):
     with pytest.raises(ValueError, match=message):
         ElmoVectorizer(folder).transform(X)
+
+
+@pytest.mark.parametrize("X", [{"text": ["a"]}, {"a b", "c"}, None, 5])
+def test_what_is_no_list_of_texts_is_refused(folder, X):
+    with pytest.raises(ValueError, match=f"is a {type(X).__name__}, "):
+        ElmoVectorizer(folder).transform(X)
+
+
+def test_an_assigned_setting_holds_from_the_next_call_on(folder):
+    vectorizer = ElmoVectorizer(folder).fit(TEXTS)
+    vectorizer.layers = "all"
+    np.testing.assert_array_equal(
+        vectorizer.transform(TEXTS), ElmoEmbedder(folder, layers="all").encode(TEXTS)
+    )
+    assert len(vectorizer.get_feature_names_out()) == vectorizer.transform(TEXTS).shape[1]
+
+
+def test_a_vectorizer_of_a_missing_folder_can_be_shown_and_pickled():
+    vectorizer = ElmoVectorizer("no/such")
+    assert "ElmoVectorizer" in vectorizer._repr_html_()
+    assert pickle.loads(pickle.dumps(vectorizer)).model == "no/such"

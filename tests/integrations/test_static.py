@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from elmo_hf import ElmoConfig, ElmoEmbedder, ElmoModel, ElmoTokenizer
+from elmo_hf.analysis import ElmoVectors
 from elmo_hf.integrations.static import to_keyed_vectors, to_static
 
 WORDS = ["river", "<UNK>", "The", "n't", "river", "do", "New York"]
@@ -81,3 +82,14 @@ def test_an_existing_folder_is_kept(embedder, tmp_path):
     with pytest.raises(Exception, match="exists already"):
         to_static(embedder, WORDS, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_settings_of_the_embedder_that_are_not_used_do_no_harm(embedder):
+    pytest.importorskip("gensim")
+    mixed = ElmoEmbedder(embedder.model, embedder.tokenizer, layers="mix", mix=[1.0, 2, 3])
+    expected = to_keyed_vectors(embedder, ["river"], layers=[0, 2])
+    for layers in ((0, 2), np.array([0, 2])):
+        found = to_keyed_vectors(mixed, ["river"], layers=layers)
+        np.testing.assert_array_equal(found["river"], expected["river"])
+    (layers,) = ElmoVectors(mixed)([["river"]])
+    assert layers.shape[0] == 3
