@@ -194,8 +194,8 @@ def find_gaps(
     if not gap.strip():
         raise ValueError(f'gap is {gap!r}; expected the sign of a missing word, such as "___"')
     if gap == GAP:
-        is_text = isinstance(sentence, str)
-        sentence = shorten_gaps(sentence) if is_text else [*map(shorten_gaps, sentence)]
+        shorten = shorten_gaps
+        sentence = shorten(sentence) if isinstance(sentence, str) else [*map(shorten, sentence)]
     if isinstance(sentence, str):
         words, places = _split(tokenizer, sentence.split(gap))
         count = sentence.count(gap)
