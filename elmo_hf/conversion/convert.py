@@ -143,7 +143,8 @@ def convert_back(source: Path, output: Path) -> None:
             raise WeightsError(f"{biases} is damaged: {error}; convert the model again") from error
         tokenizer = load_tokenizer(source)
         splitter = tokenizer.word_splitter if tokenizer else None
-        vocab_file = vocab if vocab.exists() and config.lm_vocab_size else None
+        is_used = config.lm_vocab_size or config.word_vocab_size
+        vocab_file = vocab if vocab.exists() and is_used else None
         write_original(folder, config, state_dict, forget_biases, vocab_file, splitter)
 
 
