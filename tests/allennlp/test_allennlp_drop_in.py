@@ -112,6 +112,16 @@ def test_cached_words_have_the_same_vectors(answers):
     assert torch.allclose(elmo(ids, words + 1)["elmo_representations"][0], vectors(elmo, known))
 
 
+def test_cached_words_under_autocast(answers):
+    elmo = Elmo(*FILES, 1, dropout=0.0, vocab_to_cache=VOCABULARY)
+    words = torch.tensor([[1, 2, 3, 1, 4, 5], [2, 0, 0, 0, 0, 0]])
+    ids = batch_to_ids([["The", "bank", "of", "The", "river", "."], ["bank"]])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = elmo(ids, words)["elmo_representations"][0].float()
+    wanted = torch.as_tensor(answers["cached, vectors"])
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_states_are_carried_on_request(answers):
     embedder = ElmoEmbedder(*FILES, stateful=True)
     carried = [*embedder.embed_sentences(SENTENCES, batch_size=3), *embedder.embed_batch(SENTENCES)]

@@ -165,6 +165,9 @@ def test_a_model_without_softmax_has_no_rows_of_probabilities(folder, tmp_path):
         (["--data", ".", "-o", "no/bias.md"], "there is no folder no"),
         (["--data", ".", "-o", "x.md", "--only", "seat"], "expected one of weat, occupations"),
         (["--data", "tiny", "-o", "x.md"], "get it from https://github.com/W4ngatang/sent-bias"),
+        (["--data", ".", "-o", "x.md", "--static", "absent.kv"], "absent.kv does not exist"),
+        (["--data", ".", "-o", "x.md", "--static", "text.txt"], "no word vectors that gensim"),
+        (["--data", ".", "-o", "x.md", "--static", "tiny/config.json"], "no word vectors that"),
     ],
 )
 def test_the_command_refuses_in_one_line(folder, options, message, monkeypatch, capsys):

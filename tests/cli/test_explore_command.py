@@ -110,6 +110,7 @@ def test_the_docs_and_the_card_show_the_picture_that_the_command_makes(run):
         (f"bank --text examples/bank.txt --senses long {MODEL} -o p.html", "have 80 lines, the"),
         (f"bank --text examples/bank.txt --senses latin1 {MODEL} -o p.html", "is not UTF-8"),
         (f"{BANK} {MODEL} -o p.html --method umap", "umap"),
+        (f"{BANK} {MODEL} -o p.svg --mix tagger", "--mix is for a page; name it with -o page.html"),
     ],
 )
 def test_what_is_wrong_is_one_line(run, line, complaint):

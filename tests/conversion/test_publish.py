@@ -189,6 +189,18 @@ def test_it_loads_by_its_name_in_a_fresh_process(hub, converted, tmp_path, insta
     torch.testing.assert_close(torch.tensor(json.loads(said["VECTORS"])), expected)
 
 
+@pytest.mark.slow
+def test_it_converts_back_by_its_name(hub, converted, tmp_path):
+    start = "from elmo_hf_cli import main\nimport sys\nsys.exit(main(['convert', '--to-hdf5', "
+    result = run(start + "'me/elmo', 'named']))", hub, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    result = run(start + "sys.argv[1], 'local']))", hub, tmp_path, converted)
+    assert result.returncode == 0, result.stderr[-3000:]
+    named, local = ({f.name: f for f in (tmp_path / n).iterdir()} for n in ("named", "local"))
+    assert named.keys() == local.keys()
+    assert all(named[name].read_bytes() == local[name].read_bytes() for name in named)
+
+
 def test_a_dry_run_says_everything_and_does_nothing(folder, capsys):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main([str(folder), "me/elmo", "--dry-run", "--checkpoint", "german"]) == 0
