@@ -195,7 +195,8 @@ def markdown(results: dict) -> str:
     commands = [f"- {row}: `{command}`" for row, command in rows.items()]
     made = [
         f"Made on {one['date']} by `{one['command']}` on {one['machine']['processor']}, "
-        f"{one['machine']['cores']} cores; checkpoint {one['checkpoint']} (SHA-256)."
+        f"{one['machine']['cores']} cores; "
+        + (f"checkpoint {one['checkpoint']} (SHA-256)." if one["checkpoint"] else "no checkpoint.")
         for one in results["made"]
     ]
     return "\n".join(
@@ -273,15 +274,16 @@ def collect(plans: Sequence[Plan], command: str) -> dict:
         for name, row in plans[0].rows.items()
     }
     made = {"date": datetime.date.today().isoformat(), "command": command}
-    made |= {"machine": speed_machine.describe(), "checkpoint": plans[0].prints["checkpoint"]}
+    is_read = any(row.model != "word2vec" for row in plans[0].rows.values())
+    checkpoint = plans[0].prints["checkpoint"] if is_read else None
+    made |= {"machine": speed_machine.describe(), "checkpoint": checkpoint}
     return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": [made]}
 
 
 def add_results(stored: dict, found: dict) -> dict:
     """Return stored results with others of the same checkpoint added."""
-    for one in stored["made"]:
-        if one["checkpoint"] != found["made"][0]["checkpoint"]:
-            raise ValueError("the report is of another checkpoint; leave out --add")
+    if len({one["checkpoint"] for one in stored["made"] + found["made"]} - {None}) > 1:
+        raise ValueError("the report is of another checkpoint; leave out --add")
     tasks = {**stored["tasks"]}
     for name, task in found["tasks"].items():
         scores = {**tasks.get(name, task)["scores"], **task["scores"]}

@@ -190,5 +190,5 @@ def origin(made: dict) -> str:
     return (
         f"Made on {made['date']} by `{made['command']}` on {machine['processor']}, "
         f"{machine['cores']} cores; checkpoint {made['sha256']} (SHA-256). Results are kept "
-        "between runs: these were measured by several runs, some of a single measure."
+        "between runs, so some may come from an earlier run of the same measures."
     )

@@ -148,6 +148,8 @@ def test_rows_are_measured_once_and_reported(checkpoint, data, tmp_path, monkeyp
     again["tasks"]["sst2"]["scores"] = {"added": {"mean": 50.0, "spread": None, "seeds": 1}}
     both = tasks.add_results(results, again)
     assert len(both["made"]) == 2 and both["tasks"]["sst2"]["scores"].keys() > {"added"}
+    again["made"][0]["checkpoint"] = None  # word2vec reads none
+    assert "cores; no checkpoint." in tasks.markdown(tasks.add_results(results, again))
     again["made"][0]["checkpoint"] = "another"
     with pytest.raises(ValueError, match="another checkpoint"):
         tasks.add_results(results, again)
