@@ -49,7 +49,7 @@ def test_the_tokenizer_frames_and_masks_the_pieces_of_the_words(control):
     encoding = tokenizer(["the", "riverbank", "a<S>b"], is_split_into_words=True)
     assert encoding.word_ids(0)[:2] == [None, 0] and encoding.word_ids(0)[-2:] == [2, None]
     assert encoding.tokens()[0] == "<S>" and encoding.tokens().count("<S>") == 1
-    config = masked_control.make_config(len(tokenizer), 1, 400_000)
+    config = masked_control.make_config(len(tokenizer), 2, 600_000)
     for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
         assert getattr(config, name) == getattr(tokenizer, name)
     windows = masked_control.read_windows(tokenizer, control / "characters-train.txt")

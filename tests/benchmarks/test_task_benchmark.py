@@ -19,7 +19,7 @@ def benchmarks(monkeypatch):
     for folder in ("examples", "benchmarks"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
     for module in ("task_data", "train_ner", "train_classifier", "train_qa"):
-        sys.modules.pop(module, None)
+        monkeypatch.delitem(sys.modules, module, raising=False)
 
 
 @pytest.fixture
