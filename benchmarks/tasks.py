@@ -274,8 +274,8 @@ def collect(plans: Sequence[Plan], command: str) -> dict:
         for name, row in plans[0].rows.items()
     }
     made = {"date": datetime.date.today().isoformat(), "command": command}
-    is_read = any(row.model != "word2vec" for row in plans[0].rows.values())
-    checkpoint = plans[0].prints["checkpoint"] if is_read else None
+    reads_checkpoint = any(row.model != "word2vec" for row in plans[0].rows.values())
+    checkpoint = plans[0].prints["checkpoint"] if reads_checkpoint else None
     made |= {"machine": speed_machine.describe(), "checkpoint": checkpoint}
     return {"tasks": tasks, "rows": {k: v.strip() for k, v in rows.items()}, "made": [made]}
 
